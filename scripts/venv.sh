@@ -1,8 +1,9 @@
+# shellcheck shell=sh
 # Sourced by ../try and ../check: finds a Python, and makes the project's .venv once.
 # It installs nothing outside the project and never touches the system's own Python.
 # Expects `root`, the project's directory. Sets `venv`. POSIX sh.
 
-venv=$root/.venv
+venv=${root:?}/.venv
 
 fail() {
     printf '%s: %s\n' "${0##*/}" "$1" >&2
@@ -35,34 +36,37 @@ find_python() {
 
 # prepare_venv run: the package and what it needs to run.
 # prepare_venv dev: that, and the tools that check it.
-# What is there already is kept: a stamp remembers which files, which place and which Python it was made from.
+# .venv is ours to replace: it is made anew when the lock, or the place of the project, is another than it was made for,
+# so that nothing from before can hide a missing dependency. Otherwise this costs two checksums.
 prepare_venv() {
     kind=$1
-    if [ "$kind" = dev ]; then lock=$root/requirements-dev.lock; else lock=$root/requirements.lock; fi
-    state=$(printf '%s\n' "$root" && cat "$root/pyproject.toml" "$root/requirements.lock" "$root/requirements-dev.lock" |
-        cksum) || exit 1
-    if [ -x "$venv/bin/python" ] && "$venv/bin/python" -c '' 2>/dev/null; then
-        for made in "$kind" dev; do # dev holds everything that run does
-            if [ "$(cat "$venv/made-for-$made" 2>/dev/null)" = "$state" ]; then return; fi
-        done
+    if ! "$venv/bin/python" -c '' 2>/dev/null || ! { made_for dev || made_for "$kind"; }; then
+        python=$(find_python) || exit 1
+        printf 'Preparing %s with %s, once; this takes a minute or two.\n' "$venv" "$python" >&2
+        "$python" -m venv --clear "$venv" || fail "could not make $venv." "Nothing outside it was changed."
+        pip_install --require-hashes -r "$(lock_of "$kind")"
+        checksum "$(lock_of "$kind")" >"$venv/made-for-$kind"
     fi
+    if [ "$(cat "$venv/made-for-package" 2>/dev/null)" != "$(checksum "$root/pyproject.toml" "$root/kdnsctl/__init__.py")" ]
+    then
+        # The development lock holds what builds the package; without it pip fetches that for a moment.
+        if made_for dev; then isolation=--no-build-isolation; else isolation=; fi
+        pip_install --no-deps $isolation -e "$root"
+        checksum "$root/pyproject.toml" "$root/kdnsctl/__init__.py" >"$venv/made-for-package"
+    fi
+}
 
-    python=$(find_python) || exit 1
-    printf 'Preparing %s with %s, once; this takes a minute or two.\n' "$venv" "$python" >&2
-    if ! { [ -x "$venv/bin/python" ] && "$venv/bin/python" -m pip --version >/dev/null 2>&1 && [ -f "$venv/made-for" ] &&
-        [ "$(cat "$venv/made-for")" = "$root" ]; }; then
-        # None yet, broken half way, or moved here from another place: scripts in it name their old place.
-        "$python" -m venv --clear "$venv" || fail "could not make $venv." "Nothing else was changed."
-        printf '%s\n' "$root" >"$venv/made-for"
-    fi
-    rm -f "$venv/made-for-run" "$venv/made-for-dev"
-    pip_install --require-hashes -r "$lock"
-    if [ "$kind" = dev ]; then
-        pip_install --no-deps --no-build-isolation -e "$root"
-    else
-        pip_install --no-deps -e "$root"
-    fi
-    printf '%s\n' "$state" >"$venv/made-for-$kind"
+lock_of() {
+    if [ "$1" = dev ]; then printf %s "$root/requirements-dev.lock"; else printf %s "$root/requirements.lock"; fi
+}
+
+made_for() {
+    [ "$(cat "$venv/made-for-$1" 2>/dev/null)" = "$(checksum "$(lock_of "$1")")" ]
+}
+
+# Of the files given and of the place of the project: scripts in an environment name the place they were made in.
+checksum() {
+    { printf '%s\n' "$root" && cat "$@"; } | cksum
 }
 
 pip_install() {
