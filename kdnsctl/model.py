@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -63,10 +63,12 @@ class Reason:
     """Why a node could not be judged.
 
     `code` is stable and short, so that nodes can be grouped by it; `message` says the particulars of this node.
+    `error` is the exception behind it, if any, for --debug: it is no part of what two reasons are compared by.
     """
 
     code: str
     message: str
+    error: BaseException | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,28 +145,37 @@ class SilentReporter:
 
 
 class KdnsctlError(Exception):
-    """An operation failed. `str(error)` says what failed and where; `hint` what to do next."""
+    """An operation failed. `str(error)` says what failed and where; `hint` what to do next.
+
+    `code` names the kind of failure as `Reason.code` does, when the error becomes the reason of one node's outcome.
+    """
 
     exit_code = ExitCode.FAILED
+    code = "failed"
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", code: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+        if code is not None:
+            self.code = code
 
 
 class UsageError(KdnsctlError):
     """The command line, or what it names, does not make sense. Nothing was done."""
 
     exit_code = ExitCode.USAGE
+    code = "usage"
 
 
 class RefusedError(KdnsctlError):
     """A safety guard or the operator said no. Nothing was changed."""
 
     exit_code = ExitCode.REFUSED
+    code = "refused"
 
 
 class CancelledError(KdnsctlError):
     """The operator interrupted the command; the message says where things were left."""
 
     exit_code = ExitCode.INTERRUPTED
+    code = "cancelled"
