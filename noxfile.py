@@ -78,13 +78,12 @@ def tests(session: nox.Session) -> None:
 @nox.session(venv_backend="uv")
 def minimums(session: nox.Session) -> None:
     """Run the tests with the lowest version that pyproject.toml declares of each direct dependency."""
-    tools = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "tests")
-    session.install("--resolution=lowest-direct", "-e", ".")
-    # The test tools at their newest, but nothing may raise what was just installed.
-    lowest = session.run("uv", "pip", "freeze", "--exclude-editable", silent=True, external=True)
-    constraints = Path(session.create_tmp()) / "lowest.txt"
-    constraints.write_text(str(lowest), encoding="utf-8")
-    session.install("-c", str(constraints), *tools)
+    lowest = str(Path(session.create_tmp()) / "lowest.txt")
+    resolve = ["uv", "pip", "compile", "pyproject.toml", "--resolution=lowest-direct", "--quiet"]
+    session.run(*resolve, "--output-file", lowest, external=True, silent=True)
+    session.install("--require-hashes", "-r", "requirements-dev.lock")  # the test tools; then the rest is lowered
+    session.install("-r", lowest)
+    session.install("--no-deps", "--no-build-isolation", "-e", ".")
     session.run("pytest", *session.posargs)
 
 
