@@ -1,0 +1,160 @@
+"""klog's own line formats: the text header, the JSON record, and their times. Pure; what a message means is not known here.
+
+Text (klog documentation, k8s.io/klog/v2): `Lmmdd hh:mm:ss.uuuuuu threadid file:line] msg`, L one of I W E F, no year,
+the container's local time (UTC in the images). JSON (k8s.io/component-base/logs/json): `{"ts":<ms since the epoch>,
+"caller":"dir/file.go:line","msg":...}`, an error has "err" and no "v". Times are int microseconds since the epoch,
+UTC, everywhere in this package.
+"""
+
+from __future__ import annotations
+
+import calendar
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+MICROSECOND = 1
+SECOND = 1_000_000 * MICROSECOND
+DAY = 86_400 * SECOND
+
+STAMP_LENGTH = len("0606 16:49:46.155398")
+"""Bytes of the time in a text header; it follows the severity letter."""
+
+TEXT_HEADER = re.compile(rb"([IWEF])(\d{4} \d\d:\d\d:\d\d\.\d{6}) +\d+ (?:[\w.\-]+/)*([\w.\-]+\.go):\d+\] ?")
+JSON_HEAD = re.compile(rb'\{"ts":([0-9.eE+]+),"caller":"(?:[^"\\]*/)?([^"\\/:]+\.go):\d+","msg":"((?:[^"\\]|\\.)*)"')
+_QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*)"(?= |$)')
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The beginning of one klog record.
+
+    `stamp` is the text header's "mmdd hh:mm:ss.uuuuuu" or JSON's number of milliseconds, as bytes; `file` the base
+    name of the Go source file. `structured`: True when `message` is the exact message of a structured record, False
+    when it is a line of prose to its end, None for JSON, whose "msg" may be either. `end` is the offset in the
+    payload behind the message.
+    """
+
+    stamp: bytes
+    file: bytes
+    message: bytes
+    structured: bool | None
+    end: int
+    is_json: bool = False
+
+
+def parse_text(payload: bytes) -> Head | None:
+    """The head of a text record, or None when the payload does not begin with klog's header."""
+    header = TEXT_HEADER.match(payload)
+    if header is None:
+        return None
+    quoted = _QUOTED.match(payload, header.end())
+    if quoted:
+        return Head(header[2], header[3], quoted[1], True, quoted.end())
+    return Head(header[2], header[3], payload[header.end() :], False, len(payload))
+
+
+def parse_json(payload: bytes) -> Head | None:
+    """The head of a JSON record, or None when the payload is not one of klog's."""
+    head = JSON_HEAD.match(payload)
+    if head:
+        return Head(head[1], head[2], head[3], None, head.end(), is_json=True)
+    record = decode_object(payload)
+    if record is None:
+        return None
+    stamp, caller, message = record.get("ts"), record.get("caller", ""), record.get("msg")
+    if isinstance(stamp, bool) or not isinstance(stamp, int | float) or not isinstance(message, str):
+        return None
+    if not isinstance(caller, str):
+        return None
+    file = caller.rpartition("/")[2].partition(":")[0]
+    return Head(repr(stamp).encode(), file.encode(), message.encode(), None, len(payload), is_json=True)
+
+
+def parse(payload: bytes) -> Head | None:
+    """The head of a klog record in either format, or None."""
+    return parse_json(payload) if payload[:1] == b"{" else parse_text(payload)
+
+
+_decoder = msgspec.json.Decoder()
+
+
+def decode_object(payload: bytes) -> dict[str, Any] | None:
+    """A JSON object, or None for anything else. Bytes that are not UTF-8 are replaced, not refused."""
+    try:
+        value = _decoder.decode(payload)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        try:
+            value = _decoder.decode(payload.decode("utf-8", "replace"))
+        except (msgspec.DecodeError, RecursionError):
+            return None
+    return value if isinstance(value, dict) else None
+
+
+def json_time(stamp: bytes) -> int | None:
+    """JSON's "ts", milliseconds since the epoch with decimals, in microseconds; None when it is out of range."""
+    try:
+        milliseconds = float(stamp)
+    except ValueError:
+        return None
+    return int(milliseconds * 1000) if 0 < milliseconds < 253_402_300_800_000 else None
+
+
+class TextClock:
+    """Turns a text header's stamp, which has no year, into microseconds since the epoch.
+
+    With `year` every stamp is in that year; else it is in the latest year that does not put it more than a day after
+    `reference` (microseconds; when the log was last written), so a log that runs over New Year comes out right.
+    """
+
+    def __init__(self, reference: int, year: int | None = None) -> None:
+        self._reference = reference
+        self._year = year
+        self._minutes: dict[bytes, int | None] = {}
+
+    def time(self, stamp: bytes) -> int | None:
+        """Microseconds since the epoch of "mmdd hh:mm:ss.uuuuuu", or None when there is no such moment."""
+        minute = stamp[:10]
+        start = self._minutes.get(minute, -1)
+        if start == -1:
+            if len(self._minutes) > 100_000:
+                self._minutes.clear()
+            start = self._minutes[minute] = self._start_of(minute)
+        if start is None:
+            return None
+        try:
+            return start + int(stamp[11:13]) * SECOND + int(stamp[14:20])
+        except ValueError:
+            return None
+
+    def _start_of(self, minute: bytes) -> int | None:
+        try:
+            month, day, hour, minutes = int(minute[:2]), int(minute[2:4]), int(minute[5:7]), int(minute[8:10])
+        except ValueError:
+            return None
+        if self._year is not None:
+            return _microseconds(self._year, month, day, hour, minutes)
+        latest = self._reference + DAY
+        year = _year_of(latest)
+        # 29 February exists only every few years: go back to the last one that had it.
+        for candidate in range(year, year - 9, -1):
+            moment = _microseconds(candidate, month, day, hour, minutes)
+            if moment is not None and moment <= latest:
+                return moment
+        return None
+
+
+_EPOCH_YEAR = 1970
+
+
+def _year_of(moment: int) -> int:
+    # Close enough to start from: a year too late is corrected by the comparison that follows.
+    return _EPOCH_YEAR + moment // (365 * DAY) if moment >= 0 else _EPOCH_YEAR
+
+
+def _microseconds(year: int, month: int, day: int, hour: int, minute: int) -> int | None:
+    if not (1 <= month <= 12 and 1 <= day <= calendar.monthrange(year, month)[1] and hour < 24 and minute < 60):
+        return None
+    return calendar.timegm((year, month, day, hour, minute, 0)) * SECOND
