@@ -68,9 +68,7 @@ CAUSES: tuple[Cause, ...] = (
         (b"interrupted system call", b"results may be incomplete or inconsistent"),
         "the table changed while it was read",
     ),
-    Cause(
-        "badAddress", (b"Invalid IP address",), "conntrack was given an address that it does not understand (#95486)"
-    ),
+    Cause("badAddress", (b"Invalid IP address",), "conntrack was given an address that it does not know (#95486)"),
     Cause("parseError", (b"Error occurred at line", b"iptables-restore: line"), "iptables-restore refused a rule"),
 )
 OTHER_CAUSE = "other"
@@ -103,7 +101,8 @@ _SERVICE_PROSE = re.compile(
     rb'(?:service port|endpoints for) \\?")([^\s"\\/]{1,253}/[^\s"\\]{1,320})'
 )
 _SERVICE_ADDRESS = re.compile(
-    rb'service IP:? ([0-9A-Fa-f.:]{2,45}?),? |\b(?:ip|IP|externalIP|loadBalancerIP)\\?"?[=:]\\?"([0-9A-Fa-f.:]{2,45})\\?"'
+    rb"service IP:? ([0-9A-Fa-f.:]{2,45}?),? |"
+    rb'\b(?:ip|IP|externalIP|loadBalancerIP)\\?"?[=:]\\?"([0-9A-Fa-f.:]{2,45})\\?"'
 )
 _EXTERNAL = re.compile(rb"connections for (?:externalIP|Lo(?:ab|ad)BalancerIP) ([0-9A-Fa-f.:]{2,45}),")
 _ENTRY = re.compile(rb"(?:udp|sctp|tcp) +\d+ \d+ (?:[A-Z_]+ )?src=([0-9A-Fa-f.:]{2,45}) ")

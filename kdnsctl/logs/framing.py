@@ -59,15 +59,9 @@ _KLOG_DAY = re.compile(rb"[IWEF]\d{4}")
 _NAME = rb"[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?"
 _KLOG = rb'[IWEF]\d{4} \d\d:\d\d:\d\d\.\d{6} |\{"|' + _STAMP
 _STERN = re.compile(
-    rb"(?:"
-    + _NAME
-    + rb" )?("
-    + _NAME
-    + rb") (?:("
-    + _NAME
-    + rb")(?= (?:"
-    + _KLOG
-    + rb"))|([-a-z0-9]*kube-proxy[-a-z0-9]*)) "
+    rb"(?:" + _NAME + rb" )?(" + _NAME + rb") "
+    # Any container before a record of klog's; kube-proxy's also before the further lines of one.
+    rb"(?:(" + _NAME + rb")(?= (?:" + _KLOG + rb"))|([-a-z0-9]*kube-proxy[-a-z0-9]*)) "
 )
 _ANSI = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 

@@ -1,4 +1,4 @@
-"""klog's own line formats: the text header, the JSON record, and their times. Pure; what a message means is not known here.
+"""klog's own line formats: the text header, the JSON record, and their times. Pure; what a message means is elsewhere.
 
 Text (klog documentation, k8s.io/klog/v2): `Lmmdd hh:mm:ss.uuuuuu threadid file:line] msg`, L one of I W E F, no year,
 the container's local time (UTC in the images). JSON (k8s.io/component-base/logs/json): `{"ts":<ms since the epoch>,

@@ -76,7 +76,7 @@ class _Finder(Protocol):
 def _compile() -> _Finder:
     source = _pattern().encode()
     try:
-        import re2
+        import re2  # noqa: PLC0415 - optional where there is no wheel
     except ImportError:
         # Without the wheel for this platform the standard library finds the same, some ten times slower.
         return re.compile(source)
@@ -112,7 +112,8 @@ class _Open:
         return self.size <= MOST_LINE
 
 
-_UNDECIDED = object()
+_UNDECIDED: Known = Known(CATALOGUE[0], CATALOGUE[0].variants[0])
+"""Stands for "not decided yet" where None means "none of the catalogue's"; told by identity."""
 
 
 class Scanner:
@@ -183,7 +184,7 @@ class Scanner:
             position = self._hits(block, position)
         self._edges(block)
 
-    def _hits(self, block: bytes, position: int) -> int:
+    def _hits(self, block: bytes, position: int) -> int:  # noqa: C901 - the hot loop; every call in it would be felt
         """Handle hits from `position` on; returns where to go on, which is the end unless a record has opened."""
         decided = self._decided
         line_end = position - 1
@@ -230,7 +231,6 @@ class Scanner:
                 continue
             if known is None:
                 continue
-            assert isinstance(known, Known)
             if block[line_end - 1] == 0x3C or (known.variant.first < 21 and known.signature.kind is Kind.FAILURE):
                 # A block begins here, or an old line may go on below.
                 self._line(block[start:line_end])
@@ -262,9 +262,12 @@ class Scanner:
             # Prose may still become a match further on; a message that is whole inside the key cannot.
             if head.is_json or (head.structured and head.end < len(beginning)):
                 self._decided[key] = None
-        elif known.signature.kind is not Kind.RESTART and _recognise(head, beginning) is not None:
-            if head.structured is not True or head.end < len(beginning):
-                self._decided[key] = known
+        elif (
+            known.signature.kind is not Kind.RESTART
+            and (head.structured is not True or head.end < len(beginning))
+            and _recognise(head, beginning) is not None
+        ):
+            self._decided[key] = known
 
     # --- the general way: one physical line
 
@@ -309,9 +312,8 @@ class Scanner:
         if not opened.add(payload):
             self._close(key, complete=False)
             return True
-        if not opened.until_header and payload.startswith(b" >"):
-            self._close(key)
-        elif opened.until_header and payload.rstrip().endswith(b")"):
+        ended = payload.rstrip().endswith(b")") if opened.until_header else payload.startswith(b" >")
+        if ended:
             self._close(key)
         return True
 

@@ -1,4 +1,4 @@
-"""The catalogue of what kube-proxy logs, from 1.2 to 1.37, as data: which message means what, and what it does not mean.
+"""The catalogue of what kube-proxy logs, from 1.2 to 1.37, as data: which message means what, and what it does not.
 
 Nothing is searched here; `scan` does that. A `Signature` is one meaning; its `Variant`s are the wordings it has had.
 A structured variant (klog `InfoS`/`ErrorS`, "msg" in JSON logs) is known by its exact message; an unstructured one
@@ -81,6 +81,7 @@ def _old(pattern: str, first: int, last: int) -> Variant:
 
 _DELETE = ("proxier.go", "conntrack.go", "cleanup.go")
 _NOT_HEALTH = "Its absence is not health: at -v=0 nothing else is logged, and logs rotate."
+_LATER = "A later clean-up may have put it right: look at the conntrack table. Absence proves nothing on 1.32+."
 _FINAL = "kube-proxy does not retry and counts it in no metric."
 
 CATALOGUE: tuple[Signature, ...] = (
@@ -156,8 +157,8 @@ CATALOGUE: tuple[Signature, ...] = (
         kind=Kind.FAILURE,
         severity="E",
         summary="could not delete the conntrack entries of a Service address",
-        means="At a start of kube-proxy, or when a Service got its first endpoint, the flush of its UDP entries failed: "
-        "entries to dead endpoints, or to the un-NATed address, may remain. " + _FINAL,
+        means="At a start of kube-proxy, or when a Service got its first endpoint, the flush of its UDP entries "
+        "failed: entries to dead endpoints, or to the un-NATed address, may remain. " + _FINAL,
         not_means="Not proof that entries are still there. " + _NOT_HEALTH,
         source="pkg/proxy/iptables/proxier.go@1.9–1.27, ipvs/proxier.go@1.23, pkg/proxy/conntrack/cleanup.go@1.28–1.31",
         phrases=("Failed to delete stale service",),
@@ -203,7 +204,7 @@ CATALOGUE: tuple[Signature, ...] = (
         severity="E",
         summary="could not read the conntrack table, so nothing was cleaned",
         means="This clean-up was skipped, and the next one comes only with the next change of a UDP endpoint.",
-        not_means="A later clean-up may have put it right: look at the conntrack table. Absence proves nothing on 1.32+.",
+        not_means=_LATER,
         source="pkg/proxy/conntrack/cleanup.go@1.32–1.36; #127318",
         phrases=("Failed to list conntrack entries",),
         files=_DELETE,
@@ -214,8 +215,9 @@ CATALOGUE: tuple[Signature, ...] = (
         kind=Kind.FAILURE,
         severity="E",
         summary="could not delete all stale conntrack entries",
-        means="Some stale UDP entries remain until the next change of a UDP endpoint; entriesDeleted says how many went.",
-        not_means="A later clean-up may have put it right: look at the conntrack table. Absence proves nothing on 1.32+.",
+        means="Some stale UDP entries remain until the next change of a UDP endpoint; entriesDeleted says how many "
+        "went.",
+        not_means=_LATER,
         source="pkg/proxy/conntrack/cleanup.go@1.32–1.36; #127318",
         phrases=("Failed to clear all conntrack entries",),
         files=_DELETE,
@@ -239,7 +241,7 @@ CATALOGUE: tuple[Signature, ...] = (
         severity="I",
         summary="a clean-up of the conntrack table finished",
         means="kube-proxy compared the UDP entries with its endpoints and deleted entriesDeleted of them (-v=4).",
-        not_means="Services without serving endpoints are skipped on 1.32–1.36 (#139628), so it is not proof of health.",
+        not_means="Not proof of health: Services without serving endpoints are skipped on 1.32–1.36 (#139628).",
         source="pkg/proxy/conntrack/cleanup.go@1.32–1.36",
         phrases=("Finished reconciling conntrack entries",),
         files=_DELETE,
@@ -389,7 +391,7 @@ CATALOGUE: tuple[Signature, ...] = (
         kind=Kind.RESTART,
         severity="I",
         summary="kube-proxy started, and says its version",
-        means="A start of the process: from 1.32 on it reconciles everything, before that it flushes every UDP Service.",
+        means="A start of the process: from 1.32 on it reconciles everything, before it flushes every UDP Service.",
         not_means="There is no line for a stop: a restart is only seen by the next start.",
         source="cmd/kube-proxy/app/server.go@1.9–1.36",
         phrases=("Version: v", "Version info"),

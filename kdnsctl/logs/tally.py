@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from kdnsctl.logs.details import (
+    MOST_CLIENTS_OF_A_LINE,
     Details,
     details_of,
     endpoints_of,
@@ -19,6 +20,7 @@ from kdnsctl.logs.details import (
     verbosity_of,
     version_of,
 )
+from kdnsctl.logs.klog import STAMP_LENGTH
 from kdnsctl.logs.signatures import Kind, Known
 
 MOST_PEERS = 10_000
@@ -27,6 +29,8 @@ MOST_CLIENTS = 1_000
 MOST_MOMENTS = 10_000
 """Moments of one sort that are kept, the first ones; counts go on beyond."""
 LONGEST_EXAMPLE = 2_000
+LONGEST_REMEMBERED = 1_024
+"""Bytes of a failure record up to which what it says is remembered for its repetitions."""
 
 OURS = frozenset(
     {
@@ -43,6 +47,10 @@ OURS = frozenset(
 
 MANY_HOLD_IT = frozenset({"START_VERSION", "START_FLAG_V", "START_NODE", "CACHES_SYNCED", "EXIT_CONFIG_CHANGED"})
 """Starts that other components in the same process (k3s, RKE2, MicroK8s) log in the same words."""
+
+
+MANY_LOG_IT = frozenset({"CACHES_SYNCED", "START_VERSION", "START_FLAG_V", "START_NODE", "TRACE_SLOW"})
+"""What other components log in the same words: alone it does not make a log kube-proxy's."""
 
 
 @dataclass(slots=True)
@@ -127,10 +135,7 @@ class Tally:
         """Count one record of the catalogue."""
         signature = known.signature
         if time is not None:
-            if self.first is None or time < self.first:
-                self.first = time
-            if self.last is None or time > self.last:
-                self.last = time
+            self.seen(time, "")
         if self.shared_process and signature.id in MANY_HOLD_IT:
             return
         if signature.kind is Kind.RESTART:
@@ -139,11 +144,10 @@ class Tally:
         variant = known.variant
         self.oldest_possible = max(self.oldest_possible, variant.first)
         self.newest_possible = min(self.newest_possible, variant.last)
-        if not self.ours and signature.id not in ("CACHES_SYNCED", "START_VERSION", "START_FLAG_V", "TRACE_SLOW"):
-            self.ours = True
+        self.ours = self.ours or signature.id not in MANY_LOG_IT
+        if signature.id == "SVC_PORT":
+            self._address(payload)
         if self.since is not None and time is not None and time < self.since:
-            if signature.id == "SVC_PORT":
-                self._address(payload)
             return
         count = self.counts.get(signature.id)
         if count is None:
@@ -153,37 +157,20 @@ class Tally:
             self._failure(signature.id, time, payload)
         elif signature.id in ("STALE_EP", "EP_SET"):
             self._endpoint_change(signature.id, time, payload)
-        elif signature.id == "SVC_PORT":
-            self._address(payload)
 
     def _failure(self, signature: str, time: int | None, payload: bytes) -> None:
-        # Behind the header, the same failure repeats to the letter: read it once.
-        tail = payload[21:1_024] if payload[:1] != b"{" else payload[payload.find(b",") : 1_024]
-        details = self._details.get(tail) if len(payload) <= 1_024 else None
-        if details is None:
-            details = details_of(payload)
-            if len(payload) <= 1_024:
-                if len(self._details) > 5_000:
-                    self._details.clear()
-                self._details[tail] = details
+        details = self._read(payload)
         peer: PeerKey = (signature, details.service, details.vip, details.endpoint)
-        count = self.peers.get(peer)
-        if count is None:
-            if len(self.peers) >= MOST_PEERS:
-                peer = (signature, "", "", "")
-            count = self.peers.setdefault(peer, Count())
-        count.add(time)
+        if peer not in self.peers and len(self.peers) >= MOST_PEERS:
+            peer = (signature, "", "", "")
+        self.peers.setdefault(peer, Count()).add(time)
         if signature != "IPT_SYNC_FAILED":  # its cause is in the error logged just before it
             cause = self.causes.get((signature, details.cause))
             if cause is None:
                 cause = self.causes[signature, details.cause] = Count(example=_example(payload))
             cause.add(time)
         if details.entries:
-            self.entries += details.entries
-            if len(self.clients) < MOST_CLIENTS:
-                self.clients |= details.clients
-            elif not details.clients <= self.clients:
-                self.clients_complete = False
+            self._quoted(details)
         if time is None:
             return
         if signature.startswith("CT_"):
@@ -191,6 +178,27 @@ class Tally:
                 self.deletions_failed.append((time, details.service))
         elif len(self.syncs_failed) < MOST_MOMENTS:
             self.syncs_failed.append(time)
+
+    def _read(self, payload: bytes) -> Details:
+        if len(payload) > LONGEST_REMEMBERED:
+            return details_of(payload)
+        # Behind the time, the same failure repeats to the letter: read it once.
+        tail = payload[payload.find(b",") :] if payload[:1] == b"{" else payload[1 + STAMP_LENGTH :]
+        details = self._details.get(tail)
+        if details is None:
+            if len(self._details) > 5_000:
+                self._details.clear()
+            details = self._details[tail] = details_of(payload)
+        return details
+
+    def _quoted(self, details: Details) -> None:
+        self.entries += details.entries
+        if details.entries > MOST_CLIENTS_OF_A_LINE and len(details.clients) == MOST_CLIENTS_OF_A_LINE:
+            self.clients_complete = False
+        if len(self.clients) < MOST_CLIENTS:
+            self.clients |= details.clients
+        elif not details.clients <= self.clients:
+            self.clients_complete = False
 
     def _endpoint_change(self, signature: str, time: int | None, payload: bytes) -> None:
         service = service_of(payload)

@@ -1,4 +1,4 @@
-"""Times as log stores write them, in microseconds since the epoch, UTC. Pure; klog's own year-less stamp is in `klog`."""
+"""Times as log stores write them, in microseconds since the epoch, UTC. Pure; klog's year-less stamp is in `klog`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def rfc3339(stamp: bytes) -> int | None:
         return None
     year, month, day, hour, minutes, seconds = (int(match[group]) for group in range(1, 7))
     try:
-        datetime(year, month, day, hour, minutes, min(seconds, 59))
+        datetime(year, month, day, hour, minutes, min(seconds, 59), tzinfo=UTC)
     except ValueError:
         return None
     start = calendar.timegm((year, month, day, hour, minutes, 0)) * SECOND
@@ -50,17 +50,14 @@ def rfc3339(stamp: bytes) -> int | None:
 
 
 def epoch(number: float) -> int | None:
-    """Microseconds of a number of seconds, milliseconds, microseconds or nanoseconds since the epoch, told by its size."""
-    if number <= 0:
+    """Microseconds of a number of seconds, milli-, micro- or nanoseconds since the epoch, told apart by its size."""
+    if not 0 < number < 1e20:
         return None
-    for limit, factor in ((1e11, 1e6), (1e14, 1e3), (1e17, 1.0), (1e20, 1e-3)):
-        if number < limit:
-            return int(number * factor) if isinstance(number, float) else _exact(number, factor)
-    return None
-
-
-def _exact(number: int, factor: float) -> int:
-    return number * int(factor) if factor >= 1 else number // 1000
+    if number < 1e11:
+        return int(number * 1_000_000)
+    if number < 1e14:
+        return int(number * 1_000)
+    return int(number) if number < 1e17 else int(number // 1_000)
 
 
 def to_datetime(moment: int | None) -> datetime | None:
