@@ -10,15 +10,13 @@ from kdnsctl import __version__
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line `argv` (None: the process's own) and return the exit code (docs/exit-codes.md).
+    """Run the command line `argv` (None: the process's own) and return the exit code (`kdnsctl.model.ExitCode`).
 
     Nothing is raised: every failure has become one line on stderr.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
-        if arguments == ["--version"] and sys.stdout is not None:
-            sys.stdout.write(f"kdnsctl {__version__}\n")
-            sys.stdout.flush()
+        if arguments == ["--version"] and _wrote_version():
             return 0
         # Late: typer costs seven times what starting Python does.
         from kdnsctl.cli import app  # noqa: PLC0415
@@ -28,6 +26,16 @@ def main(argv: list[str] | None = None) -> int:
         # Only while modules were still being imported; `app.run` has its own words for the rest.
         sys.stderr.write("interrupted\n")
         return 130
+
+
+def _wrote_version() -> bool:
+    """Whether the version could be written; if not, `app.run` meets the same trouble and can say what it is."""
+    try:
+        sys.stdout.write(f"kdnsctl {__version__}\n")
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):  # full, closed, None
+        return False
+    return True
 
 
 def _program(path: str) -> str:

@@ -7,7 +7,6 @@ imports none of them (a test holds the two together). What the commands do is th
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from typing import Annotated, cast
 
@@ -16,6 +15,7 @@ import typer
 from kdnsctl.cli import failures
 from kdnsctl.cli.commands import HELP_NAMES, Entry, Hidden, LazyGroup, expand
 from kdnsctl.cli.options import Common, Connection, Record
+from kdnsctl.cli.terminal import put
 
 COMPLETION_VARIABLE = "_KDNSCTL_COMPLETE"
 
@@ -73,7 +73,7 @@ def _dispatch(arguments: list[str], program: str) -> int:
 
         return completion.answer(tree, program, COMPLETION_VARIABLE, instruction)
     if not arguments:
-        sys.stdout.write(_short_help(tree, program))
+        put(_short_help(tree, program))
         return 0
     with tree.make_context(program, arguments) as context:
         result = tree.invoke(context)

@@ -24,6 +24,8 @@ from typing import Annotated, Any, ClassVar, NamedTuple, get_args, get_origin, g
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
+from kdnsctl.cli.terminal import put
+
 HELP_NAMES = ["-h", "--help"]
 NOT_FROM_ENVIRONMENT = frozenset({"--help", "--version"})
 
@@ -86,6 +88,19 @@ def _fields(group: type[Any], *, hidden: bool) -> list[inspect.Parameter]:
     return parameters
 
 
+def _through_put(option: Any) -> Any:
+    """The --help option, writing as everything here writes: a full disk or a gone reader is met in one place."""
+    if option is not None:
+        option.callback = _print_help
+    return option
+
+
+def _print_help(ctx: Any, _: Any, value: bool) -> None:  # noqa: FBT001  # typer calls it so
+    if value and not ctx.resilient_parsing:
+        put(ctx.get_help() + "\n")
+        raise typer.Exit
+
+
 class Command(TyperCommand):
     """A command whose long options can all be set in the environment: KDNSCTL_SINCE for --since."""
 
@@ -99,6 +114,9 @@ class Command(TyperCommand):
             if long and long not in NOT_FROM_ENVIRONMENT:
                 parameter.envvar = environment_name(long)
                 parameter.show_envvar = False  # the root's help says it once, for all
+
+    def get_help_option(self, ctx: Any) -> Any:
+        return _through_put(super().get_help_option(ctx))
 
 
 def _keep_lines(paragraph: str) -> str:
@@ -120,6 +138,9 @@ class LazyGroup(TyperGroup):
         super().__init__(*args, **kwargs)
         for name, entry in self.entries.items():
             self.add_command(Command(name, help=entry.summary, short_help=entry.summary, rich_markup_mode=None))
+
+    def get_help_option(self, ctx: Any) -> Any:
+        return _through_put(super().get_help_option(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         words = list(args)  # the parser empties the list it is given

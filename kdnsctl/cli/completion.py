@@ -58,6 +58,7 @@ def answer(tree: Any, program: str, variable: str, instruction: str) -> int:
     """Answer one TAB: `instruction` is what the script put into the environment variable named `variable`."""
     typers = _typers_completion()
     typers.completion_init()
+    _keep_help_as_it_is()
     code: int = typers.shell_complete(tree, {}, program, variable, instruction)
     return code
 
@@ -65,3 +66,18 @@ def answer(tree: Any, program: str, variable: str, instruction: str) -> int:
 def _typers_completion() -> Any:
     # By name: what is used here is documented by typer, but not exported as its type hints go.
     return importlib.import_module("typer.completion")
+
+
+def _keep_help_as_it_is() -> None:
+    """Spare every TAB in zsh and fish the import of all of rich.
+
+    typer sends each help text through rich, to clean it of markup, which also breaks it at 80 columns. Ours has no
+    markup. Where a later typer has no such step there is nothing to replace.
+    """
+    classes = vars(importlib.import_module("typer._completion_classes"))
+    if "_sanitize_help_text" in classes:
+        classes["_sanitize_help_text"] = _one_line
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

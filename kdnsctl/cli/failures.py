@@ -33,15 +33,11 @@ def contain(run: Callable[[], int], *, debug: bool) -> int:
     if sys.stdout is None or sys.stdout.closed:
         tell("error: standard output is closed; there is nowhere to write the answer to")
         return ExitCode.FAILED
-    prepare()
     try:
         code = _flushed(run)
     except KeyboardInterrupt:
         tell("interrupted")
         code = ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        _discard_output()
-        code = BROKEN_PIPE
     except KdnsctlError as error:
         tell(f"error: {error}")
         if error.hint:
@@ -51,8 +47,12 @@ def contain(run: Callable[[], int], *, debug: bool) -> int:
         tell(f"error: {usage_message(error)}")
         code = ExitCode.USAGE
     except OutputError as error:
-        _discard_output()
-        tell(f"error: the answer could not be written: {error}")
+        code = _without_reader(error)
+    except OSError as error:  # of something that nobody foresaw, but the system's words say it better than a traceback
+        if debug:
+            traceback.print_exc()
+        place = f": {error.filename}" if error.filename else ""
+        tell(f"error: {error.strerror or error}{place} (--debug shows where)")
         code = ExitCode.FAILED
     except Exception as error:  # noqa: BLE001  # the last stop: whatever it is, the operator gets a line, not a page
         if debug:
@@ -64,12 +64,22 @@ def contain(run: Callable[[], int], *, debug: bool) -> int:
 
 
 def _flushed(run: Callable[[], int]) -> int:
+    prepare()
     try:
         code = run()
     except typer.Exit as exit_:  # --help, --version
         code = exit_.exit_code
     flush()
     return code
+
+
+def _without_reader(error: OutputError) -> int:
+    """The exit code when the answer did not reach its reader; a reader that went away wants no words about it."""
+    _discard_output()
+    if isinstance(error.__cause__, BrokenPipeError):
+        return BROKEN_PIPE
+    tell(f"error: the answer could not be written: {error}")
+    return ExitCode.FAILED
 
 
 def _discard_output() -> None:

@@ -6,16 +6,18 @@ What makes a node affected or suspect is not known here; see `find`.
 from __future__ import annotations
 
 import enum
+import io
 import sys
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
 from kdnsctl.cli import values
 from kdnsctl.cli.commands import Hidden
 from kdnsctl.cli.options import Common, Connection, Format, Rendering, said
+from kdnsctl.cli.terminal import tell
 from kdnsctl.model import UsageError, Verdict, exit_code_of
 
 _OTHER_FORMATS_SHOW_ALL = "only -o name leaves suspects out"
@@ -150,7 +152,7 @@ def find_affected(
         nodes=tuple(only_node or ()),
     )
     with progress.reporting(common.color) as reporter:
-        report = find_in_logs(options, stdin=sys.stdin.buffer, reporter=reporter, now=datetime.now(UTC))
+        report = find_in_logs(options, stdin=_stdin(paths), reporter=reporter, now=datetime.now(UTC))
     render.find_report(
         report,
         rendering.output,
@@ -161,6 +163,17 @@ def find_affected(
         program=ctx.find_root().info_name or "kdnsctl",
     )
     return exit_code_of([finding.verdict for finding in report.nodes], report.coverage)
+
+
+def _stdin(paths: tuple[str, ...]) -> BinaryIO:
+    """Standard input, for the path "-"; said when it is a terminal that waits for somebody to type a log."""
+    if sys.stdin is None:
+        if "-" in paths:
+            raise UsageError("--logs - reads standard input, but it is closed")
+        return io.BytesIO()
+    if "-" in paths and sys.stdin.isatty():
+        tell("reading a log from the terminal; Ctrl-D ends it")
+    return sys.stdin.buffer
 
 
 def _check(

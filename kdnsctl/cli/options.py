@@ -16,14 +16,7 @@ import typer
 
 from kdnsctl import __version__
 from kdnsctl.cli import values
-
-
-class Color(enum.StrEnum):
-    """When to use colour."""
-
-    AUTO = "auto"
-    ALWAYS = "always"
-    NEVER = "never"
+from kdnsctl.cli.terminal import Color, put
 
 
 class Format(enum.StrEnum):
@@ -38,7 +31,7 @@ class Format(enum.StrEnum):
 
 def _print_version(ctx: typer.Context, value: bool) -> None:  # noqa: FBT001  # typer calls it so
     if value and not ctx.resilient_parsing:
-        typer.echo(f"kdnsctl {__version__}")
+        put(f"kdnsctl {__version__}\n")
         raise typer.Exit
 
 

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kdnsctl.cli.options import Color
-from kdnsctl.cli.terminal import has_color, is_dumb, tell, visible
+from kdnsctl.cli.terminal import Color, has_color, is_dumb, tell, visible
 from kdnsctl.model import Reporter
 
 PATIENCE = 0.3  # seconds of work before a bar is worth showing

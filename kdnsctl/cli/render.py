@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from kdnsctl.cli import output, table
-from kdnsctl.cli.options import Color, Format
+from kdnsctl.cli.options import Format
 from kdnsctl.cli.table import Cell
-from kdnsctl.cli.terminal import columns, has_color, put, tell, visible
+from kdnsctl.cli.terminal import Color, columns, has_color, put, tell, visible
 from kdnsctl.cli.values import is_node_name
 from kdnsctl.find.report import FindReport, NodeFinding, Problem, to_json
 from kdnsctl.model import Scope, Verdict

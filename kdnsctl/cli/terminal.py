@@ -7,16 +7,22 @@ an escape sequence, a change of writing direction or an invisible character come
 from __future__ import annotations
 
 import contextlib
+import enum
 import io
 import os
 import sys
 import unicodedata
-from collections.abc import Iterator
 from typing import TextIO
 
-from kdnsctl.cli.options import Color
-
 FALLBACK_WIDTH = 80
+
+
+class Color(enum.StrEnum):
+    """When to use colour."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
 
 
 def visible(text: str) -> str:
@@ -72,41 +78,35 @@ def is_dumb() -> bool:
 
 
 class OutputError(Exception):
-    """Standard output does not take what is written to it: a full disk, for one."""
-
-
-def prepare() -> None:
-    """Make stdout and stderr take any character: one that their encoding lacks is spelled out, not an error."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    """Standard output does not take what is written to it; the cause says why: a full disk, a reader that is gone."""
 
 
 def put(text: str) -> None:
     """Write the answer, or a part of it, to stdout.
 
     Raises:
-        OutputError: it could not be written. A reader that went away is a BrokenPipeError, as everywhere.
+        OutputError: it could not be written.
     """
-    with writing():
+    try:
         sys.stdout.write(text)
+    except OSError as error:
+        raise OutputError(error.strerror or str(error)) from error
 
 
 def flush() -> None:
-    """Bring what was `put` to its reader. Raises as `put` does."""
-    with writing():
-        sys.stdout.flush()
-
-
-@contextlib.contextmanager
-def writing() -> Iterator[None]:
-    """Turn what goes wrong with stdout into an `OutputError`, a broken pipe excepted."""
+    """Bring to its reader what was `put`. Raises as `put` does."""
     try:
-        yield
-    except BrokenPipeError:
-        raise
+        sys.stdout.flush()
     except OSError as error:
         raise OutputError(error.strerror or str(error)) from error
+
+
+def prepare() -> None:
+    """Make stdout and stderr take any character: one that their encoding lacks is spelled out, not an error."""
+    flush()  # changing a stream flushes it, and has no words for why it could not
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def tell(message: str) -> None:
