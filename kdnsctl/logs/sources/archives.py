@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 import posixpath
+import sys
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -237,7 +238,7 @@ def _header(block: bytes) -> tarfile.TarInfo:
 
 
 def _kind(header: tarfile.TarInfo, said: Mapping[str, str]) -> Kind:
-    if any(key.startswith("GNU.sparse.") for key in said):
+    if _SPARSE in said:
         return Kind.SPARSE
     return _KINDS.get(header.type, Kind.UNKNOWN)
 
@@ -256,11 +257,15 @@ def _modified(header: tarfile.TarInfo, said: Mapping[str, str]) -> datetime | No
         return None
 
 
+_PAX_KEYS: Final = (b"path", b"linkpath", b"size", b"mtime")
+_SPARSE: Final = "GNU.sparse"  # stands for any of GNU's keys of that beginning
+
+
 def _pax_records(content: bytes) -> dict[str, str]:
     """LENGTH, a space, KEY=VALUE and a newline; LENGTH counts all of it (POSIX.1-2001, pax, Extended Header).
 
-    Stops at the first that is malformed: what it would have said is missing then, which at worst makes the next header
-    unreadable.
+    Only what is of use here is kept, as a stranger's archive could go on with global headers forever. Stops at the
+    first that is malformed: what it would have said is missing then, which at worst makes the next header unreadable.
     """
     records: dict[str, str] = {}
     position = 0
@@ -272,7 +277,10 @@ def _pax_records(content: bytes) -> dict[str, str]:
         key, equals, value = record[len(digits) + 1 : -1].partition(b"=")
         if not equals or not record.endswith(b"\n"):
             break
-        records[_text(key)] = _text(value)
+        if key in _PAX_KEYS:
+            records[_text(key)] = _text(value)
+        elif key.startswith(b"GNU.sparse."):
+            records[_SPARSE] = ""
         position += len(record)
     return records
 
@@ -284,41 +292,49 @@ def _text(raw: bytes) -> str:
 class Links:
     """The links of an archive, until its end tells whether what they point to was in it.
 
-    A link whose target is a member adds nothing: the target counts as itself. Names are kept as hashes and only up to
-    a LIMIT, so that an archive of millions of members costs no memory; beyond it, links are not followed up.
+    A link whose target is a member adds nothing: the target counts as itself. At most about MEMORY bytes are spent on
+    the names of an archive, which could have millions; when that is not enough, links are not followed up.
     """
 
-    LIMIT: Final = 20_000
+    MEMORY: Final = 8 * 1024 * 1024
 
     def __init__(self) -> None:
-        self._present: set[int] = set()
+        self._present: set[int] = set()  # hashes of names
         self._waiting: list[tuple[str, tuple[int, ...]]] = []
-        self.overflowed = False
+        self._left = self.MEMORY
 
     def present(self, name: str) -> None:
         """A directory or file of that name is in the archive, and so are the directories above it."""
         path = _normal(name)
-        while path and hash(path) not in self._present:
-            if len(self._present) >= self.LIMIT:
-                self.overflowed = True
-                return
+        while path and hash(path) not in self._present and self._take(_PER_HASH):
             self._present.add(hash(path))
             path = posixpath.dirname(path)
 
     def wait(self, member: Member) -> None:
         """Remember a link until `dangling` is asked for."""
-        if len(self._waiting) >= self.LIMIT:
-            self.overflowed = True
-            return
-        self._waiting.append((member.name[:_NAME_KEPT], tuple(hash(path) for path in _targets(member))))
+        name = member.name[:_NAME_KEPT]
+        targets = tuple(hash(path) for path in _targets(member))
+        if self._present.isdisjoint(targets) and self._take(sys.getsizeof(name) + _PER_HASH * (2 + len(targets))):
+            self._waiting.append((name, targets))
+
+    @property
+    def overflowed(self) -> bool:
+        """Whether there were too many names to tell."""
+        return self._left < 0
 
     def dangling(self) -> Iterator[str]:
-        """The names of the links that point to nothing in the archive; none once the memory for them was not enough."""
+        """The names of the links that point to nothing in the archive; none when there were too many to tell."""
         if not self.overflowed:
             yield from (name for name, targets in self._waiting if self._present.isdisjoint(targets))
 
+    def _take(self, memory: int) -> bool:
+        if self._left >= 0:
+            self._left -= memory
+        return self._left >= 0
 
-_NAME_KEPT: Final = 4096
+
+_PER_HASH: Final = 80  # bytes: an int, and its place in a set
+_NAME_KEPT: Final = 1024
 _DEPTH: Final = 32
 
 

@@ -36,6 +36,7 @@ class Pipe:
     """A FIFO that was named itself, as by the shell's `<(command)`."""
 
     path: str
+    status: os.stat_result
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def named(path: str) -> Sequence[Found | Pipe | Directory | Refused]:
     if stat.S_ISREG(status.st_mode):
         return [Found(path, status, explicit=True)]
     if stat.S_ISFIFO(status.st_mode):
-        return [Pipe(path)]
+        return [Pipe(path, status)]
     if not stat.S_ISDIR(status.st_mode):
         return [Refused(path, Code.NOT_A_FILE, _NOT_A_FILE, explicit=True)]
     directory = Directory(path, explicit=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -112,12 +112,15 @@ class _Origin:
         return Unreadable(self.name, self.path, code, message, self.explicit)
 
 
+_Identity = tuple[int, int] | str  # device and inode; the path of what has none or could not be asked for it
+
+
 def _everything(
     places: Sequence[Found | Directory | Refused], pipes: Sequence[Pipe | BinaryIO]
 ) -> Iterator[LogStream | Unreadable]:
     roots = tuple(os.path.realpath(place.path) for place in places if isinstance(place, Directory))
     explicit = {_identity(place.status) for place in places if isinstance(place, Found) and place.explicit}
-    seen: set[tuple[int, int] | str] = set()
+    seen: set[_Identity] = set()
     for place in places:
         for item in below(place, roots) if isinstance(place, Directory) else (place,):
             identity = _identity(item.status) if isinstance(item, Found) else str(Path(item.path).absolute())
@@ -130,10 +133,10 @@ def _everything(
                 origin = _Origin(_shown(item.path), _logical(item.path), None, item.explicit)
                 yield origin.unreadable(item.code, item.message)
     for pipe in pipes:
-        yield from _named_pipe(pipe) if isinstance(pipe, Pipe) else _stdin(pipe, seen)
+        yield from _named_pipe(pipe, seen) if isinstance(pipe, Pipe) else _stdin(pipe, seen)
 
 
-def _identity(status: os.stat_result) -> tuple[int, int]:
+def _identity(status: os.stat_result) -> _Identity:
     return (status.st_dev, status.st_ino)
 
 
@@ -142,21 +145,35 @@ def _file(found: Found, *, explicit: bool) -> Iterator[LogStream | Unreadable]:
     try:
         with _regular_file(found.path) as raw:
             content = decompressed(from_file(raw))
-            head = content.peek(HEADER_SIZE)
-            if is_tar(head):
+            if is_tar(content.peek(HEADER_SIZE)):
                 yield from _archive(content, origin, depth=1)
                 return
     except SourceError as error:
         yield origin.unreadable(error.code, str(error))
         return
-    if content.error is not None and content.error.code == Code.UNREADABLE:
-        yield origin.unreadable(content.error.code, str(content.error))
-    elif refusal := _refusal(head):
-        yield origin.unreadable(Code.UNSUPPORTED, refusal)
-    else:
-        yield LogStream(
-            origin.name, origin.path, origin.modified, origin.explicit, open=partial(_open_again, found.path)
-        )
+    yield _stream(content, origin, partial(_open_again, found.path))
+
+
+def _stream(
+    content: Peekable, origin: _Origin, opened: Callable[[], AbstractContextManager[ByteSource]]
+) -> LogStream | Unreadable:
+    """A LogStream, unless the first bytes say already that it will not be read."""
+    head = content.peek(HEADER_SIZE)
+    for magics, message in _OTHER_FORMATS:
+        if head.startswith(magics):
+            return origin.unreadable(Code.UNSUPPORTED, message)
+    if not head and content.error is not None and content.error.code == Code.UNREADABLE:
+        return origin.unreadable(content.error.code, str(content.error))
+    return LogStream(origin.name, origin.path, origin.modified, origin.explicit, opened)
+
+
+_OTHER_FORMATS: Final = (
+    ((b"PK\x03\x04", b"PK\x05\x06"), "a zip archive, which is not read: unpack it and name the directory"),
+    ((b"7z\xbc\xaf\x27\x1c",), "a 7z archive, which is not read: unpack it and name the directory"),
+    ((b"Rar!\x1a\x07",), "a rar archive, which is not read: unpack it and name the directory"),
+    ((b"\x04\x22\x4d\x18",), "compressed with lz4, which is not read: unpack it with `lz4 -d` and name the result"),
+    ((b"LPKSHHRH",), "a binary journal: export it with `journalctl --file FILE -o short-iso-precise`"),
+)
 
 
 def _regular_file(path: str) -> BinaryIO:
@@ -181,7 +198,10 @@ def _open_again(path: str) -> Iterator[ByteSource]:
         yield open_bytes(raw)
 
 
-def _named_pipe(pipe: Pipe) -> Iterator[LogStream | Unreadable]:
+def _named_pipe(pipe: Pipe, seen: set[_Identity]) -> Iterator[LogStream | Unreadable]:
+    if _identity(pipe.status) in seen:
+        return
+    seen.add(_identity(pipe.status))
     origin = _Origin(_shown(pipe.path), _logical(pipe.path), None, explicit=True)
     try:
         raw = Path(pipe.path).open("rb", buffering=0)  # noqa: SIM115  # waits for the writer
@@ -193,11 +213,11 @@ def _named_pipe(pipe: Pipe) -> Iterator[LogStream | Unreadable]:
         yield from _once(decompressed(from_file(raw)), origin, depth=0)
 
 
-def _stdin(stdin: BinaryIO, seen: Iterable[tuple[int, int] | str]) -> Iterator[LogStream | Unreadable]:
+def _stdin(stdin: BinaryIO, seen: set[_Identity]) -> Iterator[LogStream | Unreadable]:
     try:
         descriptor = stdin.fileno()
-    except OSError:  # not a real file: io.UnsupportedOperation
-        pass
+    except OSError:
+        pass  # io.UnsupportedOperation: no real file behind it
     else:
         if _identity(os.fstat(descriptor)) in seen:  # `< FILE`, and FILE was named as well
             return
@@ -225,22 +245,18 @@ class _Turn:
 
 def _once(content: Peekable, origin: _Origin, depth: int) -> Iterator[LogStream | Unreadable]:
     """A stream that is there now: a pipe, or a member `depth` archives deep."""
-    head = content.peek(HEADER_SIZE)
-    if is_tar(head):
-        if depth > _DEPTH_LIMIT:
-            message = "an archive in an archive in an archive: unpack the outer one and name what comes out"
-            yield origin.unreadable(Code.UNSUPPORTED, message)
-        else:
-            yield from _archive(content, origin, depth + 1)
-    elif refusal := _refusal(head):
-        yield origin.unreadable(Code.UNSUPPORTED, refusal)
-    else:
+    if not is_tar(content.peek(HEADER_SIZE)):
         turn = _Turn(decoded(content))
-        yield LogStream(origin.name, origin.path, origin.modified, origin.explicit, open=turn.open)
+        yield _stream(content, origin, turn.open)
         turn.end()
+    elif depth < _DEPTH_LIMIT:
+        yield from _archive(content, origin, depth + 1)
+    else:
+        message = "an archive in an archive in an archive: unpack the outer one and name what comes out"
+        yield origin.unreadable(Code.UNSUPPORTED, message)
 
 
-_DEPTH_LIMIT: Final = 1
+_DEPTH_LIMIT: Final = 2
 
 
 def _archive(content: ByteSource, origin: _Origin, depth: int) -> Iterator[LogStream | Unreadable]:
@@ -287,20 +303,6 @@ def _unread_member(member: Member) -> tuple[str, str]:
     if member.kind is Kind.SPECIAL:
         return Code.NOT_A_FILE, f"a {member.kind.value}: not read"
     return Code.UNSUPPORTED, f"a {member.kind.value}: unpack the archive and name the file"
-
-
-_OTHER_FORMATS: Final = (
-    ((b"PK\x03\x04", b"PK\x05\x06"), "a zip archive, which is not read: unpack it and name the directory"),
-    ((b"7z\xbc\xaf\x27\x1c",), "a 7z archive, which is not read: unpack it and name the directory"),
-    ((b"Rar!\x1a\x07",), "a rar archive, which is not read: unpack it and name the directory"),
-    ((b"\x04\x22\x4d\x18",), "compressed with lz4, which is not read: unpack it with `lz4 -d` and name the result"),
-    ((b"LPKSHHRH",), "a binary journal: export it with `journalctl --file FILE -o short-iso-precise`"),
-)
-
-
-def _refusal(head: bytes) -> str:
-    """Why a file that begins with `head` is not read; "" when it may be a log."""
-    return next((message for magics, message in _OTHER_FORMATS if head.startswith(magics)), "")
 
 
 # Names
