@@ -110,24 +110,24 @@ def decoded(source: Peekable) -> ByteSource:
 class Peekable:
     """A ByteSource whose first bytes can be looked at before they are read."""
 
-    __slots__ = ("_error", "_head", "_source")
+    __slots__ = ("_ended", "_error", "_head", "_source")
 
     def __init__(self, source: ByteSource) -> None:
         self._source = source
         self._head = b""
+        self._ended = False  # a terminal would have to be told twice
         self._error: SourceError | None = None
 
     def peek(self, size: int) -> bytes:
         """The next `size` bytes, fewer only when the source ends, or ends in an error, before. Never raises."""
-        while len(self._head) < size and self._error is None:
+        while len(self._head) < size and not self._ended and self._error is None:
             try:
                 piece = self._source.read(_PEEK)
             except SourceError as error:
                 self._error = error
-                break
-            if not piece:
-                break
-            self._head += piece
+            else:
+                self._ended = not piece
+                self._head += piece
         return self._head[:size]
 
     @property
@@ -141,7 +141,7 @@ class Peekable:
             return piece
         if self._error is not None:
             raise self._error
-        return self._source.read(size)
+        return b"" if self._ended else self._source.read(size)
 
 
 class _File:

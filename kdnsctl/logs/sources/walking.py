@@ -148,10 +148,10 @@ def _file(found: Found, *, explicit: bool) -> Iterator[LogStream | Unreadable]:
             if is_tar(content.peek(HEADER_SIZE)):
                 yield from _archive(content, origin, depth=1)
                 return
+            stream = _stream(content, origin, partial(_open_again, found.path))
     except SourceError as error:
-        yield origin.unreadable(error.code, str(error))
-        return
-    yield _stream(content, origin, partial(_open_again, found.path))
+        stream = origin.unreadable(error.code, str(error))
+    yield stream
 
 
 def _stream(
