@@ -92,8 +92,7 @@ class Details:
 
 _ADDRESS = re.compile(rb"[0-9A-Fa-f.:]{2,45}")
 _PEER = b" peer {"
-_SERVICE_TEXT = re.compile(rb'(?:servicePortName|svcPortName|portName)\\?=\\?"([^"\\]{1,512})')
-_SERVICE_JSON = re.compile(rb'"(?:servicePortName|svcPortName|portName)":(?:"([^"\\]{1,512})"|\{([^}]{1,512})\})')
+_SERVICE = re.compile(rb'\\?"?[=:]\\?"([^"\\]{1,512})|":\{([^}]{1,512})\}')
 _OBJECT_NAME = re.compile(rb'"name":"([^"\\]*)"')
 _OBJECT_NAMESPACE = re.compile(rb'"namespace":"([^"\\]*)"')
 _SERVICE_PROSE = re.compile(
@@ -105,12 +104,17 @@ _SERVICE_ADDRESS = re.compile(
     rb'\b(?:ip|IP|externalIP|loadBalancerIP)\\?"?[=:]\\?"([0-9A-Fa-f.:]{2,45})\\?"'
 )
 _EXTERNAL = re.compile(rb"connections for (?:externalIP|Lo(?:ab|ad)BalancerIP) ([0-9A-Fa-f.:]{2,45}),")
-_ENTRY = re.compile(rb"(?:udp|sctp|tcp) +\d+ \d+ (?:[A-Z_]+ )?src=([0-9A-Fa-f.:]{2,45}) ")
+_ENTRIES = (
+    re.compile(rb"udp +\d+ \d+ src=([0-9A-Fa-f.:]{2,45}) "),
+    re.compile(rb"sctp +\d+ \d+ (?:[A-Z_]+ )?src=([0-9A-Fa-f.:]{2,45}) "),
+)
+"""Original tuples as `conntrack -D` prints them; kube-proxy deletes no others."""
 
 
 def service_of(payload: bytes) -> str:
     """The Service port that a record names, as "namespace/name:port" (without the port where JSON leaves it out)."""
-    match = _SERVICE_TEXT.search(payload) or _SERVICE_JSON.search(payload)
+    key = payload.rfind(b"ortName")  # servicePortName, svcPortName or portName
+    match = _SERVICE.match(payload, key + len(b"ortName")) if key >= 0 else None
     if match:
         if match[1]:
             return match[1].decode("utf-8", "replace")
@@ -138,10 +142,11 @@ def details_of(payload: bytes) -> Details:
     clients: set[str] = set()
     entries = 0
     if b" sport=" in payload:
-        for match in _ENTRY.finditer(payload):
-            entries += 1
-            if len(clients) < MOST_CLIENTS_OF_A_LINE:
-                clients.add(match[1].decode("ascii"))
+        for pattern in _ENTRIES:
+            for match in pattern.finditer(payload):
+                entries += 1
+                if len(clients) < MOST_CLIENTS_OF_A_LINE:
+                    clients.add(match[1].decode("ascii"))
     return Details(service_of(payload), vip, endpoint, cause_of(payload), entries, frozenset(clients))
 
 

@@ -112,18 +112,18 @@ class TextClock:
     def __init__(self, reference: int, year: int | None = None) -> None:
         self._reference = reference
         self._year = year
-        self._minutes: dict[bytes, int | None] = {}
+        self._minutes: dict[bytes, int] = {}
 
     def time(self, stamp: bytes) -> int | None:
         """Microseconds since the epoch of "mmdd hh:mm:ss.uuuuuu", or None when there is no such moment."""
-        minute = stamp[:10]
-        start = self._minutes.get(minute, -1)
-        if start == -1:
+        start = self._minutes.get(stamp[:10])
+        if start is None:
             if len(self._minutes) > 100_000:
                 self._minutes.clear()
-            start = self._minutes[minute] = self._start_of(minute)
-        if start is None:
-            return None
+            start = self._start_of(stamp[:10])
+            if start is None:
+                return None
+            self._minutes[stamp[:10]] = start
         try:
             return start + int(stamp[11:13]) * SECOND + int(stamp[14:20])
         except ValueError:

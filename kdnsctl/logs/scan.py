@@ -128,7 +128,6 @@ class Scanner:
         self._open: dict[StreamKey, _Open] = {}
         self._streams: dict[StreamKey, StreamSink] = {}
         self._decided: dict[bytes, Known | None] = {}
-        self._own: StreamSink | None = None
         self._interleaved = False
         self.klog_records = False
         """Whether any line looked at was klog's: if not, this is no log of kube-proxy."""
@@ -187,6 +186,8 @@ class Scanner:
     def _hits(self, block: bytes, position: int) -> int:  # noqa: C901 - the hot loop; every call in it would be felt
         """Handle hits from `position` on; returns where to go on, which is the end unless a record has opened."""
         decided = self._decided
+        time_of = self._clock.time
+        hit = None
         line_end = position - 1
         for match in _FINDER.finditer(block, position):
             phrase_end = match.end()
@@ -207,7 +208,7 @@ class Scanner:
                 else:
                     space = -1
                 first = block[offset]
-            key_end = min(phrase_end + 2, line_end)
+            key_end = phrase_end + 2 if phrase_end + 2 < line_end else line_end
             stamp_end = -1
             if first == 0x7B and block.startswith(b'{"ts":', offset):
                 stamp_end = block.find(b",", offset, offset + 40)
@@ -231,7 +232,7 @@ class Scanner:
                 continue
             if known is None:
                 continue
-            if block[line_end - 1] == 0x3C or (known.variant.first < 21 and known.signature.kind is Kind.FAILURE):
+            if block[line_end - 1] == 0x3C or known.goes_on:
                 # A block begins here, or an old line may go on below.
                 self._line(block[start:line_end])
                 if self._open:
@@ -242,14 +243,15 @@ class Scanner:
             elif stamp_end > 0:
                 time = json_time(block[offset + 6 : stamp_end])
             else:
-                time = self._clock.time(block[offset + 1 : offset + 1 + STAMP_LENGTH])
+                time = time_of(block[offset + 1 : offset + 1 + STAMP_LENGTH])
             payload = block[offset:line_end]
-            if known.signature.unless and known.signature.unless.encode() in payload:
+            if known.unless and known.unless in payload:
                 continue
-            own = self._own
-            if own is None:
-                own = self._own = self._stream_of(None)
-            own.hit(known, time, payload.rstrip(b"\r"))
+            if payload[-1] == 0x0D:
+                payload = payload.rstrip(b"\r")
+            if hit is None:
+                hit = self._stream_of(None).hit
+            hit(known, time, payload)
         return len(block)
 
     def _decide(self, key: bytes, beginning: bytes) -> None:
@@ -263,7 +265,8 @@ class Scanner:
             if head.is_json or (head.structured and head.end < len(beginning)):
                 self._decided[key] = None
         elif (
-            known.signature.kind is not Kind.RESTART
+            # Prose of a start may have to end where it ends; see START_MODE.
+            (head.structured is not False or known.signature.kind is not Kind.RESTART)
             and (head.structured is not True or head.end < len(beginning))
             and _recognise(head, beginning) is not None
         ):
@@ -405,7 +408,7 @@ def _recognise(head: Head, payload: bytes) -> Known | None:
     if known is None:
         return None
     signature = known.signature
-    if signature.unless and signature.unless.encode() in payload:
+    if known.unless and known.unless in payload:
         return None
     if not any(phrase.encode() in payload for phrase in signature.phrases):
         return None

@@ -623,12 +623,17 @@ PHRASES: tuple[str, ...] = _distinct_phrases()
 """Literal texts of which at least one is in every line of every signature: the catalogue for `grep -F`."""
 
 
-@dataclass(frozen=True, slots=True)
 class Known:
-    """A signature together with the wording by which it was recognised."""
+    """A signature together with the wording by which it was recognised; one object for each, compared by identity."""
 
-    signature: Signature
-    variant: Variant
+    __slots__ = ("goes_on", "signature", "unless", "variant")
+
+    def __init__(self, signature: Signature, variant: Variant) -> None:
+        self.signature = signature
+        self.variant = variant
+        self.unless = signature.unless.encode()
+        # Releases before structured logging print a multi-line error with its newlines.
+        self.goes_on = not variant.structured and signature.kind is Kind.FAILURE
 
 
 def _structured() -> dict[bytes, Known]:

@@ -109,21 +109,34 @@ class Tally:
     mode: str | None = None
     verbosity: int | None = None
     hostname: str | None = None
-    first: int | None = None
-    last: int | None = None
+    first_seen: int | None = None
+    last_seen: int | None = None
     ours: bool = False
     cuts: dict[str, int] = field(default_factory=dict)
     _details: dict[bytes, Details] = field(default_factory=dict)
+    _wordings: set[Known] = field(default_factory=set)
     _endpoints: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def first(self) -> int | None:
+        """The time of the first record seen or counted."""
+        times = [count.first for count in self.counts.values() if count.first is not None]
+        return min(times if self.first_seen is None else [*times, self.first_seen], default=None)
+
+    @property
+    def last(self) -> int | None:
+        """The time of the last record seen or counted."""
+        times = [count.last for count in self.counts.values() if count.last is not None]
+        return max(times if self.last_seen is None else [*times, self.last_seen], default=None)
 
     # --- StreamSink
 
     def seen(self, time: int, file: str) -> None:
         """There is a record at this time, from this Go source file."""
-        if self.first is None or time < self.first:
-            self.first = time
-        if self.last is None or time > self.last:
-            self.last = time
+        if self.first_seen is None or time < self.first_seen:
+            self.first_seen = time
+        if self.last_seen is None or time > self.last_seen:
+            self.last_seen = time
         if file in OURS:
             self.ours = True
 
@@ -133,21 +146,18 @@ class Tally:
 
     def hit(self, known: Known, time: int | None, payload: bytes) -> None:
         """Count one record of the catalogue."""
+        if known not in self._wordings:
+            self._new_wording(known)
         signature = known.signature
-        if time is not None:
-            self.seen(time, "")
-        if self.shared_process and signature.id in MANY_HOLD_IT:
-            return
         if signature.kind is Kind.RESTART:
+            if self.shared_process and signature.id in MANY_HOLD_IT:
+                return
             # Learnt from every start, also from one before the window: it says what runs inside the window.
             self._learn(signature.id, time, payload)
-        variant = known.variant
-        self.oldest_possible = max(self.oldest_possible, variant.first)
-        self.newest_possible = min(self.newest_possible, variant.last)
-        self.ours = self.ours or signature.id not in MANY_LOG_IT
-        if signature.id == "SVC_PORT":
+        elif signature.id == "SVC_PORT":
             self._address(payload)
         if self.since is not None and time is not None and time < self.since:
+            self.seen(time, "")
             return
         count = self.counts.get(signature.id)
         if count is None:
@@ -155,15 +165,26 @@ class Tally:
         count.add(time)
         if signature.kind is Kind.FAILURE:
             self._failure(signature.id, time, payload)
-        elif signature.id in ("STALE_EP", "EP_SET"):
+        elif signature.names_service and signature.id in ("STALE_EP", "EP_SET"):
             self._endpoint_change(signature.id, time, payload)
+
+    def _new_wording(self, known: Known) -> None:
+        self._wordings.add(known)
+        if self.shared_process and known.signature.id in MANY_HOLD_IT:
+            return
+        self.oldest_possible = max(self.oldest_possible, known.variant.first)
+        self.newest_possible = min(self.newest_possible, known.variant.last)
+        self.ours = self.ours or known.signature.id not in MANY_LOG_IT
 
     def _failure(self, signature: str, time: int | None, payload: bytes) -> None:
         details = self._read(payload)
         peer: PeerKey = (signature, details.service, details.vip, details.endpoint)
-        if peer not in self.peers and len(self.peers) >= MOST_PEERS:
-            peer = (signature, "", "", "")
-        self.peers.setdefault(peer, Count()).add(time)
+        count = self.peers.get(peer)
+        if count is None:
+            if len(self.peers) >= MOST_PEERS:
+                peer = (signature, "", "", "")
+            count = self.peers.setdefault(peer, Count())
+        count.add(time)
         if signature != "IPT_SYNC_FAILED":  # its cause is in the error logged just before it
             cause = self.causes.get((signature, details.cause))
             if cause is None:
@@ -271,10 +292,9 @@ class Tally:
         if other.verbosity is not None and (newer or self.verbosity is None):
             self.verbosity = other.verbosity
         self.hostname = self.hostname or other.hostname
-        if other.first is not None:
-            self.first = other.first if self.first is None else min(self.first, other.first)
-        if other.last is not None:
-            self.last = other.last if self.last is None else max(self.last, other.last)
+        for time in (other.first, other.last):
+            if time is not None:
+                self.seen(time, "")
         self.ours = self.ours or other.ours
         for why, count_of_cuts in other.cuts.items():
             self.cuts[why] = self.cuts.get(why, 0) + count_of_cuts
