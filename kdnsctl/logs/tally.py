@@ -265,6 +265,12 @@ class Tally:
         if len(self.starts) < MOST_MOMENTS:
             self.starts.append(time)
 
+    def settle(self) -> None:
+        """The stream is over: forget what only served to read on."""
+        self._details.clear()
+        self._endpoints.clear()
+        self._wordings.clear()
+
     # --- many files of one node
 
     def merge(self, other: Tally) -> None:

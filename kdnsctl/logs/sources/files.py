@@ -7,9 +7,10 @@ module turns inputs into `FileStream`s; who they are judged to be is the busines
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import BinaryIO
 
 from kdnsctl.logs.envelopes import split_document
@@ -18,6 +19,7 @@ from kdnsctl.logs.klog import TextClock
 from kdnsctl.logs.scan import Scanner, StreamKey
 from kdnsctl.logs.sources.naming import Origin, is_kube_proxy, node_of_static_pod, origin_of
 from kdnsctl.logs.sources.opening import ByteSource, SourceError
+from kdnsctl.logs.sources.parallel import cores, each
 from kdnsctl.logs.sources.walking import LogStream, Unreadable, walk
 from kdnsctl.logs.tally import Tally
 from kdnsctl.logs.times import from_datetime
@@ -26,6 +28,8 @@ from kdnsctl.model import Reporter
 CHUNK = 256 * 1024
 LARGEST_DOCUMENT = 64 * 1024 * 1024
 """Bytes of a JSON document that is read whole; a larger one has to be given as JSON lines."""
+WORTH_PROCESSES = 64 * 1024 * 1024
+"""Bytes on disk from which several processes are faster than one, their start included."""
 MOST_STREAMS = 20_000
 """Streams told apart in one input; a stranger's file could name any number."""
 
@@ -98,23 +102,55 @@ def newest_record(inputs: Inputs, *, year: int | None, now: datetime) -> int | N
 
 def read_all(
     inputs: Inputs, options: ReadOptions, *, now: datetime, reporter: Reporter
-) -> Iterator[FileStream | Unreadable]:
-    """Scan every input, in order; each yields at least one FileStream, or the Unreadable that it is."""
+) -> list[FileStream | Unreadable]:
+    """Scan every input; each gives at least one FileStream, or the Unreadable that it is, in the order of the inputs."""
     reporter.started("reading logs", None)
-    done = 0
     try:
-        for item in inputs.walk():
-            if isinstance(item, Unreadable):
-                yield item
-            else:
-                yield from read_stream(item, options, now=now)
-            done += 1
-            reporter.advanced(done)
+        return list(_read_all(inputs, options, now, reporter))
     finally:
         reporter.finished()
 
 
-def read_stream(stream: LogStream, options: ReadOptions, *, now: datetime) -> list[FileStream]:
+def _read_all(
+    inputs: Inputs, options: ReadOptions, now: datetime, reporter: Reporter
+) -> Iterator[FileStream | Unreadable]:
+    found: list[list[FileStream | Unreadable]] = []
+    later: list[tuple[int, LogStream]] = []
+    done = 0
+    for item in inputs.walk():
+        found.append([])
+        if isinstance(item, Unreadable):
+            found[-1].append(item)
+        elif item.size is not None:
+            later.append((len(found) - 1, item))
+            continue
+        else:
+            found[-1].extend(read_stream(item, options, now=now))
+        done += 1
+        reporter.advanced(done)
+    later.sort(key=lambda place: -(place[1].size or 0))
+    files = [stream for _, stream in later]
+    read = partial(read_stream, options=options, now=now)
+    for index, streams in _each_file(files, read):
+        found[later[index][0]].extend(streams)
+        done += 1
+        reporter.advanced(done, len(found))
+    for items in found:
+        yield from items
+
+
+def _each_file(
+    files: Sequence[LogStream], read: Callable[[LogStream], list[FileStream]]
+) -> Iterator[tuple[int, list[FileStream]]]:
+    processes = min(cores(), len(files))
+    if processes > 1 and sum(stream.size or 0 for stream in files) >= WORTH_PROCESSES:
+        yield from each(files, read, processes=processes)
+    else:
+        for index, stream in enumerate(files):
+            yield index, read(stream)
+
+
+def read_stream(stream: LogStream, options: ReadOptions, now: datetime) -> list[FileStream]:
     """Scan one input. What could be read is counted, also when the input ends in an error."""
     collector = _Collector(stream, options)
     clock = TextClock(from_datetime(stream.modified or now), options.year)
@@ -243,6 +279,7 @@ class _Collector:
             found = [((self._origin, Tally(since=self._options.since)), True)]
         streams = []
         for (where, tally), is_own in found:
+            tally.settle()
             origin = where
             if tally.hostname and where.node_from != "field":
                 origin = Origin(tally.hostname, "flag", where.pod, where.container)

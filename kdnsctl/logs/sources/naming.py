@@ -25,9 +25,10 @@ _LOG_SUFFIX = re.compile(
 )
 _WORDS_OF_LOG_NAMES = re.compile(r"^kube-proxy[._-](?P<after>.+)$|^(?P<before>.+)[._-]kube-proxy$")
 _GENERIC = frozenset(
-    ("kube-proxy", "kube_proxy", "kubeproxy", "proxy", "current", "previous", "log", "logs", "pods", "containers")
-    + ("var", "tmp", "dump", "dumps", "evidence", "kube-system", "archive", "default", "host", "hostfs", "rootfs")
-    + ("root", "node", "nodes", "data", "out", "output", "export", "stdout", "stderr")
+    """
+    kube-proxy kube_proxy kubeproxy proxy current previous log logs pods containers var tmp dump dumps evidence
+    kube-system archive default host hostfs rootfs root node nodes data out output export stdout stderr
+    """.split()  # noqa: SIM905 - read as prose, not as a column of thirty lines
 )
 """Names of files and directories that are no node's."""
 

@@ -10,7 +10,8 @@ whose decoder needs a window are held to WINDOW_LIMIT bytes (RFC 8878 §3.1.1.1.
 an input that asks for more is refused with `tooLarge`.
 
 Damage: gzip gives every byte before the place where decoding fails. The decoders of zstd, xz and bzip2 drop what the
-failing call had decoded, so up to STEP bytes before that place are lost. An input that is merely cut off loses nothing.
+failing call had decoded, so up to STEP bytes before that place are lost. A changed byte may be noticed only later, by a
+check sum: text shortly before the place that is named can be wrong. An input that is merely cut off loses nothing.
 """
 
 from __future__ import annotations

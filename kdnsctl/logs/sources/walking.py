@@ -46,7 +46,8 @@ class LogStream:
 
     `open()` gives the log's text from its beginning and raises SourceError (`unreadable`) when it cannot. A file can be
     opened at any time and again. What comes once (a pipe, stdin, a member of an archive) must be opened before the next
-    item is asked for, and only once: RuntimeError otherwise.
+    item is asked for, and only once: RuntimeError otherwise. `size` is the bytes on disk of a file that can be opened
+    again, also by another process (such a LogStream can be pickled); None for what comes once.
     """
 
     name: str
@@ -54,6 +55,7 @@ class LogStream:
     modified: datetime | None
     explicit: bool
     open: Callable[[], AbstractContextManager[ByteSource]]
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,14 +150,18 @@ def _file(found: Found, *, explicit: bool) -> Iterator[LogStream | Unreadable]:
             if is_tar(content.peek(HEADER_SIZE)):
                 yield from _archive(content, origin, depth=1)
                 return
-            stream = _stream(content, origin, partial(_open_again, found.path))
+            stream = _stream(content, origin, partial(_open_again, found.path), size=found.status.st_size)
     except SourceError as error:
         stream = origin.unreadable(error.code, str(error))
     yield stream
 
 
 def _stream(
-    content: Peekable, origin: _Origin, opened: Callable[[], AbstractContextManager[ByteSource]]
+    content: Peekable,
+    origin: _Origin,
+    opened: Callable[[], AbstractContextManager[ByteSource]],
+    *,
+    size: int | None = None,
 ) -> LogStream | Unreadable:
     """A LogStream, unless the first bytes say already that it will not be read."""
     head = content.peek(HEADER_SIZE)
@@ -164,7 +170,7 @@ def _stream(
             return origin.unreadable(Code.UNSUPPORTED, message)
     if not head and content.error is not None and content.error.code == Code.UNREADABLE:
         return origin.unreadable(content.error.code, str(content.error))
-    return LogStream(origin.name, origin.path, origin.modified, origin.explicit, opened)
+    return LogStream(origin.name, origin.path, origin.modified, origin.explicit, opened, size)
 
 
 _OTHER_FORMATS: Final = (
