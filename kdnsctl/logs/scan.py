@@ -208,7 +208,7 @@ class Scanner:
                 else:
                     space = -1
                 first = block[offset]
-            key_end = phrase_end + 2 if phrase_end + 2 < line_end else line_end
+            key_end = phrase_end + 2 if phrase_end + 2 < line_end else line_end  # noqa: FURB136 - a call fewer
             stamp_end = -1
             if first == 0x7B and block.startswith(b'{"ts":', offset):
                 stamp_end = block.find(b",", offset, offset + 40)

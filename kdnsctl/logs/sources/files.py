@@ -103,7 +103,7 @@ def newest_record(inputs: Inputs, *, year: int | None, now: datetime) -> int | N
 def read_all(
     inputs: Inputs, options: ReadOptions, *, now: datetime, reporter: Reporter
 ) -> list[FileStream | Unreadable]:
-    """Scan every input; each gives at least one FileStream, or the Unreadable that it is, in the order of the inputs."""
+    """Scan every input, in order: each gives at least one FileStream, or the Unreadable that it is."""
     reporter.started("reading logs", None)
     try:
         return list(_read_all(inputs, options, now, reporter))
