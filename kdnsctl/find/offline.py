@@ -179,10 +179,6 @@ def _chosen(findings: list[NodeFinding], nodes: Sequence[str]) -> list[NodeFindi
 
 
 def _notes(findings: Sequence[NodeFinding]) -> Iterable[str]:
-    firsts = [finding.span.first for finding in findings if finding.span]
-    lasts = [finding.span.last for finding in findings if finding.span]
-    if firsts:
-        yield f"Records from {timestamp(min(firsts))} to {timestamp(max(lasts))}; what is outside was not judged."
     silent = sum(finding.reason_code == "logProvesNothing" for finding in findings)
     if silent:
         yield (
@@ -204,14 +200,17 @@ def _notes(findings: Sequence[NodeFinding]) -> Iterable[str]:
 
 
 def _next_commands(findings: Sequence[NodeFinding]) -> Iterable[str]:
-    """What to run now, on the suspect nodes: a log line is a suspicion, the kernel's table is the proof."""
-    vips = dict.fromkeys(
-        peer.vip for finding in findings if finding.verdict is Verdict.SUSPECT for peer in finding.peers
-    )
-    for vip in list(vips)[:3]:
-        yield f"conntrack -L -p udp --orig-dst {vip}"
-    rules = ("IPT_RESTORE_FAIL", "IPT_CHAIN_FAIL", "IPT_SYNC_FAILED")
-    if any(signature.id in rules for finding in findings for signature in finding.signatures):
-        yield "iptables-save -t nat"
-    if any(signature.id == "NFT_SYNC_FAIL" for finding in findings for signature in finding.signatures):
-        yield "nft list table ip kube-proxy"
+    """What to run now on the first suspect node: a log line is a suspicion, the kernel's tables are the proof."""
+    suspect = next((finding for finding in findings if finding.verdict is Verdict.SUSPECT), None)
+    if suspect is None:
+        return
+    there = f"ssh {suspect.name} sudo " if suspect.identified else ""
+    for vip in list(dict.fromkeys(peer.vip for peer in suspect.peers))[:2]:
+        yield f"{there}conntrack -L -p udp --orig-dst {vip}"
+    logged = {signature.id for signature in suspect.signatures}
+    if logged & {"CT_RETURN_OLD", "CT_LIST_FAIL", "CT_CLEAR_FAIL", "CT_PARTIAL", "CT_DEL_PORT"} and not suspect.peers:
+        yield f"{there}conntrack -L -p udp --orig-port-dst 53"
+    if logged & {"IPT_RESTORE_FAIL", "IPT_CHAIN_FAIL", "IPT_SYNC_FAILED", "IPT_SAVE_FAIL"}:
+        yield f"{there}iptables-save -t nat"
+    if "NFT_SYNC_FAIL" in logged:
+        yield f"{there}nft list table ip kube-proxy"
