@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import BinaryIO
 
 from kdnsctl.find.judge import NodeLog, Question, judge, minor_of
-from kdnsctl.find.report import FindReport, NodeFinding, Problem, timestamp
+from kdnsctl.find.report import FindReport, NodeFinding, Problem
 from kdnsctl.find.services import checked
 from kdnsctl.logs.signatures import BY_ID, Kind
 from kdnsctl.logs.sources.files import FileStream, Inputs, ReadOptions, newest_record, read_all
