@@ -9,7 +9,7 @@ Every input may be hostile. All of it is streamed in blocks, so a decompression 
 whose decoder needs a window are held to WINDOW_LIMIT bytes (RFC 8878 §3.1.1.1.2 for zstd; the dictionary size of xz):
 an input that asks for more is refused with `tooLarge`.
 
-Damage: gzip gives every byte before the place where decoding fails. The decoders of zstd, xz and bzip2 drop what the
+Damage: gzip gives everything up to the input byte in which decoding fails. The decoders of zstd, xz and bzip2 drop what the
 failing call had decoded, so up to STEP bytes before that place are lost. A changed byte may be noticed only later, by a
 check sum: text shortly before the place that is named can be wrong. An input that is merely cut off loses nothing.
 """
@@ -304,7 +304,7 @@ def _gzip(data: bytes, pull: _Pull) -> _Decoder:
 
 
 def _before_damage(decoder: zlib._Decompress, data: bytes) -> bytes:
-    """What `decoder` makes of `data` up to the place where it fails. Bounded: the failing call met no output limit."""
+    """What `decoder` makes of `data` up to the byte in which it fails. Bounded: the failing call met no output limit."""
     rescued = bytearray()
     step = len(data)
     while step:
@@ -317,14 +317,6 @@ def _before_damage(decoder: zlib._Decompress, data: bytes) -> bytes:
             decoder = attempt
             data = data[step:]
             step = len(data) // 2 or len(data)
-    # The damage is in the next byte; several symbols may share it.
-    data = data[:1]
-    try:
-        while piece := decoder.decompress(data, 1):
-            rescued += piece
-            data = decoder.unconsumed_tail
-    except zlib.error:
-        pass  # the caller has this error already
     return bytes(rescued)
 
 
