@@ -9,9 +9,10 @@ Every input may be hostile. All of it is streamed in blocks, so a decompression 
 whose decoder needs a window are held to WINDOW_LIMIT bytes (RFC 8878 §3.1.1.1.2 for zstd; the dictionary size of xz):
 an input that asks for more is refused with `tooLarge`.
 
-Damage: gzip gives everything up to the input byte in which decoding fails. The decoders of zstd, xz and bzip2 drop what the
-failing call had decoded, so up to STEP bytes before that place are lost. A changed byte may be noticed only later, by a
-check sum: text shortly before the place that is named can be wrong. An input that is merely cut off loses nothing.
+Damage: gzip gives everything up to the input byte in which decoding fails. The decoders of zstd, xz and bzip2 drop
+what the failing call had decoded, so up to STEP bytes before that place are lost. A changed byte may be noticed only
+later, by a check sum: text shortly before the place that is named can be wrong. An input that is merely cut off loses
+nothing.
 """
 
 from __future__ import annotations
@@ -304,7 +305,7 @@ def _gzip(data: bytes, pull: _Pull) -> _Decoder:
 
 
 def _before_damage(decoder: zlib._Decompress, data: bytes) -> bytes:
-    """What `decoder` makes of `data` up to the byte in which it fails. Bounded: the failing call met no output limit."""
+    """What `decoder` makes of `data` up to the byte in which it fails: less than BLOCK, as it failed within that."""
     rescued = bytearray()
     step = len(data)
     while step:

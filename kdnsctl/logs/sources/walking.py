@@ -40,9 +40,9 @@ class LogStream:
 
     `name` is for people: the path, "ARCHIVE!MEMBER" or "<stdin>", shortened, and with everything made visible that a
     terminal would act on; it may still contain markup. `path` is for naming rules: "/"-separated, without compression
-    suffix, and for a member with the archive's path (without its suffixes) before it; "" for stdin. `modified` is UTC,
-    None for pipes and where an archive has none. `explicit`: named on the command line itself, not found by walking a
-    directory or an archive or by a glob.
+    suffix, and for a member with the archive's path (without its suffixes) before it; "" for stdin and /dev/fd pipes.
+    `modified` is UTC, None for pipes and where an archive has none. `explicit`: named on the command line itself, not
+    found by walking a directory or an archive or by a glob.
 
     `open()` gives the log's text from its beginning and raises SourceError (`unreadable`) when it cannot. A file can be
     opened at any time and again. What comes once (a pipe, stdin, a member of an archive) must be opened before the next
@@ -208,7 +208,8 @@ def _named_pipe(pipe: Pipe, seen: set[_Identity]) -> Iterator[LogStream | Unread
     if _identity(pipe.status) in seen:
         return
     seen.add(_identity(pipe.status))
-    origin = _Origin(_shown(pipe.path), _logical(pipe.path), None, explicit=True)
+    path = "" if pipe.path.startswith(("/dev/", "/proc/")) else _logical(pipe.path)  # /dev/fd/63 says nothing
+    origin = _Origin(_shown(pipe.path), path, None, explicit=True)
     try:
         raw = Path(pipe.path).open("rb", buffering=0)  # noqa: SIM115  # waits for the writer
     except OSError as error:

@@ -206,7 +206,7 @@ def test_gzip_delivers_every_byte_before_the_damage(lines: int) -> None:
 
 
 def byte_by_byte(data: bytes) -> bytes:
-    """What zlib makes of damaged data when it is given one byte after the other, so that one failing call loses little."""
+    """What zlib makes of damaged data when one byte comes after the other, so that the failing call loses little."""
     decoder = zlib.decompressobj(31)
     text = b""
     try:
