@@ -1,0 +1,171 @@
+"""urllib3's connections, taught three things: to connect through our `Dialer`, to be shut by a `CancelScope`, and to
+know nothing about retries.
+
+urllib3 asks for a socket in the thread that makes the request, so what belongs to the request (its scope and the
+dialer) is passed in a context variable. Nothing here knows of Kubernetes.
+
+`_new_conn` is where urllib3 makes its TCP connections (its own SOCKS support overrides the same method). The socket is
+kept twice while TLS is negotiated: `wrap_socket` takes the file descriptor out of the first object, and the scope must
+be able to shut it at any moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import socket
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.response import BaseHTTPResponse
+
+from kdnsctl.cancel import CancelScope
+from kdnsctl.cluster.network import Dialer, Socks, shut
+from kdnsctl.cluster.proxies import Proxy
+
+KEPT = 1024  # connections kept for the next request; more are closed after use, never waited for
+
+
+@dataclass(slots=True)
+class Call:
+    """What a request needs below urllib3. `sockets` are those it uses now: what the scope shuts."""
+
+    scope: CancelScope
+    dialer: Dialer
+    socks: Socks | None
+    sockets: list[socket.socket]
+
+    def shut(self) -> None:
+        """Let whoever waits for this request's sockets fail."""
+        for used in list(self.sockets):
+            shut(used)
+
+
+_current: contextvars.ContextVar[Call] = contextvars.ContextVar("call")
+
+
+class _Dialed(HTTPConnection):
+    """What both kinds of connections do alike."""
+
+    def _new_conn(self) -> socket.socket:
+        call = _current.get()
+        made = call.dialer.dial(self.host, self.port or self.default_port, call.scope, call.socks)
+        call.sockets.append(made.dup())
+        call.scope.check()  # it ended before there was something to shut
+        return made
+
+    def connect(self) -> None:
+        call = _current.get()
+        known = len(call.sockets)
+        try:
+            super().connect()
+        finally:
+            twins = call.sockets[known:]
+            if self.sock is not None:
+                call.sockets.append(self.sock)
+            for twin in twins:
+                call.sockets.remove(twin)
+                twin.close()
+
+    def request(self, *args: Any, **options: Any) -> None:
+        call = _current.get()
+        if self.sock is not None and self.sock not in call.sockets:  # kept from an earlier request
+            call.sockets.append(self.sock)
+            call.scope.check()
+        super().request(*args, **options)
+
+
+class _PlainConnection(_Dialed):
+    """http://"""
+
+
+class _TlsConnection(_Dialed, HTTPSConnection):
+    """https://"""
+
+
+class _PlainPool(HTTPConnectionPool):
+    ConnectionCls = _PlainConnection
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
+class Pool:
+    """Connections to one server, through a proxy or not."""
+
+    def __init__(
+        self, dialer: Dialer, tls: ssl.SSLContext | None, server_name: str | None, proxy: Proxy | None
+    ) -> None:
+        self._dialer = dialer
+        self._socks = Socks(proxy.host, proxy.port) if proxy and proxy.scheme.startswith("socks5") else None
+        options: dict[str, Any] = {"num_pools": 2, "maxsize": KEPT, "block": False, "retries": False}
+        if tls is not None:
+            options |= {"ssl_context": tls}
+            if server_name:
+                options |= {"server_hostname": server_name}
+        self._manager: urllib3.PoolManager
+        if proxy is None or self._socks:
+            self._manager = urllib3.PoolManager(**options)
+        else:
+            headers = urllib3.make_headers(proxy_basic_auth=f"{proxy.user}:{proxy.password}") if proxy.user else None
+            self._manager = urllib3.ProxyManager(proxy.url, proxy_headers=headers, **options)
+        self._manager.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
+
+    @contextlib.contextmanager
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: urllib3.HTTPHeaderDict,
+        body: bytes | None,
+        opening: CancelScope,
+        scope: CancelScope,
+        silence: float | None,
+    ) -> Iterator[BaseHTTPResponse]:
+        """Send a request; the body of the response is read within the block, and shut when `scope` ends.
+
+        Connecting, sending and the head of the response are shut when `opening` ends too. `silence` is how many seconds
+        the server may send nothing at all, None for any number. Raises what urllib3 and `Dialer` raise. Nothing is sent
+        twice, no redirect is followed.
+        """
+        call = Call(opening, self._dialer, self._socks, [])
+        token = _current.set(call)
+        with scope.closing(call.shut):
+            try:
+                with opening.closing(call.shut):
+                    opening.check()
+                    response = self._manager.urlopen(
+                        method,
+                        url,
+                        body=body,
+                        headers=headers,
+                        timeout=urllib3.Timeout(connect=opening.remaining(), read=opening.remaining(silence)),
+                        retries=False,
+                        redirect=False,
+                        preload_content=False,
+                        decode_content=True,
+                    )
+            finally:
+                _current.reset(token)
+            for used in call.sockets:
+                used.settimeout(silence)
+            try:
+                yield response
+            finally:
+                # A connection whose body was read to its end can serve again; any other must not: what is left of
+                # the body would be taken for the next answer.
+                if response.closed:
+                    response.release_conn()
+                else:
+                    response.close()
+
+    def close(self) -> None:
+        """Close what is kept."""
+        self._manager.clear()
