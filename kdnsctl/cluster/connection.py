@@ -15,7 +15,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from kdnsctl import __version__
 from kdnsctl.cancel import CancelScope
@@ -252,5 +252,5 @@ def _impersonation(options: ConnectOptions, user: Named[User] | None) -> Imperso
         if entry.as_groups or entry.as_uid or entry.as_user_extra:
             raise KubeconfigError(f"user {user.name} in {user.file} impersonates groups or a uid, and no user (`as`)")
         return None
-    extra = tuple((unquote(key), value) for key, values in (entry.as_user_extra or {}).items() for value in values)
+    extra = tuple((key, value) for key, values in (entry.as_user_extra or {}).items() for value in values)
     return Impersonation(entry.as_, tuple(entry.as_groups or ()), entry.as_uid or "", extra)

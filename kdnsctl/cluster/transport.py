@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
+from urllib.parse import quote
 
 import urllib3
 from urllib3.exceptions import HTTPError
@@ -40,6 +41,7 @@ MAX_BODY = 256 << 20  # bytes of one decoded reply: pages are far smaller, and a
 MAX_ERROR = 64 << 10  # bytes read of an answer that is an error
 MAX_WARNINGS = 100  # as many different ones are kept
 CHUNK = 64 << 10
+HEADER_NAME = "!#$&'*+-.^_`|~"  # beside letters and digits; RFC 9110, section 5.6.2, without the percent sign
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +305,8 @@ class Connection:
             if whom.uid:
                 headers["Impersonate-Uid"] = whom.uid
             for key, value in whom.extra:
-                headers.add(f"Impersonate-Extra-{key}", value)
+                # Letters that no header's name may have are escaped as in URLs; k8s docs, "User impersonation".
+                headers.add(f"Impersonate-Extra-{quote(key, safe=HEADER_NAME)}", value)
         return headers
 
     def _pool(self, credential: Credential) -> Pool:

@@ -1,0 +1,137 @@
+"""The cluster's DNS Services, and the endpoints behind them that answer.
+
+`dns_services` and `serving_endpoints` are pure. Where several Services serve DNS (migrations from kube-dns to CoreDNS,
+node-local-dns' upstream), all of them count. What the kubelets hand to pods (`clusterDNS`) is not asked for here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from kdnsctl.cancel import CancelScope
+from kdnsctl.cluster.errors import ForbiddenError, NotFoundError
+from kdnsctl.cluster.lists import list_all
+from kdnsctl.cluster.objects import EndpointSlice, Service
+from kdnsctl.cluster.permission import Permission
+from kdnsctl.cluster.transport import Connection
+
+LABEL: Final = "k8s-app=kube-dns"
+OPENSHIFT: Final = ("openshift-dns", "dns-default")
+SLICES: Final = "/apis/discovery.k8s.io/v1"
+
+NEEDED = (
+    Permission("list", "services"),
+    Permission("list", "endpointslices", group="discovery.k8s.io"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One address and port that answers for a Service's port, and the pod and node behind it, where known."""
+
+    address: str
+    port: int
+    protocol: str
+    port_name: str
+    node: str = ""
+    pod: str = ""
+    pod_uid: str = ""
+    terminating: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DnsPort:
+    """A port on which a Service serves DNS."""
+
+    name: str
+    protocol: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class DnsService:
+    """A Service that serves DNS: its VIPs, its ports, and the backends that answer now."""
+
+    namespace: str
+    name: str
+    uid: str
+    vips: tuple[str, ...]
+    ports: tuple[DnsPort, ...]
+    backends: tuple[Backend, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+def find_dns(connection: Connection, *, scope: CancelScope) -> list[DnsService]:
+    """All DNS Services with their serving backends, by namespace and name; empty when there is none.
+
+    Where Services may not be listed everywhere, those of kube-system are. Raises as `list_all`.
+    """
+    services = dns_services(_services(connection, scope))
+    if not services:
+        namespace, name = OPENSHIFT
+        path = f"/api/v1/namespaces/{namespace}/services/{name}"
+        try:
+            services = dns_services([connection.get(path, Service, scope=scope)])
+        except NotFoundError:
+            return []
+    return [with_backends(service, list_slices(connection, service, scope=scope)) for service in services]
+
+
+def list_slices(connection: Connection, service: DnsService, *, scope: CancelScope) -> Sequence[EndpointSlice]:
+    """The EndpointSlices of a Service, as they are now."""
+    path = f"{SLICES}/namespaces/{service.namespace}/endpointslices"
+    labels = f"kubernetes.io/service-name={service.name}"
+    return list_all(connection, path, EndpointSlice, labels=labels, scope=scope).items
+
+
+def dns_services(services: Iterable[Service]) -> list[DnsService]:
+    """Those that have an address of their own and serve port 53, sorted; without backends."""
+    found: list[DnsService] = []
+    for service in services:
+        spec = service.spec
+        vips = tuple(vip for vip in spec.cluster_ips or (spec.cluster_ip,) if vip not in ("", "None"))
+        ports = tuple(DnsPort(port.name, port.protocol, port.port) for port in spec.ports if port.port == 53)
+        if vips and ports:
+            identity = service.metadata
+            found.append(DnsService(identity.namespace, identity.name, identity.uid, vips, ports))
+    return sorted(found, key=lambda one: (one.namespace, one.name))
+
+
+def serving_endpoints(slices: Iterable[EndpointSlice]) -> tuple[Backend, ...]:
+    """Every address and port that answers, terminating ones included as long as they serve; sorted, each once."""
+    found = {
+        Backend(
+            address=address,
+            port=port.port,
+            protocol=port.protocol,
+            port_name=port.name,
+            node=endpoint.node_name,
+            pod=endpoint.target_ref.name if endpoint.target_ref else "",
+            pod_uid=endpoint.target_ref.uid if endpoint.target_ref else "",
+            terminating=bool(endpoint.conditions.terminating),
+        )
+        for one in slices
+        for endpoint in one.endpoints or ()
+        if endpoint.is_serving
+        for address in endpoint.addresses or ()
+        for port in one.ports or ()
+    }
+    return tuple(sorted(found, key=lambda one: (one.protocol, one.port_name, one.address, one.port, one.pod)))
+
+
+def with_backends(service: DnsService, slices: Iterable[EndpointSlice]) -> DnsService:
+    """The Service with those of the backends that stand behind its DNS ports, not its metrics."""
+    names = {(port.name, port.protocol) for port in service.ports}
+    backends = tuple(one for one in serving_endpoints(slices) if (one.port_name, one.protocol) in names)
+    return DnsService(service.namespace, service.name, service.uid, service.vips, service.ports, backends)
+
+
+def _services(connection: Connection, scope: CancelScope) -> Sequence[Service]:
+    try:
+        return list_all(connection, "/api/v1/services", Service, labels=LABEL, scope=scope).items
+    except ForbiddenError:
+        return list_all(connection, "/api/v1/namespaces/kube-system/services", Service, labels=LABEL, scope=scope).items

@@ -1,0 +1,150 @@
+"""Asking the API for what `kubeproxy.locate` judges: as few pods as possible, and what stands in for kube-proxy.
+
+A cluster of 5,000 nodes has tens of thousands of pods in kube-system, so they are asked for by label, one kind of label
+after the other, until every node that needs a kube-proxy has one; all pods only when some have none. What may not be
+read is noted and gone without, but for the pods themselves: a ForbiddenError for those is the caller's to handle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kdnsctl.cancel import CancelScope
+from kdnsctl.cluster.errors import ApiError, ForbiddenError, NotFoundError
+from kdnsctl.cluster.kubeproxy import (
+    NAMESPACES,
+    OPENSHIFT_SDN,
+    SELECTORS,
+    Kind,
+    KubeProxy,
+    kube_proxy_container,
+    locate,
+)
+from kdnsctl.cluster.lists import list_all
+from kdnsctl.cluster.objects import ConfigMap, DaemonSet, Node, Pod
+from kdnsctl.cluster.permission import Permission
+from kdnsctl.cluster.proxyconfig import ProxyConfig, config_file, configuration
+from kdnsctl.cluster.transport import Connection
+
+NEEDED = (Permission("list", "pods", namespace="kube-system"),)
+HELPFUL = (
+    Permission("list", "nodes"),
+    Permission("list", "daemonsets", group="apps"),
+    Permission("get", "configmaps", namespace="kube-system"),
+)
+
+
+# Without a pod, what else the cluster runs decides: k3s can have its own kube-proxy turned off for Cilium's
+# replacement.
+IN_QUESTION = (Kind.MISSING, Kind.EMBEDDED)
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """Every node's kube-proxy by the node's name, their pods by uid, and what could not be read, for the output."""
+
+    proxies: dict[str, KubeProxy]
+    pods: dict[str, Pod]
+    notes: tuple[str, ...]
+
+
+def list_nodes(connection: Connection, *, scope: CancelScope, labels: str | None = None) -> Sequence[Node]:
+    """All nodes, or those that a label selector names. Raises as `list_all`; ForbiddenError: the scope is partial."""
+    return list_all(connection, "/api/v1/nodes", Node, labels=labels, scope=scope).items
+
+
+def discover(connection: Connection, nodes: Sequence[Node] | None, *, scope: CancelScope) -> Discovery:
+    """Where kube-proxy is on `nodes` (None: they cannot be listed; then on whatever nodes its pods are)."""
+    notes: list[str] = []
+    pods: dict[str, Pod] = {}
+
+    def located(
+        sets: Sequence[DaemonSet] = (), configs: dict[str, dict[str, str]] | None = None
+    ) -> dict[str, KubeProxy]:
+        return locate(nodes, pods.values(), sets, configs)
+
+    def complete() -> bool:
+        return nodes is not None and all(proxy.kind not in IN_QUESTION for proxy in located().values())
+
+    for namespace in NAMESPACES:
+        for key, value in SELECTORS:
+            found = _pods(connection, namespace, f"{key}={value}", notes, scope)
+            pods |= {pod.metadata.uid: pod for pod in found if kube_proxy_container(pod)}
+            if complete():
+                return Discovery(located(), pods, tuple(notes))
+        if nodes is None and pods:
+            return Discovery(located(), pods, tuple(notes))
+    sets = _daemon_sets(connection, notes, scope)
+    configs = _cilium_configs(connection, sets, notes, scope)
+    proxies = located(sets, configs)
+    if any(proxy.kind is Kind.MISSING for proxy in proxies.values()) or (nodes is None and not pods):
+        for namespace in ("kube-system", OPENSHIFT_SDN):
+            found = _pods(connection, namespace, None, notes, scope)
+            pods |= {pod.metadata.uid: pod for pod in found if kube_proxy_container(pod)}
+        proxies = located(sets, configs)
+    return Discovery(proxies, pods, tuple(notes))
+
+
+def read_config(connection: Connection, pod: Pod, *, scope: CancelScope) -> ProxyConfig | None:
+    """The settings of the kube-proxy in `pod`, as far as they can be read; None when the pod has none."""
+    container = kube_proxy_container(pod)
+    if container is None:
+        return None
+    file = config_file(pod.spec, container)
+    if file is None:
+        return configuration(container, None)
+    path = f"/api/v1/namespaces/{pod.metadata.namespace}/configmaps/{file.config_map}"
+    try:
+        data = connection.get(path, ConfigMap, scope=scope).data
+    except (ForbiddenError, NotFoundError):
+        return configuration(container, None)
+    return configuration(container, data, file.key)
+
+
+def _pods(
+    connection: Connection, namespace: str, labels: str | None, notes: list[str], scope: CancelScope
+) -> Sequence[Pod]:
+    try:
+        return list_all(connection, f"/api/v1/namespaces/{namespace}/pods", Pod, labels=labels, scope=scope).items
+    except ForbiddenError as error:
+        if namespace == "kube-system":
+            raise
+        _note(notes, f"pods in {namespace} may not be listed: {error}")
+        return ()
+
+
+def _daemon_sets(connection: Connection, notes: list[str], scope: CancelScope) -> Sequence[DaemonSet]:
+    try:
+        return list_all(connection, "/apis/apps/v1/daemonsets", DaemonSet, scope=scope).items
+    except ForbiddenError as error:
+        _note(notes, f"DaemonSets may not be listed everywhere: {error}")
+    try:
+        return list_all(connection, "/apis/apps/v1/namespaces/kube-system/daemonsets", DaemonSet, scope=scope).items
+    except ForbiddenError as error:
+        _note(notes, f"whether something replaces kube-proxy is not known: {error}")
+        return ()
+
+
+def _cilium_configs(
+    connection: Connection, sets: Sequence[DaemonSet], notes: list[str], scope: CancelScope
+) -> dict[str, dict[str, str]]:
+    configs: dict[str, dict[str, str]] = {}
+    for one in sets:
+        if one.metadata.name == "cilium" or one.metadata.labels.get("k8s-app") == "cilium":
+            where = f"{one.metadata.namespace}/cilium-config"
+            path = f"/api/v1/namespaces/{one.metadata.namespace}/configmaps/cilium-config"
+            try:
+                configs[where] = connection.get(path, ConfigMap, scope=scope).data
+            except (ForbiddenError, NotFoundError) as error:
+                _note(notes, f"whether Cilium replaces kube-proxy is not known: {_short(error)}")
+    return configs
+
+
+def _note(notes: list[str], text: str) -> None:
+    if text not in notes:
+        notes.append(text)
+
+
+def _short(error: ApiError) -> str:
+    return error.failure.message or str(error)
