@@ -45,6 +45,8 @@ def server_context(authority: bytes | None, client: ClientCertificate | None, or
     `origin` says where the authority is written down. Raises KubeconfigError or CredentialError for what is no
     certificate or key.
     """
+    if authority is not None and not authority.strip():  # Python would trust whomever this machine trusts
+        raise KubeconfigError(f"the certificate authority of {origin} is empty")
     try:
         context = ssl.create_default_context(cadata=None if authority is None else authority.decode("ascii"))
     except (ssl.SSLError, ValueError) as error:

@@ -47,6 +47,7 @@ class Exchange(http.server.BaseHTTPRequestHandler):
     """One connection of a client; answers are functions of this."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are written apart
     server: _Listener
     seen: Seen
 
