@@ -232,8 +232,12 @@ class Scanner:
                 continue
             if known is None:
                 continue
-            if block[line_end - 1] == 0x3C or known.goes_on:
-                # A block begins here, or an old line may go on below.
+            payload = block[offset:line_end]
+            if payload[-1] == 0x3C and space < 0 and (end := _end_of_block(block, line_end)) > 0:
+                line_end = end
+                payload = block[offset:line_end]
+            elif payload[-1] in b"<\r" or (known.goes_on and payload.count(b"(") > payload.count(b")")):
+                # A block begins here that is not whole in sight, or an old line goes on below.
                 self._line(block[start:line_end])
                 if self._open:
                     return self._lines(block, line_end + 1)
@@ -244,11 +248,8 @@ class Scanner:
                 time = json_time(block[offset + 6 : stamp_end])
             else:
                 time = time_of(block[offset + 1 : offset + 1 + STAMP_LENGTH])
-            payload = block[offset:line_end]
             if known.unless and known.unless in payload:
                 continue
-            if payload[-1] == 0x0D:
-                payload = payload.rstrip(b"\r")
             if hit is None:
                 hit = self._stream_of(None).hit
             hit(known, time, payload)
@@ -413,6 +414,14 @@ def _recognise(head: Head, payload: bytes) -> Known | None:
     if not any(phrase.encode() in payload for phrase in signature.phrases):
         return None
     return known
+
+
+def _end_of_block(block: bytes, line_end: int) -> int:
+    """Where the bare text block ends whose first line ends at `line_end`; -1 when its end is not in sight."""
+    last = block.find(b"\n >", line_end, line_end + 65_536)
+    if last < 0 or block.count(b"\n", line_end, last) != block.count(b"\n\t", line_end, last):
+        return -1
+    return block.find(b"\n", last + 1)
 
 
 def _forwards(block: bytes) -> Iterator[bytes]:
