@@ -36,7 +36,11 @@ def find_affected(
     rendering: Rendering,
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PATH]...", help="With --logs: further paths, so that --logs DIR/*.log works."),
+        typer.Argument(
+            metavar="[PATH]...",
+            parser=values.path,
+            help="With --logs: further paths, so that --logs DIR/*.log works. --only-node chooses nodes.",
+        ),
     ] = None,
     logs: Annotated[
         list[str] | None,
@@ -133,7 +137,7 @@ def find_affected(
     Exit codes: 0 nothing found, 3 affected or suspect nodes found, 4 nothing found but some nodes are unknown,
     1 failed, 2 wrong usage.
     """
-    paths = (*(logs or ()), *(values.path(word) for word in words or ()))
+    paths = (*(logs or ()), *(words or ()))
     _check(ctx, rendering, logs=logs, since=since, since_time=since_time)
 
     # Late: reading logs needs modules that --help and TAB do not.
