@@ -16,7 +16,7 @@ import typer
 
 from kdnsctl.cli import values
 from kdnsctl.cli.commands import Hidden
-from kdnsctl.cli.options import Common, Connection, Format, Rendering, said
+from kdnsctl.cli.options import Common, Connection, Format, Rendering, check_rendering, said
 from kdnsctl.cli.terminal import tell
 from kdnsctl.model import UsageError, Verdict, exit_code_of
 
@@ -201,5 +201,4 @@ def _check(
         raise UsageError("--since and --since-time exclude each other")
     if rendering.output is not Format.NAME and said(ctx, "include"):
         raise UsageError(f"--include has no effect with -o {rendering.output}: {_OTHER_FORMATS_SHOW_ALL}")
-    if rendering.output not in (Format.TABLE, Format.WIDE) and said(ctx, "no_headers"):
-        raise UsageError(f"--no-headers has no effect with -o {rendering.output}")
+    check_rendering(ctx, rendering)

@@ -336,3 +336,14 @@ def test_yaml_reads_back_as_written_and_is_safe_to_look_at(text: str) -> None:
     written = as_yaml({"key": text, "k" + text: [text, {"a": text}]})
     assert yaml.safe_load(written) == {"key": text, "k" + text: [text, {"a": text}]}
     assert all(character.isprintable() or character == "\n" for character in written)
+
+
+def test_a_long_note_is_broken_between_words_on_a_terminal_and_whole_in_a_pipe(
+    show: Show, look: Callable[..., Screen]
+) -> None:
+    note = " ".join(["words"] * 30) + " /a/path/" + "x" * 60
+    what = report(notes=(note,))
+    screen = look(what, columns=50)
+    assert "/a/path/" + "x" * 60 in "".join(screen.text.split("\n"))
+    assert {line.strip().partition(" ")[0] for line in screen.lines[:4]} == {"note:", "words"}
+    assert show(what).err.splitlines() == [f"note: {note}"]

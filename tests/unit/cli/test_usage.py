@@ -60,6 +60,15 @@ def test_as_a_kubectl_plugin_the_usage_says_kubectl(run: Run) -> None:
         (["--logs", "x", "find-affected"], "unknown option --logs ('kdnsctl --help' lists those of 'kdnsctl')"),
         (["find-affected", "--sinc", "5m"], "unknown option --sinc; did you mean --since?"),
         (["find-affected", "--since"], "--since needs a value"),
+        (["signatures", "--debug=1"], "option '--debug' does not take a value"),
+        (
+            ["--resolve", "h=x", "signatures"],
+            "--resolve: 'h=x' is not HOST=IP; write it like api.example.com=192.0.2.10",
+        ),
+        (
+            ["--request-timeout", "5", "signatures"],
+            "--request-timeout: '5' has no unit; write it like 90s, 10m, 24h, 1h30m or 2d",
+        ),
         (["signatures", "-o", "xml"], "--output: 'xml' is not one of 'table', 'wide', 'json', 'yaml', 'name'"),
         (["find-affected", "--logs", ""], "--logs: empty; give a file, a directory, or - for stdin"),
         (["find-affected", "--logs", "x", ""], "empty; give a file, a directory, or - for stdin"),
