@@ -13,12 +13,12 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from kdnsctl.logs.sources.archives import HEADER_SIZE, Kind, Links, Member, is_tar, members
+from kdnsctl.logs.sources.archives import HEADER_SIZE, Kind, Links, Member, is_tar, members, moment
 from kdnsctl.logs.sources.opening import (
     ByteSource,
     Code,
@@ -143,7 +143,7 @@ def _identity(status: os.stat_result) -> _Identity:
 
 
 def _file(found: Found, *, explicit: bool) -> Iterator[LogStream | Unreadable]:
-    origin = _Origin(_shown(found.path), _logical(found.path), _moment(found.status.st_mtime), explicit)
+    origin = _Origin(_shown(found.path), _logical(found.path), moment(found.status.st_mtime), explicit)
     try:
         with _regular_file(found.path) as raw:
             content = decompressed(from_file(raw))
@@ -351,10 +351,3 @@ def _joined(above: str, name: str) -> str:
     """The logical path of a member. `..` in its name leads nowhere."""
     kept = "/".join(part for part in name.split("/") if part != "..").lstrip("/")
     return _logical(f"{above}/{kept}" if above else kept)
-
-
-def _moment(seconds: float) -> datetime | None:
-    try:
-        return datetime.fromtimestamp(seconds, UTC)
-    except (OverflowError, ValueError, OSError):
-        return None
