@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import BinaryIO
 
 from kdnsctl.logs.envelopes import split_document
@@ -23,7 +24,7 @@ from kdnsctl.logs.sources.parallel import cores, each
 from kdnsctl.logs.sources.walking import LogStream, Unreadable, walk
 from kdnsctl.logs.tally import Tally
 from kdnsctl.logs.times import from_datetime
-from kdnsctl.model import Reporter
+from kdnsctl.model import KdnsctlError, Reporter
 
 CHUNK = 256 * 1024
 LARGEST_DOCUMENT = 64 * 1024 * 1024
@@ -70,22 +71,39 @@ class ReadOptions:
 
 
 class Inputs:
-    """The inputs of one run. They can be read more than once; stdin is kept in an unnamed file for the second time."""
+    """The inputs of one run. To be read twice, what comes through a pipe is kept in unnamed files."""
 
     def __init__(self, paths: Sequence[str], stdin: BinaryIO, *, twice: bool) -> None:
         self._paths = paths
         self._stdin = stdin
-        if twice and "-" in paths:
-            kept = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the inputs
-            while data := stdin.read(CHUNK):
-                kept.write(data)
-            self._stdin = kept
+        self._kept: dict[str, BinaryIO] = {}
+        if twice:
+            for path in paths:
+                if path == "-":
+                    self._kept[path] = _keep(stdin)
+                elif Path(path).is_fifo():
+                    with Path(path).open("rb", buffering=0) as pipe:
+                        self._kept[path] = _keep(pipe)
 
     def walk(self) -> Iterator[LogStream | Unreadable]:
         """The inputs from the beginning."""
-        if self._stdin.seekable() and "-" in self._paths:
-            self._stdin.seek(0)
-        return walk(self._paths, self._stdin)
+        for kept in self._kept.values():
+            kept.seek(0)
+        return walk(self._paths, self._kept.get("-", self._stdin), self._kept)
+
+
+def _keep(pipe: BinaryIO) -> BinaryIO:
+    """What comes through a pipe, in an unnamed file that goes with the process."""
+    kept: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the inputs
+    try:
+        while data := pipe.read(CHUNK):
+            kept.write(data)
+    except OSError as error:
+        raise KdnsctlError(
+            f"--since has to read a pipe twice, and it could not be kept in {tempfile.gettempdir()}: {error.strerror}",
+            hint="write it to a file and name that, or give --since-time",
+        ) from error
+    return kept
 
 
 def newest_record(inputs: Inputs, *, year: int | None, now: datetime) -> int | None:
