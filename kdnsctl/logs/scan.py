@@ -26,8 +26,14 @@ MOST_LINE = 16 * 1024 * 1024
 """Bytes of one line or record that are read; what is longer is cut, and the sink is told."""
 MOST_OPEN_LINES = 2_000
 """Lines for which a record stays open; a block or fragment that never ends is then taken as it is."""
+MOST_STREAMS = 100_000
+"""Streams told apart in one input; records of further ones are dropped, and the input's own sink is told."""
 EDGE_LINES = 64
-"""Lines at either end of a chunk that are tried for a time."""
+"""Lines at either end of a chunk that are tried for a time while nothing shows that the input is klog's at all."""
+EDGE_LINES_OF_KLOG = 5_000
+"""The same in klog's logs, where many lines without a header can follow one record (the output of conntrack -D)."""
+LONGEST_KEY = 256
+"""Bytes up to a phrase whose meaning is remembered; messages of the catalogue are shorter."""
 
 StreamKey = tuple[str, str, str]
 """Node, pod, container, as far as the lines themselves name them: ("", "", "") when they do not."""
@@ -95,25 +101,36 @@ class _Open:
     """A record that further lines continue."""
 
     time: int | None
+    since: int
     known: Known | None = None
     parts: list[bytes] = field(default_factory=list)
     size: int = 0
-    lines: int = 0
     fragment: bool = False
     until_header: bool = False
 
     def add(self, part: bytes) -> bool:
         """Take one more part; False when the record has become too long."""
-        self.lines += 1
-        if self.size >= MOST_LINE or self.lines > MOST_OPEN_LINES:
-            return False
-        self.parts.append(part[: MOST_LINE - self.size])
-        self.size += len(part)
-        return self.size <= MOST_LINE
+        kept = part[: MOST_LINE - self.size]
+        self.parts.append(kept)
+        self.size += len(kept)
+        return len(kept) == len(part)
 
 
 _UNDECIDED: Known = Known(CATALOGUE[0], CATALOGUE[0].variants[0])
 """Stands for "not decided yet" where None means "none of the catalogue's"; told by identity."""
+
+
+class _Nowhere:
+    """Takes what belongs to streams beyond the limit, and drops it."""
+
+    def hit(self, known: Known, time: int | None, payload: bytes) -> None:
+        pass
+
+    def seen(self, time: int, file: str) -> None:
+        pass
+
+    def cut(self, why: str) -> None:
+        pass
 
 
 class Scanner:
@@ -126,7 +143,10 @@ class Scanner:
         self._carried = 0
         self._skipping = False
         self._open: dict[StreamKey, _Open] = {}
+        self._open_size = 0
+        self._lines_read = 0
         self._streams: dict[StreamKey, StreamSink] = {}
+        self._nowhere: _Nowhere | None = None
         self._decided: dict[bytes, Known | None] = {}
         self._interleaved = False
         self.klog_records = False
@@ -233,7 +253,7 @@ class Scanner:
             if known is None:
                 continue
             payload = block[offset:line_end]
-            if payload[-1] == 0x3C and space < 0 and (end := _end_of_block(block, line_end)) > 0:
+            if payload[-1] == 0x3C and space < 0 and stamp_end < 0 and (end := _end_of_block(block, line_end)) > 0:
                 line_end = end
                 payload = block[offset:line_end]
             elif payload[-1] in b"<\r" or (known.goes_on and payload.count(b"(") > payload.count(b")")):
@@ -248,6 +268,12 @@ class Scanner:
                 time = json_time(block[offset + 6 : stamp_end])
             else:
                 time = time_of(block[offset + 1 : offset + 1 + STAMP_LENGTH])
+            if time is None:
+                # What stands where the time should be may be no time, and then the line is no record.
+                self._line(block[start:line_end])
+                if self._open:
+                    return self._lines(block, line_end + 1)
+                continue
             if known.unless and known.unless in payload:
                 continue
             if hit is None:
@@ -257,8 +283,8 @@ class Scanner:
 
     def _decide(self, key: bytes, beginning: bytes) -> None:
         """Remember what every record with this beginning means, if the beginning alone decides it."""
-        head = parse(beginning)
-        if head is None or len(self._decided) > 50_000:
+        head = parse(beginning) if len(key) <= LONGEST_KEY and len(self._decided) < 50_000 else None
+        if head is None:
             return
         known = recognise(head.file, head.message, structured=head.structured)
         if known is None:
@@ -284,28 +310,59 @@ class Scanner:
         return position
 
     def _line(self, physical: bytes) -> None:
-        line = unwrap(physical.rstrip(b"\r"))
-        key = line.key
+        physical = physical.rstrip(b"\r")
+        line = unwrap(physical)
+        self._interleaved = self._interleaved or line.interleaved
         if self._open:
-            for other, waiting in list(self._open.items()):
-                waiting.lines += other != key
-                if waiting.lines > MOST_OPEN_LINES:
-                    self._close(other, complete=False)
+            self._lines_read += 1
+            self._expire()
+            if self._ends_fragment(physical, line):
+                return
+        key = line.key
         opened = self._open.get(key)
-        if opened is not None and opened.fragment:
-            if not opened.add(line.payload):
-                self._close(key, complete=False)
-            elif not line.partial:
-                self._close(key)
-            return
         if opened is not None and self._continues(opened, key, line):
             return
         if line.partial:
-            opened = self._open[key] = _Open(line.time, fragment=True)
-            opened.add(line.payload)
             self._stream_of(line)
+            self._begin(key, _Open(line.time, self._lines_read, fragment=True), line.payload)
             return
         self._record(line, key)
+
+    def _expire(self) -> None:
+        """Close what has been open for too long, oldest first, and the oldest while all of it is too much."""
+        while self._open:
+            oldest = next(iter(self._open))
+            if self._lines_read - self._open[oldest].since <= MOST_OPEN_LINES and self._open_size <= MOST_LINE:
+                return
+            self._close(oldest, complete=False)
+
+    def _ends_fragment(self, physical: bytes, line: Line) -> bool:
+        """Whether the line is a further piece of an open fragment, and was added to it."""
+        piece = unwrap(physical, whole=False) if line.piece else line
+        key = piece.key
+        opened = self._open.get(key)
+        if opened is None or not opened.fragment:
+            return False
+        if opened.size and parse(piece.payload) is not None:
+            # A new record: the rest of the one before was lost, with a rotated file or in a collector.
+            self._close(key, complete=False)
+            return False
+        if not self._add(opened, piece.payload):
+            self._close(key, complete=False)
+        elif not piece.partial:
+            self._close(key)
+        return True
+
+    def _begin(self, key: StreamKey, opened: _Open, first: bytes) -> None:
+        self._open[key] = opened
+        if not self._add(opened, first):
+            self._close(key, complete=False)
+
+    def _add(self, opened: _Open, part: bytes) -> bool:
+        before = opened.size
+        fits = opened.add(part)
+        self._open_size += opened.size - before
+        return fits
 
     def _continues(self, opened: _Open, key: StreamKey, line: Line) -> bool:
         """Whether the line belongs to the open block; closes the block when it ends here or before."""
@@ -313,7 +370,7 @@ class Scanner:
         if parse(payload) is not None or (opened.until_header and not payload.strip()):
             self._close(key, complete=opened.until_header)
             return False
-        if not opened.add(payload):
+        if not self._add(opened, payload):
             self._close(key, complete=False)
             return True
         ended = payload.rstrip().endswith(b")") if opened.until_header else payload.startswith(b" >")
@@ -339,26 +396,26 @@ class Scanner:
         time = line.time if line.time is not None else self._time(head)
         stream = self._stream_of(line)
         if not head.is_json and payload.endswith(b"<"):
-            opened = self._open[key] = _Open(time, known)
-            opened.add(payload)
+            self._begin(key, _Open(time, self._lines_read, known), payload)
         elif (
             head.structured is False
             and known.signature.kind is Kind.FAILURE
             and payload.count(b"(") > payload.count(b")")
         ):
-            opened = self._open[key] = _Open(time, known, until_header=True)
-            opened.add(payload)
+            self._begin(key, _Open(time, self._lines_read, known, until_header=True), payload)
         else:
             stream.hit(known, time, payload)
 
     def _close(self, key: StreamKey, *, complete: bool = True) -> None:
         opened = self._open.pop(key)
+        self._open_size -= opened.size
+        stream = Line(b"", opened.time, *key)
         if not complete:
-            self._stream_of(Line(b"", node=key[0], pod=key[1], container=key[2])).cut("a record that ends too early")
+            self._stream_of(stream).cut("a record that ends too early")
         if opened.fragment:
-            joined = Line(b"".join(opened.parts), opened.time, *key)
-            # The joined text can hold layers that a fragment hid (an agent that wraps CRI in JSON).
-            self._record(joined, key)
+            # The joined text can hold layers that its pieces did not show.
+            stream.payload = unwrap(b"".join(opened.parts)).payload
+            self._record(stream, key)
         elif opened.known is not None:
             self._streams[key].hit(opened.known, opened.time, b"\n".join(opened.parts))
 
@@ -371,18 +428,35 @@ class Scanner:
         key: StreamKey = ("", "", "") if line is None else line.key
         stream = self._streams.get(key)
         if stream is None:
+            if len(self._streams) > MOST_STREAMS:
+                return self._too_many()
             stream = self._streams[key] = self._sink.stream(key, line)
         return stream
+
+    def _too_many(self) -> StreamSink:
+        if self._nowhere is None:
+            self._nowhere = _Nowhere()
+            own: StreamKey = ("", "", "")
+            if own not in self._streams:
+                self._streams[own] = self._sink.stream(own, None)
+            self._streams[own].cut(f"more than {MOST_STREAMS} streams in one input")
+        return self._nowhere
 
     def _edges(self, block: bytes) -> None:
         """Note the first and last dated record of the block, or of each stream in it."""
         if not self._interleaved:
-            first = self._note(_forwards(block))
-            last = self._note(_backwards(block))
+            first = self._note(self._edge(_forwards(block)))
+            last = self._note(self._edge(_backwards(block)))
             self._interleaved = first or last
         if self._interleaved:
             for line in _ends_of_streams(block):
                 self._note_line(line)
+
+    def _edge(self, lines: Iterator[bytes]) -> Iterator[bytes]:
+        for tried, line in enumerate(lines):
+            if tried >= (EDGE_LINES_OF_KLOG if self.klog_records else EDGE_LINES):
+                return
+            yield line
 
     def _note(self, lines: Iterator[bytes]) -> bool:
         for physical in lines:
@@ -426,19 +500,15 @@ def _end_of_block(block: bytes, line_end: int) -> int:
 
 def _forwards(block: bytes) -> Iterator[bytes]:
     position = 0
-    for _ in range(EDGE_LINES):
+    while position < len(block):
         end = block.find(b"\n", position)
-        if end < 0:
-            return
         yield block[position:end].rstrip(b"\r")
         position = end + 1
 
 
 def _backwards(block: bytes) -> Iterator[bytes]:
     end = len(block) - 1
-    for _ in range(EDGE_LINES):
-        if end <= 0:
-            return
+    while end > 0:
         start = block.rfind(b"\n", 0, end) + 1
         yield block[start:end].rstrip(b"\r")
         end = start - 1
@@ -448,7 +518,7 @@ def _ends_of_streams(block: bytes) -> Iterator[Line]:
     """The first and the last dated line of every stream in the block, unwrapped."""
     ends: dict[bytes, tuple[bytes, bytes]] = {}
     seen: dict[StreamKey, tuple[Line, Line]] = {}
-    for physical in block.splitlines():
+    for physical in _forwards(block):
         prefix = _stream_prefix(physical)
         if prefix:
             first = ends.get(prefix)
@@ -479,6 +549,8 @@ def _stream_prefix(physical: bytes) -> bytes:
     else:
         return b""
     # Only a line with a record of its own is worth keeping as the stream's first or last.
-    if end > 0 and physical[end + 1 : end + 2] in (b"I", b"W", b"E", b"F", b"{", b"2"):
-        return physical[:end]
+    if end > 0:
+        record = physical[end + 1 : end + 5]
+        if record[:1] == b"{" or (record[:1] in (b"I", b"W", b"E", b"F", b"2") and record[1:].isdigit()):
+            return physical[:end]
     return b""
