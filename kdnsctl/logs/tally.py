@@ -28,6 +28,8 @@ MOST_PEERS = 10_000
 MOST_CLIENTS = 1_000
 MOST_MOMENTS = 10_000
 """Moments of one sort that are kept, the first ones; counts go on beyond."""
+ONE_START = 60_000_000
+"""Microseconds within which a version and a mode belong to the same start."""
 LONGEST_EXAMPLE = 2_000
 LONGEST_REMEMBERED = 1_024
 """Bytes of a failure record up to which what it says is remembered for its repetitions."""
@@ -116,6 +118,7 @@ class Tally:
     _details: dict[bytes, Details] = field(default_factory=dict)
     _wordings: set[Known] = field(default_factory=set)
     _endpoints: dict[str, bytes] = field(default_factory=dict)
+    _starting: tuple[int | None, frozenset[str]] = (None, frozenset())
 
     @property
     def first(self) -> int | None:
@@ -252,17 +255,17 @@ class Tally:
             self.hostname = hostname_of(payload) or self.hostname
         in_window = self.since is None or time is None or time >= self.since
         if signature in ("START_VERSION", "START_MODE") and in_window:
-            self._start(time)
+            self._start(signature, time)
 
-    def _start(self, time: int | None) -> None:
-        # One start says its version and its mode, seconds apart: they are one.
-        if time is None:
-            self.start_count += 1
+    def _start(self, signature: str, time: int | None) -> None:
+        # One start says its version and its mode, each once, seconds apart and in either order.
+        begun, said = self._starting
+        if said and signature not in said and (time is None or begun is None or abs(time - begun) < ONE_START):
+            self._starting = (begun, said | {signature})
             return
-        if self.starts and abs(time - self.starts[-1]) < 60 * 1_000_000:
-            return
+        self._starting = (time, frozenset((signature,)))
         self.start_count += 1
-        if len(self.starts) < MOST_MOMENTS:
+        if time is not None and len(self.starts) < MOST_MOMENTS:
             self.starts.append(time)
 
     def settle(self) -> None:
