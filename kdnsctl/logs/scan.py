@@ -415,7 +415,7 @@ class Scanner:
             stream.payload = unwrap(b"".join(opened.parts)).payload
             self._record(stream, key)
         elif opened.known is not None:
-            self._streams[key].hit(opened.known, opened.time, b"\n".join(opened.parts))
+            self._stream_of(stream).hit(opened.known, opened.time, b"\n".join(opened.parts))
 
     def _time(self, head: Head) -> int | None:
         return json_time(head.stamp) if head.is_json else self._clock.time(head.stamp)
