@@ -55,7 +55,7 @@ def _silent_releases(findings: Sequence[NodeFinding]) -> Iterable[str]:
         said = [f"{version}: kubernetes/kubernetes{known_silent(version)}" for version in sorted({*versions})]
         yield (
             f"{len(versions)} clean node(s) run a release with a bug that leaves stale entries without logging it "
-            f"({_some(said)}): clean says that no clean-up failed; that none was left out, only the conntrack table shows."
+            f"({_some(said)}): clean says that no clean-up failed; whether one was left out, the conntrack table shows."
         )
 
 

@@ -7,6 +7,7 @@ read. A file met in a directory that is no log of kube-proxy is not a node; it i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import BinaryIO
@@ -56,11 +57,10 @@ def find_in_logs(options: OfflineOptions, *, stdin: BinaryIO, reporter: Reporter
     signatures = _checked_signatures(options.signatures)
     if options.kube_proxy_version is not None:
         minor_of(options.kube_proxy_version)
-    inputs = Inputs(options.paths, stdin, twice=options.since is not None)
-    since = _window(options, inputs, now, reporter)
+    with closing(Inputs(options.paths, stdin, twice=options.since is not None)) as inputs:
+        since = _window(options, inputs, now, reporter)
+        items = read_all(inputs, ReadOptions(since, options.year), now=now, reporter=reporter)
     question = Question(services, signatures, since, options.kube_proxy_version)
-
-    items = read_all(inputs, ReadOptions(since, options.year), now=now, reporter=reporter)
     grouped = group(items, node=options.node)
     findings = _chosen([judge(log, question) for log in grouped.logs], options.nodes)
     if not findings:

@@ -72,7 +72,7 @@ class ReadOptions:
 
 
 class Inputs:
-    """The inputs of one run. To be read twice, what comes through a pipe is kept in unnamed files."""
+    """The inputs of one run. To be read twice, what comes through a pipe is kept in unnamed files, until `close`."""
 
     def __init__(self, paths: Sequence[str], stdin: BinaryIO, *, twice: bool) -> None:
         self._paths = paths
@@ -86,6 +86,11 @@ class Inputs:
                     with Path(path).open("rb", buffering=0) as pipe:
                         self._kept[path] = _keep(pipe)
 
+    def close(self) -> None:
+        """Give the kept files back."""
+        for kept in self._kept.values():
+            kept.close()
+
     def walk(self) -> Iterator[LogStream | Unreadable]:
         """The inputs from the beginning."""
         for kept in self._kept.values():
@@ -94,12 +99,13 @@ class Inputs:
 
 
 def _keep(pipe: BinaryIO) -> BinaryIO:
-    """What comes through a pipe, in an unnamed file that goes with the process."""
-    kept: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the inputs
+    """What comes through a pipe, in an unnamed file."""
+    kept: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the inputs
     try:
         while data := pipe.read(CHUNK):
             kept.write(data)
     except OSError as error:
+        kept.close()
         raise KdnsctlError(
             f"--since has to read a pipe twice, and it could not be kept in {tempfile.gettempdir()}: {error.strerror}",
             hint="write it to a file and name that, or give --since-time",
