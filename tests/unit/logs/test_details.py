@@ -169,7 +169,7 @@ def test_a_service_port_that_is_none_is_left_out(value: str) -> None:
     assert service_of(b'{"ts":1.5,"caller":"a/b.go:1","msg":"x","portName":' + value.encode() + b"}") == ""
 
 
-CAUSE_TEXTS = sorted({(cause.id, said.decode().replace("\\u0027", "'")) for cause in CAUSES for said in cause.texts})
+CAUSE_TEXTS = sorted({(cause.id, said.decode()) for cause in CAUSES for said in cause.texts})
 
 
 @pytest.mark.parametrize(("cause", "said"), CAUSE_TEXTS)
@@ -179,8 +179,6 @@ def test_every_cause_is_read_in_every_quoting(cause: str, said: str) -> None:
     for payload in (text(message, err), block(message, err), record(message, err), prose(message, err)):
         assert cause_of(payload) == cause
         assert details_of(payload).cause == cause
-    go_json = record(message, err).replace(b"'", b"\\u0027")
-    assert cause_of(go_json) == cause
 
 
 @pytest.mark.parametrize(
@@ -207,13 +205,15 @@ def test_every_cause_is_read_in_every_quoting(cause: str, said: str) -> None:
             "missingMatch",
             "iptables-restore v1.8.9 (nf_tables): Couldn't load match `statistic':No such file or directory",
         ),
+        ("missingMatch", "iptables v1.8.7 (nf_tables): Couldn't load target `KUBE-X':No such file or directory"),
         ("parseError", "iptables-restore: line 12 failed"),
         (OTHER_CAUSE, "exit status 3"),
         (OTHER_CAUSE, ""),
     ],
 )
 def test_the_known_texts_are_their_causes(cause: str, said: str) -> None:
-    assert cause_of(text("x", said)) == cause
+    for payload in (text("x", said), record("x", said), record("x", said).replace(b"'", b"\\u0027")):
+        assert cause_of(payload) == cause
 
 
 def entry(client: str, protocol: str = "udp", state: str = "") -> str:
