@@ -101,11 +101,14 @@ def _evidence(one: _Group) -> tuple[list[FileStream], list[FileStream]]:
     The kubelet's log would stretch the time that the node's logs seem to cover. Where nothing is kube-proxy's for
     certain, all of it stays, to be judged unknown.
     """
-    certain = [stream for stream in one.streams if stream.tally.ours]
-    if not certain:
+    if not any(stream.tally.ours for stream in one.streams):
         return one.streams, []
-    kept = [stream for stream in one.streams if stream.tally.ours or stream.damages or stream.origin.is_kube_proxys]
-    return kept, [stream for stream in one.streams if stream not in kept]
+    kept: list[FileStream] = []
+    rest: list[FileStream] = []
+    for stream in one.streams:
+        is_evidence = stream.tally.ours or stream.damages or stream.origin.is_kube_proxys
+        (kept if is_evidence else rest).append(stream)
+    return kept, rest
 
 
 def _why_not_evidence(stream: FileStream) -> str:

@@ -30,6 +30,8 @@ from kdnsctl.model import KdnsctlError, Reporter
 
 WORTH_PROCESSES = 64 * 1024 * 1024
 """Bytes on disk from which several processes are faster than one, their start included."""
+_FIRST_YEAR = 2014
+"""Before it there was no Kubernetes: a file from then has a time that some archiver made up (0, or 1980)."""
 MOST_STREAMS = 20_000
 """Streams told apart in one input; a stranger's file could name any number."""
 
@@ -185,7 +187,10 @@ def read_stream(stream: LogStream, options: ReadOptions, now: datetime) -> list[
     collector = _Collector(stream, options)
     if collector.origin.is_anothers and not stream.explicit:
         return [collector.input_itself(others=f"the log of container {collector.origin.container}")]
-    clock = TextClock(from_datetime(stream.modified or now), options.year)
+    written = stream.modified
+    if written is None or written.year < _FIRST_YEAR:
+        written = now
+    clock = TextClock(from_datetime(written), options.year)
     scanner = Scanner(collector, clock)
     size = 0
     body = b""
@@ -300,7 +305,15 @@ class _Collector:
         for (where, tally), is_own in found:
             tally.settle()
             origin = where
-            if tally.hostname and where.node_from != "field":
+            found_in_it = [*damages, *(Damage("cutRecord", why) for why in tally.cuts)]
+            if where.node_from == "field":
+                pass
+            elif len(tally.hostnames) > 1:
+                # `kubectl logs -l k8s-app=kube-proxy` without --prefix: which line is whose is lost.
+                origin = Origin(component=where.component)
+                names = ", ".join(sorted(tally.hostnames))
+                found_in_it.append(Damage("severalNodes", f"lines of several nodes, not told apart: {names}"))
+            elif tally.hostname:
                 origin = Origin(tally.hostname, "flag", where.pod, where.container, where.component)
             streams.append(
                 FileStream(
@@ -312,7 +325,7 @@ class _Collector:
                     size=size,
                     records=records,
                     own=is_own,
-                    damages=[*damages, *(Damage("cutRecord", why) for why in tally.cuts)],
+                    damages=found_in_it,
                 )
             )
         return streams

@@ -190,6 +190,17 @@ def test_a_folder_in_which_two_nodes_name_themselves_is_neither(tmp_path: Path) 
     }
 
 
+@pytest.mark.parametrize(
+    ("more", "verdict"), [("", "unknown/severalNodes"), (failure(minutes(9)), "suspect/failureLogged")]
+)
+def test_lines_of_several_nodes_in_one_stream_are_nobodys(tmp_path: Path, more: str, verdict: str) -> None:
+    mixed = start(node="n1") + sync(minutes(1)) + start(node="n2") + sync(minutes(1)) + more
+    report = find(tmp_path, {"all/kube-proxy.log": mixed, "n2/kube-proxy.log": healthy()})
+    assert verdicts(report) == {f"{tmp_path}/all/kube-proxy.log": verdict, "n2": "clean/nothingLogged"}
+    mixture = next(finding for finding in report.nodes if not finding.identified)
+    assert [problem.message for problem in mixture.problems] == ["lines of several nodes, not told apart: n1, n2"]
+
+
 def test_a_folder_in_which_two_pods_worked_at_once_is_no_node(tmp_path: Path) -> None:
     report = find(
         tmp_path,

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -280,6 +281,22 @@ def test_kube_proxys_own_word_wins_over_the_path_and_not_over_the_lines() -> Non
     assert (one.origin.node, one.origin.node_from, one.origin.component) == ("ip-10-0-0-1", "flag", "kube-proxy")
     (one,) = read(json.dumps({"nodeName": "node-b", "message": flag}) + "\n", "node-a/kube-proxy.log")
     assert (one.origin.node, one.origin.node_from) == ("node-b", "field")
+
+
+@pytest.mark.parametrize(
+    ("modified", "year"),
+    [
+        (datetime(2026, 3, 12, 11, tzinfo=UTC), 2026),
+        (datetime(2026, 3, 1, tzinfo=UTC), 2025),
+        (datetime(1970, 1, 1, tzinfo=UTC), 2026),
+        (datetime(1980, 1, 1, tzinfo=UTC), 2026),
+        (None, 2026),
+    ],
+)
+def test_the_year_comes_from_the_file_unless_its_time_is_made_up(modified: datetime | None, year: int) -> None:
+    made = stream(failure().encode())
+    (one,) = read_stream(dataclasses.replace(made, modified=modified), ReadOptions(), NOW)
+    assert one.tally.first == from_datetime(NOON.replace(year=year))
 
 
 @pytest.mark.parametrize(
