@@ -100,14 +100,13 @@ _JSON_STAMP = re.compile(rb'\{"ts":[0-9.eE+]{1,40}(?=,)')
 
 @dataclass(slots=True)
 class _Open:
-    """A record that further lines continue."""
+    """A record that further lines continue; what it is, is not known of one that is cut into fragments."""
 
     time: int | None
     since: int
     known: Known | None = None
     parts: list[bytes] = field(default_factory=list)
     size: int = 0
-    fragment: bool = False
     until_header: bool = False
 
     def add(self, part: bytes) -> bool:
@@ -250,24 +249,19 @@ class Scanner:
                 continue
             if known is None:
                 continue
-            payload = block[offset:line_end]
-            if payload[-1] == 0x3C and space < 0 and stamp_end < 0 and (end := _end_of_block(block, line_end)) > 0:
-                line_end = end
-                payload = block[offset:line_end]
-            elif payload[-1] in b"<\r" or (known.goes_on and payload.count(b"(") > payload.count(b")")):
-                # A block begins here that is not whole in sight, or an old line goes on below.
-                self._line(block[start:line_end])
-                if self._open:
-                    return self._lines(block, line_end + 1)
-                continue
             if space > 0:
                 time = rfc3339(block[start:space])
             elif stamp_end > 0:
                 time = json_time(block[offset + 6 : stamp_end])
             else:
                 time = time_of(block[offset + 1 : offset + 1 + STAMP_LENGTH])
-            if time is None:
-                # What stands where the time should be may be no time, and then the line is no record.
+            payload = block[offset:line_end]
+            if payload[-1] == 0x3C and space < 0 and stamp_end < 0 and (end := _end_of_block(block, line_end)) > 0:
+                line_end = end
+                payload = block[offset:line_end]
+            elif payload[-1] in b"<\r" or time is None or (known.goes_on and payload.count(b"(") > payload.count(b")")):
+                # A block begins here that is not whole in sight, or an old line goes on below, or the line is no record
+                # because what stands where its time should be is none.
                 self._line(block[start:line_end])
                 if self._open:
                     return self._lines(block, line_end + 1)
@@ -322,7 +316,7 @@ class Scanner:
             return
         if line.partial:
             self._stream_of(line)
-            self._begin(key, _Open(line.time, self._lines_read, fragment=True), line.payload)
+            self._begin(key, _Open(line.time, self._lines_read), line.payload)
             return
         self._record(line, key)
 
@@ -339,7 +333,7 @@ class Scanner:
         piece = unwrap(physical, whole=False) if line.piece else line
         key = piece.key
         opened = self._open.get(key)
-        if opened is None or not opened.fragment:
+        if opened is None or opened.known is not None:
             return False
         if opened.size and parse(piece.payload) is not None:
             # A new record: the rest of the one before was lost, with a rotated file or in a collector.
@@ -410,12 +404,12 @@ class Scanner:
         stream = Line(b"", opened.time, *key)
         if not complete:
             self._stream_of(stream).cut("a record that ends too early")
-        if opened.fragment:
+        if opened.known is not None:
+            self._stream_of(stream).hit(opened.known, opened.time, b"\n".join(opened.parts))
+        else:
             # The joined text can hold layers that its pieces did not show.
             stream.payload = unwrap(b"".join(opened.parts)).payload
             self._record(stream, key)
-        elif opened.known is not None:
-            self._stream_of(stream).hit(opened.known, opened.time, b"\n".join(opened.parts))
 
     def _time(self, head: Head) -> int | None:
         return json_time(head.stamp) if head.is_json else self._clock.time(head.stamp)

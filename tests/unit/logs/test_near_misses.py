@@ -94,6 +94,7 @@ OTHERS = {
     "mode of another": klog("server_linux.go:165", '"Using foo Proxier"', "I"),
     "other flag": klog("flags.go:64", 'FLAG: --vmodule=""', "I"),
     "ProxyServer with another error": klog("server.go:558", '"Error running ProxyServer" err="bind: address in use"'),
+    "ProxyServer with the words of another": klog("server.go:558", '"Error running ProxyServer" err="Sync failed"'),
     "caches of others, old": klog("shared_informer.go:320", "Caches are synced for garbage collector", "I"),
     # names that contain the words
     "pod name": klog("kubelet.go:1", '"SyncLoop ADD" pods=["x/failed-to-list-conntrack-entries"]', "I"),
@@ -103,12 +104,10 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("line", OTHERS.values(), ids=OTHERS)
-@pytest.mark.parametrize("wrapping", WRAPPINGS, ids=[wrapping.name for wrapping in WRAPPINGS])
-def test_the_same_words_elsewhere_are_not_found(line: str, wrapping: object) -> None:
-    chosen = next(known for known in WRAPPINGS if known is wrapping)
-    if not chosen.json_only:
-        text = chosen.wrap([line.encode()])
-        assert scan(text * 3).ids == []
+def test_the_same_words_elsewhere_are_not_found_in_any_wrapping(line: str) -> None:
+    for wrapping in WRAPPINGS:
+        if not wrapping.json_only:
+            assert scan(wrapping.wrap([line.encode()]) * 3).ids == [], wrapping.name
 
 
 @pytest.mark.parametrize("line", OTHERS.values(), ids=OTHERS)

@@ -56,6 +56,16 @@ def test_a_block_without_end_is_taken_as_it_is_and_the_next_record_is_found(chun
     assert found.cuts == EARLY
 
 
+def test_a_block_whose_stamp_is_no_moment_is_a_record_without_a_time() -> None:
+    block = BLOCK.replace(b"E0606", b"E0000")
+    found = scan(lines(BLOCK, block, block, NEXT))
+    assert found.hits == [
+        ("IPT_RESTORE_FAIL", AT, BLOCK),
+        *[("IPT_RESTORE_FAIL", None, block)] * 2,
+        ("SYNC_DONE", THEN, NEXT),
+    ]
+
+
 def test_an_empty_block_is_a_record() -> None:
     assert scan(lines(HEAD, END)).hits == [("IPT_RESTORE_FAIL", AT, HEAD + b"\n" + END)]
 
