@@ -62,21 +62,32 @@ def wheel_metadata(wheel: zipfile.ZipFile) -> Message:
 
 
 def package_files() -> set[str]:
-    """All files of the package: modules, the typing marker, JSON schemas and whatever data is added later."""
+    """All files of the package: modules, the typing marker and whatever data is added later."""
     files = (path for path in (ROOT / "kdnsctl").rglob("*") if path.is_file() and path.suffix != ".pyc")
     return {path.relative_to(ROOT).as_posix() for path in files}
 
 
 def test_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
-    shipped = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    shipped = {name for name in wheel.namelist() if not re.match(r"kdnsctl-[^/]*\.(dist-info|data)/", name)}
     assert shipped == package_files()
     assert "kdnsctl/py.typed" in shipped
-    assert any(name.endswith(".json") for name in shipped)
+
+
+def test_wheel_carries_the_json_schemas(wheel: zipfile.ZipFile) -> None:
+    prefix = f"kdnsctl-{kdnsctl.__version__}.data/"
+    data = {name.removeprefix(prefix) for name in wheel.namelist() if name.startswith(prefix)}
+    schemas = {path.name for path in (ROOT / "docs" / "schemas").glob("*.schema.json")}
+    assert "FindReport.schema.json" in schemas
+    assert data == {f"data/share/kdnsctl/schemas/{name}" for name in schemas}
 
 
 def test_wheel_carries_the_licence(wheel: zipfile.ZipFile) -> None:
     assert dist_info(wheel, "licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
     assert wheel_metadata(wheel)["License-Expression"] == "Apache-2.0"
+
+
+def test_wheel_carries_the_readme(wheel: zipfile.ZipFile) -> None:
+    assert dist_info(wheel, "METADATA").endswith((ROOT / "README.md").read_bytes())
 
 
 def test_sdist_can_be_built_and_tested_from(sdist_names: set[str]) -> None:
@@ -87,6 +98,7 @@ def test_sdist_can_be_built_and_tested_from(sdist_names: set[str]) -> None:
         "README.md",
         "check",
         "docs/index.md",
+        "docs/schemas/FindReport.schema.json",
         "noxfile.py",
         "pyproject.toml",
         "requirements-dev.lock",

@@ -16,7 +16,7 @@ import typer
 
 from kdnsctl.cli import values
 from kdnsctl.cli.commands import Hidden
-from kdnsctl.cli.options import Common, Connection, Format, Rendering, said
+from kdnsctl.cli.options import Common, Connection, Format, Rendering, check_rendering, said
 from kdnsctl.cli.terminal import tell
 from kdnsctl.model import UsageError, Verdict, exit_code_of
 
@@ -36,7 +36,11 @@ def find_affected(
     rendering: Rendering,
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PATH]...", help="With --logs: further paths, so that --logs DIR/*.log works."),
+        typer.Argument(
+            metavar="[PATH]...",
+            parser=values.path,
+            help="With --logs: further paths, so that --logs DIR/*.log works. --only-node chooses nodes.",
+        ),
     ] = None,
     logs: Annotated[
         list[str] | None,
@@ -133,7 +137,7 @@ def find_affected(
     Exit codes: 0 nothing found, 3 affected or suspect nodes found, 4 nothing found but some nodes are unknown,
     1 failed, 2 wrong usage.
     """
-    paths = (*(logs or ()), *(values.path(word) for word in words or ()))
+    paths = (*(logs or ()), *(words or ()))
     _check(ctx, rendering, logs=logs, since=since, since_time=since_time)
 
     # Late: reading logs needs modules that --help and TAB do not.
@@ -197,5 +201,4 @@ def _check(
         raise UsageError("--since and --since-time exclude each other")
     if rendering.output is not Format.NAME and said(ctx, "include"):
         raise UsageError(f"--include has no effect with -o {rendering.output}: {_OTHER_FORMATS_SHOW_ALL}")
-    if rendering.output not in (Format.TABLE, Format.WIDE) and said(ctx, "no_headers"):
-        raise UsageError(f"--no-headers has no effect with -o {rendering.output}")
+    check_rendering(ctx, rendering)

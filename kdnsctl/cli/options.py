@@ -17,6 +17,7 @@ import typer
 from kdnsctl import __version__
 from kdnsctl.cli import values
 from kdnsctl.cli.terminal import Color, put
+from kdnsctl.model import UsageError
 
 
 class Format(enum.StrEnum):
@@ -130,6 +131,12 @@ class Rendering:
 
 
 GLOBAL_GROUPS: tuple[type[Any], ...] = (Common, Connection, Record)
+
+
+def check_rendering(ctx: typer.Context, rendering: Rendering) -> None:
+    """Refuse --no-headers where there are no headings to leave out."""
+    if rendering.output not in (Format.TABLE, Format.WIDE) and said(ctx, "no_headers"):
+        raise UsageError(f"--no-headers has no effect with -o {rendering.output}")
 
 
 def said(ctx: typer.Context, *names: str) -> list[str]:

@@ -7,15 +7,16 @@ lines come at each quarter, or when the amount has doubled: often enough to see 
 from __future__ import annotations
 
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kdnsctl.cli.terminal import Color, has_color, is_dumb, tell, visible
+from kdnsctl.cli.terminal import Color, columns, has_color, is_dumb, tell, visible
 from kdnsctl.model import Reporter
 
 PATIENCE = 0.3  # seconds of work before a bar is worth showing
+FIRST_AMOUNT = 16  # units done when the total is unknown and the first plain line is due
 
 
 @contextmanager
@@ -30,7 +31,7 @@ def reporting(color: Color = Color.AUTO) -> Iterator[Reporter]:
 
 
 class LineReporter:
-    """Plain lines. Nothing is said of work that is over before its first quarter is."""
+    """Plain lines. Nothing is said of work that is over before it has come far."""
 
     def __init__(self) -> None:
         self._what = ""
@@ -38,18 +39,18 @@ class LineReporter:
         self._next = 0.0
 
     def started(self, what: str, total: int | None) -> None:
-        self._what, self._total, self._next = what, total, (total or 0) / 4
+        self._what, self._total, self._next = what, total, (total / 4 if total else FIRST_AMOUNT)
 
     def advanced(self, done: int, total: int | None = None) -> None:
         if total is not None and total != self._total:
-            self._total, self._next = total, max(self._next, total / 4)
-        if not self._total:
-            if done and done >= self._next:
-                self._next = done * 2
-                tell(f"{self._what}: {done}")
-        elif self._next <= done < self._total:
+            self._total, self._next = total, max(done + 1, total / 4)
+        if done < self._next or done == self._total:
+            return
+        if self._total:
             self._next = (done * 4 // self._total + 1) * self._total / 4
-            tell(f"{self._what}: {100 * done // self._total}%")
+        else:
+            self._next = done * 2
+        tell(f"{self._what}: {_amount(done, self._total)}")
 
     def noted(self, message: str) -> None:
         tell(message)
@@ -59,57 +60,88 @@ class LineReporter:
 
 
 class BarReporter:
-    """A bar that goes away when the work is done. What is noted stays above it."""
+    """A bar that goes away when the work is done. What is noted stays above it.
+
+    It is started by a timer, not by `advanced`: one huge file may give no sign of life for minutes.
+    """
 
     def __init__(self, color: Color) -> None:
         self._color = color
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
         self._bar: Any = None
         self._task: Any = None
         self._what = ""
-        self._since = 0.0
+        self._done = 0
+        self._total: int | None = None
 
     def started(self, what: str, total: int | None) -> None:
         self.finished()
-        self._what, self._since = what, time.monotonic()
-        self._total = total
+        self._what, self._done, self._total = what, 0, total
+        self._timer = threading.Timer(PATIENCE, self._show)
+        self._timer.daemon = True
+        self._timer.start()
 
     def advanced(self, done: int, total: int | None = None) -> None:
-        if total is not None:
-            self._total = total
-        if self._bar is None and time.monotonic() - self._since >= PATIENCE:
-            self._bar, self._task = _bar(self._what, self._color)
+        self._done, self._total = done, self._total if total is None else total
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=self._total)
+            self._bar.update(self._task, completed=done, total=self._total, amount=_amount(done, self._total))
 
     def noted(self, message: str) -> None:
-        if self._bar is None:
-            tell(message)
-            return
-        from rich.text import Text  # noqa: PLC0415  # already loaded by the bar
+        with self._lock:
+            if self._bar is None:
+                tell(message)
+            else:
+                from rich.text import Text  # noqa: PLC0415  # already loaded by the bar
 
-        self._bar.console.print(Text(visible(message)), soft_wrap=True)
+                self._bar.console.print(Text(visible(message)), soft_wrap=True)
 
     def finished(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        with self._lock:
+            if self._bar is not None:
+                self._bar.stop()
+                self._bar = None
+
+    def _show(self) -> None:
+        with self._lock:
+            if self._timer is not None:
+                bar = _bar(self._color)
+                self._task = bar.add_task(
+                    visible(self._what),
+                    completed=self._done,
+                    total=self._total,
+                    amount=_amount(self._done, self._total),
+                )
+                bar.start()
+                self._bar = bar
 
 
-def _bar(what: str, color: Color) -> tuple[Any, Any]:
+def _amount(done: int, total: int | None) -> str:
+    return f"{100 * done // total}%" if total else str(done)
+
+
+def _bar(color: Color) -> Any:
     from rich import progress  # noqa: PLC0415  # costs ten times a short run
     from rich.console import Console  # noqa: PLC0415
 
-    colored = has_color(sys.stderr, color)
-    console = Console(file=sys.stderr, markup=False, highlight=False, emoji=False, no_color=not colored)
-    bar = progress.Progress(
+    console = Console(
+        file=sys.stderr,
+        width=columns(sys.stderr),
+        no_color=not has_color(sys.stderr, color),
+        markup=False,
+        highlight=False,
+        emoji=False,
+    )
+    return progress.Progress(
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(bar_width=None),
-        progress.TaskProgressColumn(markup=False),
-        progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.fields[amount]}", markup=False),
+        progress.TimeElapsedColumn(),
         console=console,
         transient=True,
         redirect_stdout=False,
         redirect_stderr=False,
     )
-    bar.start()
-    return bar, bar.add_task(visible(what), total=None)

@@ -114,10 +114,12 @@ def _table(report: FindReport, form: Format, *, headers: bool, color: Color) -> 
         heads = WIDE_HEADINGS if wide else HEADINGS
         lines = table.lay_out(heads, rows, width=width, paint=paint, with_headings=headers)
     if headers:
-        if any(not node.identified for node in nodes):
-            lines += _wrapped(f"{_UNNAMED_MARK} not a node's name: the log does not say which node it is from.", width)
         rest = [] if wide else [*_unknown_groups(report, width, paint), *_not_listed(report, width)]
         lines += [*([""] if lines and rest else []), *rest]
+        if any(
+            _name(node) != node.name and (wide or node.verdict in (*found, Verdict.UNKNOWN)) for node in report.nodes
+        ):
+            lines += _wrapped(f"{_UNNAMED_MARK} not a node's name: the log does not say which node it is from.", width)
     return lines
 
 

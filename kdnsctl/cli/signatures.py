@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kdnsctl.cli import values
-from kdnsctl.cli.options import Common, Format, Rendering, said
-from kdnsctl.model import UsageError
+from kdnsctl.cli.options import Common, Format, Rendering, check_rendering
 
 if TYPE_CHECKING:
     from kdnsctl.logs.signatures import Signature
@@ -50,8 +49,7 @@ def signatures(
 
     Only the kind "failure" makes a node suspect.
     """
-    if rendering.output not in (Format.TABLE, Format.WIDE) and said(ctx, "no_headers"):
-        raise UsageError(f"--no-headers has no effect with -o {rendering.output}")
+    check_rendering(ctx, rendering)
 
     from kdnsctl.cli import output, table  # noqa: PLC0415
     from kdnsctl.cli.terminal import columns, has_color, put  # noqa: PLC0415

@@ -15,7 +15,7 @@ from kdnsctl.cli.terminal import visible, width_of
 
 GAP = 3  # spaces between columns, as kubectl has it
 NARROW_GAP = 2
-LEAST_WIDTH = 20  # cells; below this nothing can be laid out, and the terminal wraps by itself
+LEAST_WIDTH = 10  # cells; for less nothing can be laid out, and the terminal wraps by itself
 
 _STYLES = {"bold": "1", "red": "1;31", "yellow": "33", "green": "32", "magenta": "35"}
 

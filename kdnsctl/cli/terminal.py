@@ -11,6 +11,7 @@ import enum
 import io
 import os
 import sys
+import textwrap
 import unicodedata
 from typing import TextIO
 
@@ -110,8 +111,11 @@ def prepare() -> None:
 
 
 def tell(message: str) -> None:
-    """One line on stderr; everything unprintable in it is spelled out."""
+    """One line on stderr, broken between words where a terminal ends; what is unprintable in it is spelled out."""
     # When stderr itself is gone there is nobody left to tell, and the exit code still speaks.
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        sys.stderr.write(visible(message) + "\n")
+        line, width = visible(message), columns(sys.stderr)
+        if width is not None and width_of(line) > width:
+            line = textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        sys.stderr.write(line + "\n")
         sys.stderr.flush()

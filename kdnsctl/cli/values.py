@@ -131,4 +131,4 @@ def signature_ids() -> list[tuple[str, str]]:
 
 def complete_signature(incomplete: str) -> list[tuple[str, str]]:
     """What TAB offers for a signature."""
-    return [(identity, summary) for identity, summary in signature_ids() if identity.startswith(incomplete.upper())]
+    return [(identity, summary) for identity, summary in signature_ids() if identity.startswith(incomplete)]

@@ -10,6 +10,7 @@ and by the stores' APIs: Loki query_range, CloudWatch FilterLogEvents and Insigh
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from kdnsctl.logs.klog import decode_object
+from kdnsctl.logs.klog import decode, decode_object
 from kdnsctl.logs.times import epoch, rfc3339
 
 
@@ -32,6 +33,8 @@ class Envelope:
     container: str = ""
     process: str = ""
     partial: bool = False
+    piece: bool = False
+    """Whether such objects hold pieces of lines: `partial` tells whether more of this line follows."""
 
     @property
     def names_stream(self) -> bool:
@@ -93,13 +96,18 @@ _CONTAINER = (
     "container",
     "container_name",
 )
-_TIME = ("time", "timestamp", "@timestamp", "ts", "__REALTIME_TIMESTAMP", "_SOURCE_REALTIME_TIMESTAMP")
+_TIME = ("time", "timestamp", "@timestamp", "ts", "date", "__REALTIME_TIMESTAMP", "_SOURCE_REALTIME_TIMESTAMP")
+_RECORD = ("message", "log", "jsonPayload", "log_processed", "json", "body")
+"""Where agents and `stern -o extjson` put a JSON log record that they have parsed, as an object."""
 _STREAM_NAMES = ("logStreamName", "@logStream", "logStream")
 _SOURCE_FILES = ("sourceLocation.file", "jsonPayload.source", "jsonPayload.source_file", "source")
 
-_DATAPLANE = re.compile(
-    r"(?P<node>.+?)-dataplane\.tail\.var\.log\.containers\.(?P<pod>[^_]+)_(?P<namespace>[^_]+)_(?P<container>.+)-[0-9a-f]{64}"
+_CONTAINER_INSIGHTS = re.compile(
+    r"(?P<node>[^_]+?)-(?:application|dataplane)\.(?:tail\.)?var\.log\.containers\."
+    r"(?P<pod>[^_]+)_(?P<namespace>[^_]+)_(?P<container>[^_]+)-[0-9a-f]{64}"
 )
+_INSTANCE = re.compile(r"[^/:]+/(?P<pod>[^/:]+):(?P<container>[^/:]+)")
+"""Alloy's loki.source.kubernetes calls a container "namespace/pod:container" and says so in the label `instance`."""
 _KLOG_TEXT = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d{6} ")
 _GO_FILE = re.compile(r"(?:.*/)?([\w.\-]+\.go)(?::(\d+))?$")
 _DOCKER_KEYS = frozenset({"log", "stream", "time", "attrs"})
@@ -120,16 +128,18 @@ def _open(record: dict[str, Any]) -> Envelope | None:
         return None
     stream = _first(record, _STREAM_NAMES)
     node, pod, container = _first(record, _NODE), _first(record, _POD), _first(record, _CONTAINER)
-    dataplane = _DATAPLANE.match(stream)
-    if dataplane:
+    insights = _CONTAINER_INSIGHTS.match(stream)
+    instance = _INSTANCE.fullmatch(node)
+    if insights:
         # Container Insights names the node only in the stream, and keeps no Kubernetes fields for kube-proxy.
-        node, pod, container = node or dataplane["node"], pod or dataplane["pod"], container or dataplane["container"]
+        node, pod, container = node or insights["node"], pod or insights["pod"], container or insights["container"]
+    elif instance:
+        node, pod, container = "", pod or instance["pod"], container or instance["container"]
     elif stream and not (node or pod):
         pod = stream
-    partial = record.get("logtag") == "P"
-    if record.keys() <= _DOCKER_KEYS and "stream" in record:
-        # Docker cuts lines at 16 KiB and ends only the last piece with a newline.
-        partial = not text.endswith("\n")
+    docker = record.keys() <= _DOCKER_KEYS and "stream" in record
+    # Docker cuts lines at 16 KiB and ends only the last piece with a newline.
+    partial = not text.endswith("\n") if docker else record.get("logtag") == "P"
     return Envelope(
         text=_with_header(record, text.rstrip("\r\n")).encode("utf-8", "replace"),
         time=_time_of(record),
@@ -138,6 +148,7 @@ def _open(record: dict[str, Any]) -> Envelope | None:
         container=container,
         process=_string(record.get("SYSLOG_IDENTIFIER")) or _string(record.get("_COMM")),
         partial=partial,
+        piece=docker or "logtag" in record,
     )
 
 
@@ -153,11 +164,18 @@ def _line_of(record: dict[str, Any]) -> str | None:
         ):
             # journald prints a message that is not UTF-8 as its bytes.
             return bytes(value).decode("utf-8", "replace")
+    for name in _RECORD:
+        value = record.get(name)
+        if isinstance(value, dict) and isinstance(value.get("msg"), str) and "caller" in value:
+            return encode(value).decode()
     return None
 
 
 def _with_header(record: dict[str, Any], text: str) -> str:
-    """Put klog's header back where an agent (Cloud Logging's glog parser) took it off and kept its parts in fields."""
+    """Put klog's header back where an agent (Cloud Logging's glog parser) took it off and kept its parts in fields.
+
+    All but the time, which the agent has made the entry's own: month 0 is no time.
+    """
     if _KLOG_TEXT.match(text) or text.startswith("{"):
         return text
     for path in _SOURCE_FILES:
@@ -166,7 +184,7 @@ def _with_header(record: dict[str, Any], text: str) -> str:
             severity = _string(record.get("severity"))[:1].upper()
             severity = severity if severity in "IWEF" and severity else "I"
             line = found[2] or _string(_dig(record, "sourceLocation.line")) or "0"
-            return f"{severity}0101 00:00:00.000000       1 {found[1]}:{line if line.isdigit() else 0}] {text}"
+            return f"{severity}0000 00:00:00.000000       1 {found[1]}:{line if line.isdigit() else 0}] {text}"
     return text
 
 
@@ -178,9 +196,9 @@ def _time_of(record: dict[str, Any]) -> int | None:
         if isinstance(value, int | float):
             return epoch(value)
         if isinstance(value, str) and value:
-            if value.isdigit() and len(value) <= 20:
+            if value.isascii() and value.isdigit() and len(value) <= 20:
                 return epoch(int(value))
-            moment = rfc3339(value.encode())
+            moment = rfc3339(value.encode("utf-8", "replace"))
             if moment is not None:
                 return moment
     return None
@@ -195,7 +213,10 @@ def _first(record: dict[str, Any], paths: tuple[str, ...]) -> str:
 
 
 def _string(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    if not isinstance(value, str):
+        return ""
+    # Half a surrogate pair can be read from JSON, but not be printed.
+    return value if value.isascii() else value.encode("utf-8", "replace").decode()
 
 
 def _dig(record: dict[str, Any], path: str) -> Any:
@@ -216,12 +237,16 @@ def split_document(document: bytes) -> Iterator[bytes] | None:
     `{"results": [[{"field", "value"}]]}`, Elasticsearch's `{"hits": {"hits": […]}}` and Loki's
     `{"data": {"result": [{"stream": {…}, "values": [[time, line]]}]}}`.
     """
+    records = _records(decode(document))
+    return None if records is None else map(encode, records)
+
+
+def encode(value: Any) -> bytes:
+    """JSON on one line; numbers and texts that the quick encoder refuses are escaped by the patient one."""
     try:
-        value = msgspec.json.decode(document)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return None
-    records = _records(value)
-    return None if records is None else map(msgspec.json.encode, records)
+        return msgspec.json.encode(value)
+    except (ValueError, OverflowError):
+        return json.dumps(value).encode()
 
 
 def _records(value: Any) -> Iterator[dict[str, Any]] | None:

@@ -28,7 +28,7 @@ class Line:
     `time` is what the outermost dated layer says (microseconds, UTC), None where no layer carries a full date.
     `partial` marks a fragment that the next line of the same stream continues. `process` is journald's identifier: a
     process that may hold more than kube-proxy. `interleaved` is True when a layer names the stream, so that the next
-    line can be another one's.
+    line can be another one's. `piece` tells that a layer was met whose lines can be cut into fragments.
     """
 
     payload: bytes
@@ -39,6 +39,7 @@ class Line:
     process: str = ""
     partial: bool = False
     interleaved: bool = False
+    piece: bool = False
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -49,21 +50,27 @@ class Line:
 _STAMP = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)"
 _CRI = re.compile(rb"(" + _STAMP + rb") (?:stdout|stderr) ([FP])(?::\S*)?(?: |$)")
 _IDENTIFIER = rb"([A-Za-z0-9][\w.\-]*) ([\w.\-@/]+)(?:\[\d+\])?: ?"
-_JOURNAL_ISO = re.compile(rb"(" + _STAMP + rb") " + _IDENTIFIER)
+# With the process id, or before a record of klog's: `<time> Error occurred: …` is a dated line, not host and process.
+_JOURNAL_ISO = re.compile(
+    rb"(" + _STAMP + rb") ([A-Za-z0-9][\w.\-]*) ([\w.\-@/]+)(?:\[\d+\]: ?|: ?(?=[IWEF]\d{4} \d\d:|\{\"))"
+)
+_JOURNAL_MONOTONIC = re.compile(rb"\[ *\d+\.\d{6}\] " + _IDENTIFIER)
 _JOURNAL_SHORT = re.compile(rb"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)? " + _IDENTIFIER)
 _JOURNAL_FULL = re.compile(rb"[A-Z][a-z]{2} (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) (\S+) " + _IDENTIFIER)
 _JOURNAL_UNIX = re.compile(rb"(\d{9,11}\.\d{6}) " + _IDENTIFIER)
-_TIMESTAMPS = re.compile(rb"(" + _STAMP + rb") ")
+_TIMESTAMPS = re.compile(rb"(" + _STAMP + rb")(?: |$)")
+_SHORT_TIMESTAMPS = re.compile(rb"\d\d-\d\d \d\d:\d\d:\d\d ")
 _PREFIX = re.compile(rb"\[pod/([^/\]\s]+)/([^\]\s]+)\] ?")
 _KLOG_DAY = re.compile(rb"[IWEF]\d{4}")
 _NAME = rb"[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?"
-_KLOG = rb'[IWEF]\d{4} \d\d:\d\d:\d\d\.\d{6} |\{"|' + _STAMP
+_KLOG = rb'[IWEF]\d{4} \d\d:\d\d:\d\d\.\d{6} |\{"|\d\d-\d\d \d\d:\d\d:\d\d |' + _STAMP
 _STERN = re.compile(
     rb"(?:" + _NAME + rb" )?(" + _NAME + rb") "
     # Any container before a record of klog's; kube-proxy's also before the further lines of one.
     rb"(?:(" + _NAME + rb")(?= (?:" + _KLOG + rb"))|([-a-z0-9]*kube-proxy[-a-z0-9]*)) "
 )
-_ANSI = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+# ECMA-48: control sequences, operating system commands (which end on their line or are none), all shorter ones.
+_ANSI = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)|[ -/]*[0-~])")
 
 
 def strip_ansi(text: bytes) -> bytes:
@@ -71,14 +78,16 @@ def strip_ansi(text: bytes) -> bytes:
     return _ANSI.sub(b"", text)
 
 
-def unwrap(physical: bytes) -> Line:
-    """Peel every known layer off one physical line (without its newline). What is left is the payload."""
+def unwrap(physical: bytes, *, whole: bool = True) -> Line:
+    """Peel every known layer off one physical line (without its newline). What is left is the payload.
+
+    A fragment is not looked into: what it begins with may look like a layer and be the middle of a text. Its last piece
+    cannot be told from a whole line; with `whole` False nothing is peeled inside a layer that knows fragments.
+    """
     line = Line(strip_ansi(physical) if b"\x1b" in physical else physical)
     for _ in range(MOST_LAYERS):
-        if not _peel(line):
+        if not _peel(line) or line.partial or (line.piece and not whole):
             break
-    if b"\x1b" in line.payload:
-        line.payload = strip_ansi(line.payload)
     return line
 
 
@@ -99,7 +108,7 @@ def _peel(line: Line) -> bool:
     if first == b"[":
         match = _PREFIX.match(payload)
         if match is None:
-            return False
+            return _peel_monotonic(line)
         line.pod, line.container = _text(match[1]), _text(match[2])
         line.interleaved = True
         line.payload = payload[match.end() :]
@@ -116,6 +125,7 @@ def _peel_dated(line: Line) -> bool:
     match = _CRI.match(payload)
     if match:
         line.partial = match[2] == b"P"
+        line.piece = True
         _date(line, match[1])
         line.payload = payload[match.end() :]
         return True
@@ -134,6 +144,10 @@ def _peel_dated(line: Line) -> bool:
         if line.time is None:
             line.time = int(match[1].replace(b".", b""))
         return _journal(line, match[2], match[3], match.end())
+    match = _SHORT_TIMESTAMPS.match(payload)
+    if match:
+        line.payload = payload[match.end() :]
+        return True
     # stern prints the pod first, and a pod's name may begin with a digit.
     return _peel_stern(line)
 
@@ -146,6 +160,11 @@ def _peel_stern(line: Line) -> bool:
     line.interleaved = True
     line.payload = line.payload[match.end() :]
     return True
+
+
+def _peel_monotonic(line: Line) -> bool:
+    match = _JOURNAL_MONOTONIC.match(line.payload)
+    return match is not None and _journal(line, match[1], match[2], match.end())
 
 
 def _peel_journal(line: Line) -> bool:
@@ -175,8 +194,9 @@ def _date(line: Line, stamp: bytes) -> None:
 
 
 def _take(line: Line, envelope: Envelope) -> None:
-    line.payload = envelope.text
+    line.payload = strip_ansi(envelope.text) if b"\x1b" in envelope.text else envelope.text
     line.partial = line.partial or envelope.partial
+    line.piece = line.piece or envelope.piece
     if line.time is None:
         line.time = envelope.time
     line.node = line.node or envelope.node

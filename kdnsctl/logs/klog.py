@@ -9,8 +9,11 @@ UTC, everywhere in this package.
 from __future__ import annotations
 
 import calendar
+import json
 import re
+import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -18,13 +21,19 @@ import msgspec
 MICROSECOND = 1
 SECOND = 1_000_000 * MICROSECOND
 DAY = 86_400 * SECOND
+LATEST = 253_402_300_799 * SECOND
+"""The last second of the year 9999, with which datetime ends."""
 
 STAMP_LENGTH = len("0606 16:49:46.155398")
 """Bytes of the time in a text header; it follows the severity letter."""
 
-TEXT_HEADER = re.compile(rb"([IWEF])(\d{4} \d\d:\d\d:\d\d\.\d{6}) +\d+ (?:[\w.\-]+/)*([\w.\-]+\.go):\d+\] ?")
-JSON_HEAD = re.compile(rb'\{"ts":([0-9.eE+]+),"caller":"(?:[^"\\]*/)?([^"\\/:]+\.go):\d+","msg":"((?:[^"\\]|\\.)*)"')
-_QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*)"(?= |$)')
+TEXT_HEADER = re.compile(rb"([IWEF])(\d{4} \d\d:\d\d:\d\d\.\d{6}) +\d+ (?:[\w.\-]+/){0,20}([\w.\-]+\.go):\d+\] ?")
+# A bounded number of escapes: the engine keeps a record of every repetition, and a line may be megabytes long.
+_STRING = rb'"([^"\\]*(?:\\.[^"\\]*){0,1000})"'
+JSON_HEAD = re.compile(rb'\{"ts":([0-9.eE+]+),"caller":"(?:[^"\\]*/)?([^"\\/:]+\.go):\d+","msg":' + _STRING)
+_QUOTED = re.compile(_STRING + rb"(?= |$)")
+_MINUTE = re.compile(rb"(\d\d)(\d\d) (\d\d):(\d\d)")
+_CALLER = re.compile(r"(?:.*/)?([^/:]+\.go):\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +66,24 @@ def parse_text(payload: bytes) -> Head | None:
 
 
 def parse_json(payload: bytes) -> Head | None:
-    """The head of a JSON record, or None when the payload is not one of klog's."""
+    """The head of a JSON record, or None when the payload is not one of klog's: "ts", "caller" and "msg", no "level".
+
+    Other programs on the same JSON library name a level, or leave the caller out.
+    """
     head = JSON_HEAD.match(payload)
     if head:
         return Head(head[1], head[2], head[3], None, head.end(), is_json=True)
     record = decode_object(payload)
     if record is None:
         return None
-    stamp, caller, message = record.get("ts"), record.get("caller", ""), record.get("msg")
+    stamp, caller, message = record.get("ts"), record.get("caller"), record.get("msg")
     if isinstance(stamp, bool) or not isinstance(stamp, int | float) or not isinstance(message, str):
         return None
-    if not isinstance(caller, str):
+    place = _CALLER.fullmatch(caller) if isinstance(caller, str) else None
+    if place is None or "level" in record:
         return None
-    file = caller.rpartition("/")[2].partition(":")[0]
-    return Head(repr(stamp).encode(), file.encode(), message.encode(), None, len(payload), is_json=True)
+    file, text = place[1].encode("utf-8", "replace"), message.encode("utf-8", "replace")
+    return Head(repr(stamp).encode(), file, text, None, len(payload), is_json=True)
 
 
 def parse(payload: bytes) -> Head | None:
@@ -79,27 +92,42 @@ def parse(payload: bytes) -> Head | None:
 
 
 _decoder = msgspec.json.Decoder()
+_lenient = json.JSONDecoder(strict=False)
+
+
+def decode(document: bytes) -> Any:
+    """Any JSON value, or None for what is no JSON.
+
+    What careless writers leave in it is replaced or taken as it is, not refused: bytes that are not UTF-8, bare control
+    characters in strings, halves of surrogate pairs.
+    """
+    try:
+        return _decoder.decode(document)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        try:
+            return _lenient.decode(document.decode("utf-8", "replace"))
+        except (ValueError, RecursionError):
+            return None
 
 
 def decode_object(payload: bytes) -> dict[str, Any] | None:
-    """A JSON object, or None for anything else. Bytes that are not UTF-8 are replaced, not refused."""
-    try:
-        value = _decoder.decode(payload)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        try:
-            value = _decoder.decode(payload.decode("utf-8", "replace"))
-        except (msgspec.DecodeError, RecursionError):
-            return None
+    """A JSON object, or None for anything else; see `decode`."""
+    value = decode(payload)
     return value if isinstance(value, dict) else None
 
 
 def json_time(stamp: bytes) -> int | None:
     """JSON's "ts", milliseconds since the epoch with decimals, in microseconds; None when it is out of range."""
-    try:
-        milliseconds = float(stamp)
-    except ValueError:
-        return None
-    return int(milliseconds * 1000) if 0 < milliseconds < 253_402_300_800_000 else None
+    # Digit by digit: as a float, a time of these days is only good to a quarter of a microsecond.
+    whole, _, decimals = stamp.partition(b".")
+    if whole.isdigit() and (decimals.isdigit() or not decimals) and len(whole) < 16:
+        moment = int(whole) * 1000 + int(decimals[:3].ljust(3, b"0"))
+    else:
+        try:
+            moment = round(float(stamp.replace(b"_", b"?")) * 1000)
+        except (ValueError, OverflowError):
+            return None
+    return moment if 0 < moment < LATEST else None
 
 
 class TextClock:
@@ -124,20 +152,21 @@ class TextClock:
             if start is None:
                 return None
             self._minutes[stamp[:10]] = start
-        try:
-            return start + int(stamp[11:13]) * SECOND + int(stamp[14:20])
-        except ValueError:
+        # int() alone would also take signs, blanks and underscores from a damaged line.
+        seconds, decimals = stamp[11:13], stamp[14:20]
+        if not (seconds.isdigit() and decimals.isdigit()):
             return None
+        return start + int(seconds) * SECOND + int(decimals)
 
     def _start_of(self, minute: bytes) -> int | None:
-        try:
-            month, day, hour, minutes = int(minute[:2]), int(minute[2:4]), int(minute[5:7]), int(minute[8:10])
-        except ValueError:
+        parts = _MINUTE.fullmatch(minute)
+        if parts is None:
             return None
+        month, day, hour, minutes = map(int, parts.groups())
         if self._year is not None:
             return _microseconds(self._year, month, day, hour, minutes)
         latest = self._reference + DAY
-        year = _year_of(latest)
+        year = time.gmtime(latest // SECOND).tm_year
         # 29 February exists only every few years: go back to the last one that had it.
         for candidate in range(year, year - 9, -1):
             moment = _microseconds(candidate, month, day, hour, minutes)
@@ -146,15 +175,9 @@ class TextClock:
         return None
 
 
-_EPOCH_YEAR = 1970
-
-
-def _year_of(moment: int) -> int:
-    # Close enough to start from: a year too late is corrected by the comparison that follows.
-    return _EPOCH_YEAR + moment // (365 * DAY) if moment >= 0 else _EPOCH_YEAR
-
-
 def _microseconds(year: int, month: int, day: int, hour: int, minute: int) -> int | None:
-    if not (1 <= month <= 12 and 1 <= day <= calendar.monthrange(year, month)[1] and hour < 24 and minute < 60):
+    try:
+        moment = datetime(year, month, day, hour, minute, tzinfo=UTC)
+    except ValueError:
         return None
-    return calendar.timegm((year, month, day, hour, minute, 0)) * SECOND
+    return calendar.timegm(moment.timetuple()) * SECOND

@@ -26,8 +26,14 @@ MOST_LINE = 16 * 1024 * 1024
 """Bytes of one line or record that are read; what is longer is cut, and the sink is told."""
 MOST_OPEN_LINES = 2_000
 """Lines for which a record stays open; a block or fragment that never ends is then taken as it is."""
+MOST_STREAMS = 100_000
+"""Streams told apart in one input; records of further ones are dropped, and the input's own sink is told."""
 EDGE_LINES = 64
-"""Lines at either end of a chunk that are tried for a time."""
+"""Lines at either end of a chunk that are tried for a time while nothing shows that the input is klog's at all."""
+EDGE_LINES_OF_KLOG = 5_000
+"""The same in klog's logs, where many lines without a header can follow one record (the output of conntrack -D)."""
+LONGEST_KEY = 256
+"""Bytes up to a phrase whose meaning is remembered; messages of the catalogue are shorter."""
 
 StreamKey = tuple[str, str, str]
 """Node, pod, container, as far as the lines themselves name them: ("", "", "") when they do not."""
@@ -88,32 +94,44 @@ def _compile() -> _Finder:
 
 
 _FINDER = _compile()
+_STAMP = re.compile(rb"\d{4} \d\d:\d\d:\d\d\.\d{6}")
+_JSON_STAMP = re.compile(rb'\{"ts":[0-9.eE+]{1,40}(?=,)')
 
 
 @dataclass(slots=True)
 class _Open:
-    """A record that further lines continue."""
+    """A record that further lines continue; what it is, is not known of one that is cut into fragments."""
 
     time: int | None
+    since: int
     known: Known | None = None
     parts: list[bytes] = field(default_factory=list)
     size: int = 0
-    lines: int = 0
-    fragment: bool = False
     until_header: bool = False
 
     def add(self, part: bytes) -> bool:
         """Take one more part; False when the record has become too long."""
-        self.lines += 1
-        if self.size >= MOST_LINE or self.lines > MOST_OPEN_LINES:
-            return False
-        self.parts.append(part[: MOST_LINE - self.size])
-        self.size += len(part)
-        return self.size <= MOST_LINE
+        kept = part[: MOST_LINE - self.size]
+        self.parts.append(kept)
+        self.size += len(kept)
+        return len(kept) == len(part)
 
 
 _UNDECIDED: Known = Known(CATALOGUE[0], CATALOGUE[0].variants[0])
 """Stands for "not decided yet" where None means "none of the catalogue's"; told by identity."""
+
+
+class _Nowhere:
+    """Takes what belongs to streams beyond the limit, and drops it."""
+
+    def hit(self, known: Known, time: int | None, payload: bytes) -> None:
+        pass
+
+    def seen(self, time: int, file: str) -> None:
+        pass
+
+    def cut(self, why: str) -> None:
+        pass
 
 
 class Scanner:
@@ -126,7 +144,10 @@ class Scanner:
         self._carried = 0
         self._skipping = False
         self._open: dict[StreamKey, _Open] = {}
+        self._open_size = 0
+        self._lines_read = 0
         self._streams: dict[StreamKey, StreamSink] = {}
+        self._nowhere: _Nowhere | None = None
         self._decided: dict[bytes, Known | None] = {}
         self._interleaved = False
         self.klog_records = False
@@ -187,6 +208,7 @@ class Scanner:
         """Handle hits from `position` on; returns where to go on, which is the end unless a record has opened."""
         decided = self._decided
         time_of = self._clock.time
+        stamp_at, json_stamp_at = _STAMP.match, _JSON_STAMP.match
         hit = None
         line_end = position - 1
         for match in _FINDER.finditer(block, position):
@@ -210,15 +232,10 @@ class Scanner:
                 first = block[offset]
             key_end = phrase_end + 2 if phrase_end + 2 < line_end else line_end  # noqa: FURB136 - a call fewer
             stamp_end = -1
-            if first == 0x7B and block.startswith(b'{"ts":', offset):
-                stamp_end = block.find(b",", offset, offset + 40)
-                key = block[stamp_end:key_end] if stamp_end > 0 else b""
-            elif (
-                first in b"IWEF"
-                and key_end - offset > STAMP_LENGTH
-                and block[offset + 5] == 0x20
-                and block[offset + 14] == 0x2E
-            ):
+            if first == 0x7B and (json_stamp := json_stamp_at(block, offset)):
+                stamp_end = json_stamp.end()
+                key = block[stamp_end:key_end]
+            elif first in b"IWEF" and key_end - offset > STAMP_LENGTH and stamp_at(block, offset + 1):
                 key = block[offset + 1 + STAMP_LENGTH : key_end]
             else:
                 key = b""
@@ -232,12 +249,6 @@ class Scanner:
                 continue
             if known is None:
                 continue
-            if block[line_end - 1] == 0x3C or known.goes_on:
-                # A block begins here, or an old line may go on below.
-                self._line(block[start:line_end])
-                if self._open:
-                    return self._lines(block, line_end + 1)
-                continue
             if space > 0:
                 time = rfc3339(block[start:space])
             elif stamp_end > 0:
@@ -245,10 +256,18 @@ class Scanner:
             else:
                 time = time_of(block[offset + 1 : offset + 1 + STAMP_LENGTH])
             payload = block[offset:line_end]
+            if payload[-1] == 0x3C and space < 0 and stamp_end < 0 and (end := _end_of_block(block, line_end)) > 0:
+                line_end = end
+                payload = block[offset:line_end]
+            elif payload[-1] in b"<\r" or time is None or (known.goes_on and payload.count(b"(") > payload.count(b")")):
+                # A block begins here that is not whole in sight, or an old line goes on below, or the line is no record
+                # because what stands where its time should be is none.
+                self._line(block[start:line_end])
+                if self._open:
+                    return self._lines(block, line_end + 1)
+                continue
             if known.unless and known.unless in payload:
                 continue
-            if payload[-1] == 0x0D:
-                payload = payload.rstrip(b"\r")
             if hit is None:
                 hit = self._stream_of(None).hit
             hit(known, time, payload)
@@ -256,8 +275,8 @@ class Scanner:
 
     def _decide(self, key: bytes, beginning: bytes) -> None:
         """Remember what every record with this beginning means, if the beginning alone decides it."""
-        head = parse(beginning)
-        if head is None or len(self._decided) > 50_000:
+        head = parse(beginning) if len(key) <= LONGEST_KEY and len(self._decided) < 50_000 else None
+        if head is None:
             return
         known = recognise(head.file, head.message, structured=head.structured)
         if known is None:
@@ -283,28 +302,59 @@ class Scanner:
         return position
 
     def _line(self, physical: bytes) -> None:
-        line = unwrap(physical.rstrip(b"\r"))
-        key = line.key
+        physical = physical.rstrip(b"\r")
+        line = unwrap(physical)
+        self._interleaved = self._interleaved or line.interleaved
         if self._open:
-            for other, waiting in list(self._open.items()):
-                waiting.lines += other != key
-                if waiting.lines > MOST_OPEN_LINES:
-                    self._close(other, complete=False)
+            self._lines_read += 1
+            self._expire()
+            if self._ends_fragment(physical, line):
+                return
+        key = line.key
         opened = self._open.get(key)
-        if opened is not None and opened.fragment:
-            if not opened.add(line.payload):
-                self._close(key, complete=False)
-            elif not line.partial:
-                self._close(key)
-            return
         if opened is not None and self._continues(opened, key, line):
             return
         if line.partial:
-            opened = self._open[key] = _Open(line.time, fragment=True)
-            opened.add(line.payload)
             self._stream_of(line)
+            self._begin(key, _Open(line.time, self._lines_read), line.payload)
             return
         self._record(line, key)
+
+    def _expire(self) -> None:
+        """Close what has been open for too long, oldest first, and the oldest while all of it is too much."""
+        while self._open:
+            oldest = next(iter(self._open))
+            if self._lines_read - self._open[oldest].since <= MOST_OPEN_LINES and self._open_size <= MOST_LINE:
+                return
+            self._close(oldest, complete=False)
+
+    def _ends_fragment(self, physical: bytes, line: Line) -> bool:
+        """Whether the line is a further piece of an open fragment, and was added to it."""
+        piece = unwrap(physical, whole=False) if line.piece else line
+        key = piece.key
+        opened = self._open.get(key)
+        if opened is None or opened.known is not None:
+            return False
+        if opened.size and parse(piece.payload) is not None:
+            # A new record: the rest of the one before was lost, with a rotated file or in a collector.
+            self._close(key, complete=False)
+            return False
+        if not self._add(opened, piece.payload):
+            self._close(key, complete=False)
+        elif not piece.partial:
+            self._close(key)
+        return True
+
+    def _begin(self, key: StreamKey, opened: _Open, first: bytes) -> None:
+        self._open[key] = opened
+        if not self._add(opened, first):
+            self._close(key, complete=False)
+
+    def _add(self, opened: _Open, part: bytes) -> bool:
+        before = opened.size
+        fits = opened.add(part)
+        self._open_size += opened.size - before
+        return fits
 
     def _continues(self, opened: _Open, key: StreamKey, line: Line) -> bool:
         """Whether the line belongs to the open block; closes the block when it ends here or before."""
@@ -312,7 +362,7 @@ class Scanner:
         if parse(payload) is not None or (opened.until_header and not payload.strip()):
             self._close(key, complete=opened.until_header)
             return False
-        if not opened.add(payload):
+        if not self._add(opened, payload):
             self._close(key, complete=False)
             return True
         ended = payload.rstrip().endswith(b")") if opened.until_header else payload.startswith(b" >")
@@ -338,28 +388,28 @@ class Scanner:
         time = line.time if line.time is not None else self._time(head)
         stream = self._stream_of(line)
         if not head.is_json and payload.endswith(b"<"):
-            opened = self._open[key] = _Open(time, known)
-            opened.add(payload)
+            self._begin(key, _Open(time, self._lines_read, known), payload)
         elif (
             head.structured is False
             and known.signature.kind is Kind.FAILURE
             and payload.count(b"(") > payload.count(b")")
         ):
-            opened = self._open[key] = _Open(time, known, until_header=True)
-            opened.add(payload)
+            self._begin(key, _Open(time, self._lines_read, known, until_header=True), payload)
         else:
             stream.hit(known, time, payload)
 
     def _close(self, key: StreamKey, *, complete: bool = True) -> None:
         opened = self._open.pop(key)
+        self._open_size -= opened.size
+        stream = Line(b"", opened.time, *key)
         if not complete:
-            self._stream_of(Line(b"", node=key[0], pod=key[1], container=key[2])).cut("a record that ends too early")
-        if opened.fragment:
-            joined = Line(b"".join(opened.parts), opened.time, *key)
-            # The joined text can hold layers that a fragment hid (an agent that wraps CRI in JSON).
-            self._record(joined, key)
-        elif opened.known is not None:
-            self._streams[key].hit(opened.known, opened.time, b"\n".join(opened.parts))
+            self._stream_of(stream).cut("a record that ends too early")
+        if opened.known is not None:
+            self._stream_of(stream).hit(opened.known, opened.time, b"\n".join(opened.parts))
+        else:
+            # The joined text can hold layers that its pieces did not show.
+            stream.payload = unwrap(b"".join(opened.parts)).payload
+            self._record(stream, key)
 
     def _time(self, head: Head) -> int | None:
         return json_time(head.stamp) if head.is_json else self._clock.time(head.stamp)
@@ -370,18 +420,35 @@ class Scanner:
         key: StreamKey = ("", "", "") if line is None else line.key
         stream = self._streams.get(key)
         if stream is None:
+            if len(self._streams) > MOST_STREAMS:
+                return self._too_many()
             stream = self._streams[key] = self._sink.stream(key, line)
         return stream
+
+    def _too_many(self) -> StreamSink:
+        if self._nowhere is None:
+            self._nowhere = _Nowhere()
+            own: StreamKey = ("", "", "")
+            if own not in self._streams:
+                self._streams[own] = self._sink.stream(own, None)
+            self._streams[own].cut(f"more than {MOST_STREAMS} streams in one input")
+        return self._nowhere
 
     def _edges(self, block: bytes) -> None:
         """Note the first and last dated record of the block, or of each stream in it."""
         if not self._interleaved:
-            first = self._note(_forwards(block))
-            last = self._note(_backwards(block))
+            first = self._note(self._edge(_forwards(block)))
+            last = self._note(self._edge(_backwards(block)))
             self._interleaved = first or last
         if self._interleaved:
             for line in _ends_of_streams(block):
                 self._note_line(line)
+
+    def _edge(self, lines: Iterator[bytes]) -> Iterator[bytes]:
+        for tried, line in enumerate(lines):
+            if tried >= (EDGE_LINES_OF_KLOG if self.klog_records else EDGE_LINES):
+                return
+            yield line
 
     def _note(self, lines: Iterator[bytes]) -> bool:
         for physical in lines:
@@ -415,21 +482,25 @@ def _recognise(head: Head, payload: bytes) -> Known | None:
     return known
 
 
+def _end_of_block(block: bytes, line_end: int) -> int:
+    """Where the bare text block ends whose first line ends at `line_end`; -1 when its end is not in sight."""
+    last = block.find(b"\n >", line_end, line_end + 65_536)
+    if last < 0 or block.count(b"\n", line_end, last) != block.count(b"\n\t", line_end, last):
+        return -1
+    return block.find(b"\n", last + 1)
+
+
 def _forwards(block: bytes) -> Iterator[bytes]:
     position = 0
-    for _ in range(EDGE_LINES):
+    while position < len(block):
         end = block.find(b"\n", position)
-        if end < 0:
-            return
         yield block[position:end].rstrip(b"\r")
         position = end + 1
 
 
 def _backwards(block: bytes) -> Iterator[bytes]:
     end = len(block) - 1
-    for _ in range(EDGE_LINES):
-        if end <= 0:
-            return
+    while end > 0:
         start = block.rfind(b"\n", 0, end) + 1
         yield block[start:end].rstrip(b"\r")
         end = start - 1
@@ -439,7 +510,7 @@ def _ends_of_streams(block: bytes) -> Iterator[Line]:
     """The first and the last dated line of every stream in the block, unwrapped."""
     ends: dict[bytes, tuple[bytes, bytes]] = {}
     seen: dict[StreamKey, tuple[Line, Line]] = {}
-    for physical in block.splitlines():
+    for physical in _forwards(block):
         prefix = _stream_prefix(physical)
         if prefix:
             first = ends.get(prefix)
@@ -470,6 +541,8 @@ def _stream_prefix(physical: bytes) -> bytes:
     else:
         return b""
     # Only a line with a record of its own is worth keeping as the stream's first or last.
-    if end > 0 and physical[end + 1 : end + 2] in (b"I", b"W", b"E", b"F", b"{", b"2"):
-        return physical[:end]
+    if end > 0:
+        record = physical[end + 1 : end + 5]
+        if record[:1] == b"{" or (record[:1] in (b"I", b"W", b"E", b"F", b"2") and record[1:].isdigit()):
+            return physical[:end]
     return b""

@@ -25,9 +25,13 @@ from kdnsctl.logs.signatures import Kind, Known
 
 MOST_PEERS = 10_000
 """Different (signature, Service, address, endpoint) counted apart; what comes after is counted without them."""
+MOST_PORTS = 100
+"""Service ports remembered for one address."""
 MOST_CLIENTS = 1_000
 MOST_MOMENTS = 10_000
 """Moments of one sort that are kept, the first ones; counts go on beyond."""
+ONE_START = 60_000_000
+"""Microseconds within which a version and a mode belong to the same start."""
 LONGEST_EXAMPLE = 2_000
 LONGEST_REMEMBERED = 1_024
 """Bytes of a failure record up to which what it says is remembered for its repetitions."""
@@ -102,7 +106,7 @@ class Tally:
     deletions_failed: list[tuple[int, str]] = field(default_factory=list)
     endpoint_changes: list[tuple[int, str]] = field(default_factory=list)
     syncs_failed: list[int] = field(default_factory=list)
-    addresses: dict[str, str] = field(default_factory=dict)
+    addresses: dict[str, set[str]] = field(default_factory=dict)
     versions: list[tuple[int, str]] = field(default_factory=list)
     oldest_possible: int = 0
     newest_possible: int = 1_000
@@ -116,6 +120,7 @@ class Tally:
     _details: dict[bytes, Details] = field(default_factory=dict)
     _wordings: set[Known] = field(default_factory=set)
     _endpoints: dict[str, bytes] = field(default_factory=dict)
+    _starting: tuple[int | None, frozenset[str]] = (None, frozenset())
 
     @property
     def first(self) -> int | None:
@@ -234,9 +239,12 @@ class Tally:
             self.endpoint_changes.append((time, service))
 
     def _address(self, payload: bytes) -> None:
-        address = port_address_of(payload)
-        if address and len(self.addresses) < MOST_PEERS:
-            self.addresses[address] = service_of(payload)
+        # One address has several ports: which of them a line without a name is about, the line does not say.
+        address, service = port_address_of(payload), service_of(payload)
+        if address and service and (address in self.addresses or len(self.addresses) < MOST_PEERS):
+            names = self.addresses.setdefault(address, set())
+            if len(names) < MOST_PORTS:
+                names.add(service)
 
     def _learn(self, signature: str, time: int | None, payload: bytes) -> None:
         if signature == "START_VERSION":
@@ -252,17 +260,17 @@ class Tally:
             self.hostname = hostname_of(payload) or self.hostname
         in_window = self.since is None or time is None or time >= self.since
         if signature in ("START_VERSION", "START_MODE") and in_window:
-            self._start(time)
+            self._start(signature, time)
 
-    def _start(self, time: int | None) -> None:
-        # One start says its version and its mode, seconds apart: they are one.
-        if time is None:
-            self.start_count += 1
+    def _start(self, signature: str, time: int | None) -> None:
+        # One start says its version and its mode, each once, seconds apart and in either order.
+        begun, said = self._starting
+        if said and signature not in said and (time is None or begun is None or abs(time - begun) < ONE_START):
+            self._starting = (begun, said | {signature})
             return
-        if self.starts and abs(time - self.starts[-1]) < 60 * 1_000_000:
-            return
+        self._starting = (time, frozenset((signature,)))
         self.start_count += 1
-        if len(self.starts) < MOST_MOMENTS:
+        if time is not None and len(self.starts) < MOST_MOMENTS:
             self.starts.append(time)
 
     def settle(self) -> None:
@@ -289,7 +297,8 @@ class Tally:
         self.deletions_failed = sorted([*self.deletions_failed, *other.deletions_failed])[:MOST_MOMENTS]
         self.endpoint_changes = sorted([*self.endpoint_changes, *other.endpoint_changes])[:MOST_MOMENTS]
         self.syncs_failed = sorted([*self.syncs_failed, *other.syncs_failed])[:MOST_MOMENTS]
-        self.addresses.update(other.addresses)
+        for address, names in other.addresses.items():
+            self.addresses.setdefault(address, set()).update(names)
         newer = (other.last or 0) >= (self.last or 0)
         self.versions = sorted([*self.versions, *other.versions])
         self.oldest_possible = max(self.oldest_possible, other.oldest_possible)

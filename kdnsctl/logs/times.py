@@ -6,7 +6,7 @@ import calendar
 import re
 from datetime import UTC, datetime, timedelta
 
-from kdnsctl.logs.klog import SECOND
+from kdnsctl.logs.klog import DAY, LATEST, SECOND
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STAMP = re.compile(
@@ -19,16 +19,16 @@ def rfc3339(stamp: bytes) -> int | None:
     """Microseconds since the epoch of an RFC 3339 time and its near relatives; without a zone it is taken as UTC.
 
     Also taken: a space for the T, a comma before the fraction, an offset without a colon (journald's short-iso), and
-    any number of decimals, of which six count. None for anything else.
+    any number of decimals, of which six count. None for anything else, and for what lies before 1970: a zero time that
+    a program left unset, not the time of a record.
     """
     if stamp[-1:] == b"Z" and stamp[19:20] == b".":
         # The form of container runtimes and the API server, at the speed that a flood of matches asks for.
-        minute = _minutes.get(stamp[:16])
-        if minute is not None:
-            try:
-                return minute + int(stamp[17:19]) * SECOND + int(stamp[20:-1][:6].ljust(6, b"0"))
-            except ValueError:
-                return None
+        minute = _minutes.get(stamp[:17])
+        second, decimals = stamp[17:19], stamp[20:-1]
+        # int() alone would also take signs, blanks and underscores from a damaged line.
+        if minute is not None and second.isdigit() and decimals.isdigit():
+            return minute + int(second) * SECOND + int(decimals[:6].ljust(6, b"0"))
     match = _STAMP.match(stamp)
     if match is None:
         return None
@@ -39,14 +39,15 @@ def rfc3339(stamp: bytes) -> int | None:
         return None
     start = calendar.timegm((year, month, day, hour, minutes, 0)) * SECOND
     zone = match[8]
-    if zone in (b"Z", None) and stamp[10:11] == b"T":
+    if zone == b"Z" and stamp[10:11] == b"T" and 0 < start < LATEST - DAY:
         if len(_minutes) > 100_000:
             _minutes.clear()
-        _minutes[stamp[:16]] = start
+        _minutes[stamp[:17]] = start
     if zone not in (b"Z", b"UTC", None):
         shift = (int(zone[1:3]) * 60 + int(zone[-2:])) * 60 * SECOND
         start += shift if zone[:1] == b"-" else -shift
-    return start + seconds * SECOND + int((match[7] or b"").ljust(6, b"0")[:6])
+    moment = start + seconds * SECOND + int((match[7] or b"").ljust(6, b"0")[:6])
+    return moment if 0 < moment < LATEST else None
 
 
 def epoch(number: float) -> int | None:
@@ -54,9 +55,9 @@ def epoch(number: float) -> int | None:
     if not 0 < number < 1e20:
         return None
     if number < 1e11:
-        return int(number * 1_000_000)
+        return round(number * 1_000_000)
     if number < 1e14:
-        return int(number * 1_000)
+        return round(number * 1_000)
     return int(number) if number < 1e17 else int(number // 1_000)
 
 

@@ -91,9 +91,9 @@ def members(archive: ByteSource) -> Iterator[Member]:
                 case tarfile.XHDTYPE | tarfile.SOLARIS_XHDTYPE:
                     here |= _pax_records(content)
                 case tarfile.GNUTYPE_LONGNAME:
-                    here["path"] = _text(content)
+                    here |= {"path": _text(content)} if content else {}
                 case _:
-                    here["linkpath"] = _text(content)
+                    here |= {"linkpath": _text(content)} if content else {}
             continue
         said = everywhere | here
         here = {}
@@ -228,10 +228,7 @@ class _Content:
 
 
 def _header(block: bytes) -> tarfile.TarInfo:
-    try:
-        header = tarfile.TarInfo.frombuf(block, *_ENCODING)
-    except ValueError as error:  # an impossible number in the sparse map
-        raise tarfile.HeaderError(str(error)) from error
+    header = tarfile.TarInfo.frombuf(block, *_ENCODING)
     if header.size < 0:
         raise tarfile.HeaderError("negative size")
     return header
@@ -249,10 +246,18 @@ def _size(header: tarfile.TarInfo, said: Mapping[str, str]) -> int:
 
 
 def _modified(header: tarfile.TarInfo, said: Mapping[str, str]) -> datetime | None:
-    """UTC. Zero is what archivers write when they leave the time out."""
+    """Zero is what archivers write when they leave the time out."""
     try:
         seconds = float(said.get("mtime", header.mtime))
-        return datetime.fromtimestamp(seconds, UTC) if seconds else None
+    except (ValueError, OverflowError):
+        return None
+    return moment(seconds) if seconds else None
+
+
+def moment(seconds: float) -> datetime | None:
+    """A time stamp of a file, UTC; None for what no calendar has."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
         return None
 
@@ -275,7 +280,7 @@ def _pax_records(content: bytes) -> dict[str, str]:
             break
         record = content[position : position + int(digits)]
         key, equals, value = record[len(digits) + 1 : -1].partition(b"=")
-        if not equals or not record.endswith(b"\n"):
+        if not equals or not record.endswith(b"\n") or len(record) != int(digits):
             break
         if key in _PAX_KEYS:
             records[_text(key)] = _text(value)

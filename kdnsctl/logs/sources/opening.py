@@ -345,19 +345,21 @@ def _xz(data: bytes, pull: _Pull) -> _Decoder:
 def _stepwise(decoder: _StepDecoder, failure: type[Exception], data: bytes, pull: _Pull) -> _Decoder:
     """Decode in small steps, as each would be lost with the damage it meets, and hand them on in large pieces."""
     steps: list[bytes] = []
+    full = False  # then the decoder may hold more; needs_input does not tell, it only knows of input
     problem: Exception | None = None
     while not decoder.eof:
-        if decoder.needs_input and not data and not (data := pull()):
+        if decoder.needs_input and not full and not data and not (data := pull()):
             problem = _CutOffError()
             break
         try:
             steps.append(decoder.decompress(data, STEP))
+            full = len(steps[-1]) == STEP
         except failure as error:
             problem = _TooLargeError() if str(error).endswith(_WINDOW_REFUSED) else _DamagedError(str(error))
             problem.__cause__ = error
             break
         data = b""
-        if decoder.needs_input or len(steps) * STEP >= BLOCK:
+        if (decoder.needs_input and not full) or len(steps) * STEP >= BLOCK:
             if piece := b"".join(steps):
                 yield piece
             steps.clear()

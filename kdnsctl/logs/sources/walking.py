@@ -10,15 +10,15 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from kdnsctl.logs.sources.archives import HEADER_SIZE, Kind, Links, Member, is_tar, members
+from kdnsctl.logs.sources.archives import HEADER_SIZE, Kind, Links, Member, is_tar, members, moment
 from kdnsctl.logs.sources.opening import (
     ByteSource,
     Code,
@@ -73,8 +73,10 @@ class Unreadable:
     explicit: bool
 
 
-def walk(paths: Sequence[str], stdin: BinaryIO | None) -> Iterator[LogStream | Unreadable]:
-    """All logs that `paths` stand for; `-` is `stdin`.
+def walk(
+    paths: Sequence[str], stdin: BinaryIO | None, kept: Mapping[str, BinaryIO] | None = None
+) -> Iterator[LogStream | Unreadable]:
+    """All logs that `paths` stand for; `-` is `stdin`. A pipe whose path is in `kept` is read from there instead.
 
     Files and directories come first, in their natural order wherever they were named, rotated files of a log oldest
     first; then pipes and stdin as they were named. Members of an archive come in the archive's order.
@@ -98,7 +100,7 @@ def walk(paths: Sequence[str], stdin: BinaryIO | None) -> Iterator[LogStream | U
             else:
                 places.append(place)
     places.sort(key=lambda place: order_key(place.path))
-    return _everything(places, pipes)
+    return _everything(places, pipes, kept or {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ _Identity = tuple[int, int] | str  # device and inode; the path of what has none
 
 
 def _everything(
-    places: Sequence[Found | Directory | Refused], pipes: Sequence[Pipe | BinaryIO]
+    places: Sequence[Found | Directory | Refused], pipes: Sequence[Pipe | BinaryIO], kept: Mapping[str, BinaryIO]
 ) -> Iterator[LogStream | Unreadable]:
     roots = tuple(os.path.realpath(place.path) for place in places if isinstance(place, Directory))
     explicit = {_identity(place.status) for place in places if isinstance(place, Found) and place.explicit}
@@ -135,7 +137,7 @@ def _everything(
                 origin = _Origin(_shown(item.path), _logical(item.path), None, item.explicit)
                 yield origin.unreadable(item.code, item.message)
     for pipe in pipes:
-        yield from _named_pipe(pipe, seen) if isinstance(pipe, Pipe) else _stdin(pipe, seen)
+        yield from _named_pipe(pipe, seen, kept) if isinstance(pipe, Pipe) else _stdin(pipe, seen)
 
 
 def _identity(status: os.stat_result) -> _Identity:
@@ -143,7 +145,7 @@ def _identity(status: os.stat_result) -> _Identity:
 
 
 def _file(found: Found, *, explicit: bool) -> Iterator[LogStream | Unreadable]:
-    origin = _Origin(_shown(found.path), _logical(found.path), _moment(found.status.st_mtime), explicit)
+    origin = _Origin(_shown(found.path), _logical(found.path), moment(found.status.st_mtime), explicit)
     try:
         with _regular_file(found.path) as raw:
             content = decompressed(from_file(raw))
@@ -204,12 +206,15 @@ def _open_again(path: str) -> Iterator[ByteSource]:
         yield open_bytes(raw)
 
 
-def _named_pipe(pipe: Pipe, seen: set[_Identity]) -> Iterator[LogStream | Unreadable]:
+def _named_pipe(pipe: Pipe, seen: set[_Identity], kept: Mapping[str, BinaryIO]) -> Iterator[LogStream | Unreadable]:
     if _identity(pipe.status) in seen:
         return
     seen.add(_identity(pipe.status))
     path = "" if pipe.path.startswith(("/dev/", "/proc/")) else _logical(pipe.path)  # /dev/fd/63 says nothing
     origin = _Origin(_shown(pipe.path), path, None, explicit=True)
+    if pipe.path in kept:
+        yield from _once(decompressed(from_file(kept[pipe.path])), origin, depth=0)
+        return
     try:
         raw = Path(pipe.path).open("rb", buffering=0)  # noqa: SIM115  # waits for the writer
     except OSError as error:
@@ -351,10 +356,3 @@ def _joined(above: str, name: str) -> str:
     """The logical path of a member. `..` in its name leads nowhere."""
     kept = "/".join(part for part in name.split("/") if part != "..").lstrip("/")
     return _logical(f"{above}/{kept}" if above else kept)
-
-
-def _moment(seconds: float) -> datetime | None:
-    try:
-        return datetime.fromtimestamp(seconds, UTC)
-    except (OverflowError, ValueError, OSError):
-        return None

@@ -52,7 +52,7 @@ formats = pytest.mark.parametrize("name", COMPRESS)
 texts = st.lists(
     st.one_of(
         st.binary(max_size=200),
-        st.builds(lambda byte, n: byte * n, st.binary(min_size=1, max_size=3), st.integers(1, 9000)),
+        st.builds(lambda byte, n: byte * n, st.binary(min_size=1, max_size=3), st.integers(1, 3000)),
     )
 ).map(b"".join)
 
@@ -147,12 +147,25 @@ def test_a_skippable_zstd_frame_holds_no_text() -> None:
 @formats
 @settings(deadline=None)
 @given(text=texts, at=st.floats(0, 1))
-@example(text=LINES, at=0.5)
-@example(text=LINES, at=0.999_99)
-@example(text=bytes(BLOCK * 2), at=0.9)
+@example(text=bytes(STEP + 1), at=0.9)
+@example(text=bytes(BLOCK), at=0.9)
+@example(text=bytes(BLOCK + 1), at=0.9)
 def test_a_cut_anywhere_delivers_the_beginning_and_says_that_it_was_cut(name: str, text: bytes, at: float) -> None:
-    whole = packed_lines(name) if text is LINES else COMPRESS[name](text)
-    cut = whole[: 1 + int(at * (len(whole) - 1))]
+    whole = COMPRESS[name](text)
+    check_cut(name, text, whole, 1 + int(at * (len(whole) - 1)))
+
+
+@formats
+def test_a_cut_anywhere_in_a_long_text(name: str) -> None:
+    whole = packed_lines(name)
+    for part in (3, 2, 1):
+        check_cut(name, LINES, whole, len(whole) - len(whole) // 4 * part)
+    for last in range(12):
+        check_cut(name, LINES, whole, len(whole) - last)
+
+
+def check_cut(name: str, text: bytes, whole: bytes, length: int) -> None:
+    cut = whole[:length]
     delivered, error = opened(cut)
     assert text.startswith(delivered)
     if len(cut) == len(whole):
