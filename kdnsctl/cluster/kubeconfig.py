@@ -23,6 +23,7 @@ import msgspec
 from msgspec import field
 
 from kdnsctl.cluster.errors import KubeconfigError
+from kdnsctl.cluster.yamltext import decode_yaml
 from kdnsctl.model import UsageError
 
 MAX_FILE = 16 << 20  # bytes; kubeconfigs of hundreds of clusters have about 1 MB
@@ -231,7 +232,7 @@ def _read(path: Path) -> _File:
     if not content.strip():
         return _File()
     try:
-        return msgspec.yaml.decode(content, type=_File)
+        return decode_yaml(content, _File)
     except msgspec.ValidationError as error:  # "Expected `str`, got `int` - at `$.clusters[0].name`"
         raise KubeconfigError(f"kubeconfig {path} is not as it should be: {error}") from error
     except msgspec.DecodeError as error:

@@ -27,6 +27,7 @@ from kdnsctl.cluster.errors import NoConnectionError
 log = logging.getLogger(__name__)
 
 LOOK_UP = 10.0  # seconds at most, and at most half of what is left: glibc asks its second server after 5
+SLACK = 2.0  # seconds
 KEEP_FOR = dt.timedelta(days=1)  # an unchanged address is not written again before that
 SOCKS_ERRORS = {  # RFC 1928, section 6
     1: "general failure",
@@ -143,8 +144,9 @@ class Dialer:
         addresses = self._addresses(host, port, scope)
         failures: list[str] = []
         for number, address in enumerate(addresses):
+            last = number == len(addresses) - 1
             left = scope.remaining()
-            share = None if left is None else max(left / (len(addresses) - number), 0.01)
+            share = None if left is None else patience(scope) if last else left / (len(addresses) - number)
             try:
                 connected = _connect(address, port, share, scope)
             except OSError as error:
@@ -154,7 +156,7 @@ class Dialer:
             with self._lock:
                 self._known[host, port] = [address, *(other for other in addresses if other != address)]
                 self._connected[host, port] = address
-            connected.settimeout(scope.remaining())
+            connected.settimeout(patience(scope))
             return connected
         with self._lock:
             self._known.pop((host, port), None)
@@ -200,6 +202,15 @@ class Dialer:
         address, at = found
         self._note(f"{why}; using {address}, which answered last at {at:%Y-%m-%dT%H:%M:%SZ}")
         return address
+
+
+def patience(scope: CancelScope) -> float | None:
+    """The timeout for a socket used in `scope`: a little more than is left.
+
+    It is the scope's end that shuts the socket, and that knows why; a timeout of the same moment would win now and then.
+    """
+    left = scope.remaining()
+    return None if left is None else left + SLACK
 
 
 def scope_ended(scope: CancelScope, what: str) -> None:

@@ -25,7 +25,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.response import BaseHTTPResponse
 
 from kdnsctl.cancel import CancelScope
-from kdnsctl.cluster.network import Dialer, Socks, shut
+from kdnsctl.cluster.network import Dialer, Socks, patience, shut
 from kdnsctl.cluster.proxies import Proxy
 
 KEPT = 1024  # connections kept for the next request; more are closed after use, never waited for
@@ -146,7 +146,7 @@ class Pool:
                         url,
                         body=body,
                         headers=headers,
-                        timeout=urllib3.Timeout(connect=opening.remaining(), read=opening.remaining(silence)),
+                        timeout=urllib3.Timeout(connect=patience(opening), read=patience(opening)),
                         retries=False,
                         redirect=False,
                         preload_content=False,

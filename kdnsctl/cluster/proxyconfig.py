@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 import msgspec
 
 from kdnsctl.cluster.objects import Container, PodSpec
+from kdnsctl.cluster.yamltext import decode_yaml
 
 
 class _Logging(msgspec.Struct, frozen=True):
@@ -112,7 +113,7 @@ def _file(data: Mapping[str, str], key: str) -> _File | None:
     texts = [data[key]] if key in data else [text for text in data.values() if "KubeProxyConfiguration" in text]
     for text in texts:
         try:
-            return msgspec.yaml.decode(text, type=_File)
+            return decode_yaml(text, _File)
         except msgspec.DecodeError:
             continue
     return None
