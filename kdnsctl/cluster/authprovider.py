@@ -114,4 +114,5 @@ def _by_library(user: dict[str, object]) -> str:
     configuration = client.Configuration()
     load: Callable[..., None] = config.load_kube_config_from_dict  # untyped there
     load(content, client_configuration=configuration, persist_config=False)
-    return str(configuration.api_key.get("BearerToken", "")).removeprefix("Bearer ")
+    keys = configuration.api_key  # by another name in 36 than in 37
+    return str(keys.get("BearerToken") or keys.get("authorization") or "").removeprefix("Bearer ")

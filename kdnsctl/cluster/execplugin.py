@@ -8,6 +8,7 @@ ever.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 import signal
@@ -121,8 +122,9 @@ def _finish(
     def end() -> None:
         if note:
             process.kill()
-        elif process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
+        elif process.returncode is None:  # else the number may be somebody else's by now
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
     out, err = bytearray(), bytearray()
     readers = [

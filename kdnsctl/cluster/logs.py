@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster.answers import Query
 from kdnsctl.cluster.errors import BadRequestError, NotFoundError, ServerError, printable
+from kdnsctl.cluster.permission import Permission
 from kdnsctl.cluster.retries import RetryPolicy
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.model import KdnsctlError
@@ -66,6 +67,11 @@ class CutLogError(LogError):
     """The body ends in the middle of a line: there was more."""
 
     code = "cutOff"
+
+
+def needed(namespace: str) -> Permission:
+    """What reading logs in a namespace needs."""
+    return Permission("get", "pods", subresource="log", namespace=namespace)
 
 
 @dataclass(frozen=True, slots=True)

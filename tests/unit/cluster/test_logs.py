@@ -17,6 +17,7 @@ from kdnsctl.cluster.logs import (
     NoPreviousLogError,
     NotStartedError,
     PodLog,
+    needed,
     open_log,
 )
 from kdnsctl.cluster.retries import NO_RETRIES
@@ -67,6 +68,10 @@ def test_small_chunks_are_gathered(api: Server, connect_to: Connect, scope: Canc
     assert b"".join(pieces) == LINE * 3000
     assert len(pieces) == 4
     assert log.received == len(LINE) * 3000
+
+
+def test_what_reading_needs_is_declared() -> None:
+    assert str(needed("kube-system")) == "get pods/log in kube-system"
 
 
 def test_an_empty_log_is_a_log(api: Server, connect_to: Connect, scope: CancelScope) -> None:
