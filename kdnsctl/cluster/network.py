@@ -207,7 +207,8 @@ class Dialer:
 def patience(scope: CancelScope) -> float | None:
     """The timeout for a socket used in `scope`: a little more than is left.
 
-    It is the scope's end that shuts the socket, and that knows why; a timeout of the same moment would win now and then.
+    It is the scope's end that shuts the socket, and that knows why; a timeout of the same moment would win now and
+    then.
     """
     left = scope.remaining()
     return None if left is None else left + SLACK
