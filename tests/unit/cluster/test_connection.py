@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 import socket
@@ -88,6 +89,23 @@ def test_a_server_alone_needs_no_kubeconfig(environment: dict[str, str], scope: 
         assert connection.get("/version", Version, scope=scope).minor == "36"
         connection.close()
     assert plain.requests[0].header("Authorization") is None
+
+
+def test_a_server_alone_wins_over_a_kubeconfig_that_chooses_nothing(
+    kubeconfig: Kubeconfig, environment: dict[str, str], scope: CancelScope
+) -> None:
+    path = kubeconfig("https://elsewhere.test")
+    path.write_text(path.read_text().replace("current-context: here", ""))
+    connection = connect(ConnectOptions(server="api.test:6443", environment=environment), scope)
+    assert (connection.target.server, connection.target.user) == ("https://api.test:6443", "")
+    with pytest.raises(KubeconfigError, match="no context is current in") as caught:
+        connect(ConnectOptions(environment=environment), scope)
+    assert caught.value.hint == "choose one with --context: here"
+
+
+def test_a_context_needs_a_kubeconfig(environment: dict[str, str], scope: CancelScope) -> None:
+    with pytest.raises(UsageError, match="no kubeconfig to find the context, cluster or user in"):
+        connect(ConnectOptions(context="here", server="https://api.test", environment=environment), scope)
 
 
 def test_in_a_pod_its_own_cluster_is_used(
@@ -390,6 +408,25 @@ def test_a_plug_in_that_is_not_installed(connect_to: Connect) -> None:
     assert caught.value.hint == "install it like this"
 
 
+def test_a_plug_in_that_asks_a_person_is_heard_while_it_does(
+    connect_to: Connect, tmp_path: Path, notes: list[str]
+) -> None:
+    script = "import sys; print('open https://login.test\\x07', file=sys.stderr)\n" + printing({"token": "t"})
+    connect_to("https://localhost:1", user=plugin(tmp_path, script, interactiveMode="Always"), interactive=True)
+    assert notes == ["open https://login.test"]
+    connect_to("https://localhost:1", user=plugin(tmp_path, script, interactiveMode="Never"), interactive=True)
+    assert len(notes) == 1
+
+
+def test_a_plug_in_beside_the_kubeconfig(connect_to: Connect, tmp_path: Path) -> None:
+    (tmp_path / ".kube" / "bin").mkdir(parents=True)
+    command = tmp_path / ".kube" / "bin" / "login"
+    command.write_text(f"#!{sys.executable} -S\n{printing({'token': 't'})}\n")
+    command.chmod(0o700)
+    user = {"exec": {"apiVersion": V1, "command": "./bin/login"}}
+    assert connect_to("https://localhost:1", user=user).target.user == "u"
+
+
 HANGING = "import subprocess, sys; print('waiting', file=sys.stderr, flush=True); subprocess.run(['sleep', '600'])"
 
 
@@ -579,6 +616,39 @@ def test_a_socks_proxy_resolves_the_name(api: Server, connect_to: Connect, scope
     connection.close()
     tunnel.close()
     assert tunnel.asked == [b"\x05\x01\x00", b"\x05\x01\x00\x03\x10api.cluster.test" + api.port.to_bytes(2, "big")]
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (b"HTTP/1.1 400", "wants a password, or is none"),
+        (b"\x05\xff", "wants a password, or is none"),
+        (b"\x05\x00\x05\x05\x00\x01", "cannot connect to api.cluster.test:6443: connection refused"),
+        (b"\x05\x00\x05\x63\x00\x01", "cannot connect to api.cluster.test:6443: error 99"),
+        (b"\x05", "failed: it closed the connection"),
+    ],
+)
+def test_a_socks_proxy_that_fails_is_named(connect_to: Connect, scope: CancelScope, said: bytes, expected: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            client, _ = listener.accept()
+            with client, contextlib.suppress(ConnectionError):  # we hang up on what we do not understand
+                client.sendall(said)
+                client.shutdown(socket.SHUT_WR)
+                while client.recv(100):
+                    pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        port = listener.getsockname()[1]
+        connection = connect_to(
+            "https://api.cluster.test:6443", cluster_entry={"proxy-url": f"socks5://127.0.0.1:{port}"}
+        )
+        with pytest.raises(UnreachableError) as caught:
+            connection.get("/version", Version, scope=scope)
+        thread.join()
+    assert clear(caught.value) == f"the SOCKS proxy 127.0.0.1:{port} {expected}"
 
 
 def test_a_proxy_that_refuses_is_named(connect_to: Connect, scope: CancelScope) -> None:
