@@ -16,7 +16,8 @@ from typing import BinaryIO
 
 from kdnsctl.logs.framing import Line
 from kdnsctl.logs.klog import TextClock
-from kdnsctl.logs.scan import Scanner, StreamKey
+from kdnsctl.logs.scan import Scanner
+from kdnsctl.logs.sinks import StreamKey
 from kdnsctl.logs.sources.documents import CHUNK, chunks
 from kdnsctl.logs.sources.naming import Origin, is_kube_proxy, node_of_static_pod, origin_of
 from kdnsctl.logs.sources.opening import SourceError

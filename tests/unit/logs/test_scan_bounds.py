@@ -11,6 +11,7 @@ from kdnsctl.logs import scan as scan_module
 from kdnsctl.logs.klog import TextClock, parse
 from kdnsctl.logs.scan import EDGE_LINES, MOST_LINE, MOST_OPEN_LINES, MOST_STREAMS, Scanner
 from kdnsctl.logs.signatures import Known
+from kdnsctl.logs.sinks import StreamKey, StreamSink
 from tests.unit.logs.scanning import OWN, WRITTEN, scan, scan_chunks
 
 MIB = 1024 * 1024
@@ -44,7 +45,7 @@ class Counting:
     def __init__(self) -> None:
         self.counted: dict[str, int] = {}
 
-    def stream(self, _key: scan_module.StreamKey, _line: object) -> scan_module.StreamSink:
+    def stream(self, _key: StreamKey, _line: object) -> StreamSink:
         return _Counter(self.counted)
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from kdnsctl.logs import finder as finder_module
 from kdnsctl.logs import scan as scan_module
 from kdnsctl.logs.framing import unwrap
 from kdnsctl.logs.klog import TextClock, json_time, parse
@@ -233,9 +234,9 @@ def test_without_the_wheel_the_standard_library_finds_the_same(monkeypatch: pyte
     expected = scan(text)
     assert len(expected.hits) > 300
     monkeypatch.setitem(sys.modules, "re2", None)
-    finder = scan_module._compile()
+    finder = finder_module._compile()
     assert isinstance(finder, re.Pattern)
-    monkeypatch.setattr(scan_module, "_FINDER", finder)
+    monkeypatch.setattr(scan_module, "FINDER", finder)
     assert scan(text).result() == expected.result()
 
 

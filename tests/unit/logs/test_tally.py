@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from kdnsctl.logs import tally as tally_module
 from kdnsctl.logs.framing import Line
 from kdnsctl.logs.klog import SECOND, TextClock, parse
-from kdnsctl.logs.scan import Scanner, StreamKey
+from kdnsctl.logs.scan import Scanner
 from kdnsctl.logs.signatures import Known, recognise
+from kdnsctl.logs.sinks import StreamKey
 from kdnsctl.logs.tally import LONGEST_EXAMPLE, Count, Tally
 from tests.unit.logs.scanning import WRITTEN, micro
 
