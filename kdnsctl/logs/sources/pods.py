@@ -1,0 +1,201 @@
+"""One node's kube-proxy log through the API: the current container's, the previous one's, or the kubelet's file.
+
+A log is counted while it streams by, so memory does not grow with it. Whatever goes wrong on the way becomes a `Reason`
+beside what had been counted until then: a part of a log can show a failure, never health. What that means for the node
+is judged in `find`.
+
+What is read. Without a window, all of it. With one, first the beginning (`HEAD` bytes): it says since when there is a
+log at all, and holds what kube-proxy says of itself at its start; then only the window, since a log can be a thousand
+times as long. The beginning is looked at once more afterwards, for a log that was rotated in between has lost lines.
+The previous container comes second: one that restarts meanwhile is then read twice, which shows, and not left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final
+
+from kdnsctl.cancel import CancelScope
+from kdnsctl.cluster.errors import NotFoundError
+from kdnsctl.cluster.kubeproxy import CONTAINER, PodPlace
+from kdnsctl.cluster.logs import LogError, LogRequest, NoPreviousLogError, open_log
+from kdnsctl.cluster.permission import Permission
+from kdnsctl.cluster.transport import Connection
+from kdnsctl.logs.framing import Line
+from kdnsctl.logs.klog import TextClock
+from kdnsctl.logs.scan import Scanner
+from kdnsctl.logs.sinks import StreamKey
+from kdnsctl.logs.tally import Tally
+from kdnsctl.logs.times import from_datetime, to_datetime
+from kdnsctl.model import KdnsctlError, Reason
+
+HEAD: Final = 64 << 10  # bytes of a log's beginning; a start at -v=2 prints about 20 KiB
+SAME: Final = 256  # bytes by which a beginning is known again: its timestamps have nanoseconds
+KUBELET_FILE: Final = "kube-proxy.log"  # in the node's /var/log, where GKE and kOps have kube-proxy write
+KUBELET_LOGS: Final = Permission("get", "nodes", subresource="proxy")  # near root: only when asked for
+
+
+@dataclass(slots=True)
+class PodReading:
+    """What there is of one node's log. `records`: a line of it was klog's; `size` counts the bytes that were read.
+
+    `problems` say what is missing, by these codes besides those of the errors in `cluster`: `podGone`, `noFile` (the
+    kubelet has no such file), `cutRecord`, and `deadline` or `cancelled` when the scope ended.
+    """
+
+    tally: Tally
+    size: int = 0
+    records: bool = False
+    problems: list[Reason] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+
+
+def read_pod(
+    connection: Connection,
+    node: str,
+    place: PodPlace,
+    scope: CancelScope,
+    *,
+    since: int | None,
+    now: datetime,
+    kubelet_logs: bool = False,
+) -> PodReading:
+    """Read the log of the kube-proxy at `place`, on `node`. Raises nothing that the cluster could cause.
+
+    `since` (microseconds, UTC) begins the window, None: all there is. `now` dates year-less lines of the kubelet's
+    file, which is only read when `kubelet_logs` is set and the pod's log is empty.
+    """
+    clock = TextClock(from_datetime(now), None)
+    reading = _container(connection, place, scope, since, clock, previous=False)
+    begins = reading.tally.first
+    reaches = since is not None and begins is not None and begins <= since
+    if place.restarts and not reaches and not scope.cancelled.is_set():
+        before = _container(connection, place, scope, since, clock, previous=True)
+        again = before.tally.first is not None and before.tally.first == begins
+        if not again:  # else it has restarted just now, and this is what has just been read
+            _add(reading, before)
+    if kubelet_logs and not reading.size and not reading.problems:
+        _add(reading, _kubelet_file(connection, node, scope, since, clock))
+    return reading
+
+
+def _add(reading: PodReading, more: PodReading) -> None:
+    if more.size or more.problems:
+        reading.tally.merge(more.tally)
+        reading.size += more.size
+        reading.records = reading.records or more.records
+        reading.problems += more.problems
+        reading.sources += more.sources
+
+
+def _container(
+    connection: Connection, place: PodPlace, scope: CancelScope, since: int | None, clock: TextClock, *, previous: bool
+) -> PodReading:
+    source = f"pod/{place.namespace}/{place.pod}/{place.container}{'/previous' if previous else ''}"
+    request = LogRequest(place.namespace, place.pod, place.container, previous=previous)
+    reading = _empty(source, since, ours=place.container == CONTAINER)
+    try:
+        if since is None or not _window(connection, request, scope, reading, clock, since):
+            with open_log(connection, request, scope) as log:
+                _scan(log, reading, clock)
+    except NoPreviousLogError:
+        pass
+    except KdnsctlError as error:
+        reading.problems.append(_reason(error, scope))
+    return _settled(reading)
+
+
+def _window(
+    connection: Connection,
+    request: LogRequest,
+    scope: CancelScope,
+    reading: PodReading,
+    clock: TextClock,
+    since: int,
+) -> bool:
+    """Read the beginning and the window into `reading`; False, and nothing is read, when only the whole will do."""
+    with open_log(connection, replace(request, limit_bytes=HEAD), scope) as log:
+        head = b"".join(log)
+    if not log.limited:
+        _scan([head], reading, clock)
+        return True
+    beginning = _empty("", since, ours=reading.tally.ours)
+    _scan([head[: head.rfind(b"\n") + 1]], beginning, clock)
+    last = beginning.tally.last
+    if last is None or last >= since:
+        return False
+    window = _empty("", since, ours=reading.tally.ours)
+    try:
+        with open_log(connection, replace(request, since=to_datetime(since)), scope) as log:
+            _scan(log, window, clock)
+        with open_log(connection, replace(request, limit_bytes=SAME), scope) as log:
+            same = b"".join(log) == head[:SAME]
+    except KdnsctlError:
+        _add(reading, window)
+        raise
+    if same:
+        beginning.tally.cuts.clear()  # it was cut by us
+        _add(reading, window)
+        _add(reading, beginning)
+    return same
+
+
+def _kubelet_file(
+    connection: Connection, node: str, scope: CancelScope, since: int | None, clock: TextClock
+) -> PodReading:
+    path = f"/api/v1/nodes/{node}/proxy/logs/{KUBELET_FILE}"
+    reading = _empty(f"node/{node}/var/log/{KUBELET_FILE}", since, ours=True)
+    try:
+        with connection.stream(path, scope=scope) as stream:
+            _scan(stream.chunks, reading, clock)
+    except NotFoundError as error:
+        reading.problems.append(Reason("noFile", f"the pod's log is empty, and the kubelet has no file: {error}"))
+    except KdnsctlError as error:
+        reading.problems.append(_reason(error, scope))
+    return _settled(reading)
+
+
+class _Everything:
+    """All lines of the input are one container's, whatever they name."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+
+    def stream(self, key: StreamKey, line: Line | None) -> Tally:  # noqa: ARG002 - the protocol's
+        return self._tally
+
+
+def _scan(chunks: Iterable[bytes], reading: PodReading, clock: TextClock) -> None:
+    """Count what comes; also what came before an error, which is the caller's."""
+    scanner = Scanner(_Everything(reading.tally), clock)
+    try:
+        for chunk in chunks:
+            reading.size += len(chunk)
+            scanner.feed(chunk)
+    finally:
+        scanner.finish()
+        reading.records = reading.records or scanner.klog_records
+
+
+def _empty(source: str, since: int | None, *, ours: bool) -> PodReading:
+    tally = Tally(since=since)
+    tally.ours = ours
+    return PodReading(tally, sources=[source] if source else [])
+
+
+def _settled(reading: PodReading) -> PodReading:
+    reading.tally.settle()
+    reading.problems += [Reason("cutRecord", why) for why in reading.tally.cuts]
+    reading.tally.cuts.clear()
+    return reading
+
+
+def _reason(error: KdnsctlError, scope: CancelScope) -> Reason:
+    """Why, without the exception: its frames would keep what was being read."""
+    if scope.reason is not None:
+        return Reason(scope.reason.code, scope.reason.message)
+    if isinstance(error, LogError) and error.code == NotFoundError.code:
+        return Reason("podGone", f"{error}; if it was replaced, its log is gone with it")
+    return Reason(error.code, str(error))
