@@ -6,8 +6,9 @@ Commands are made to be pasted into a shell, and names come from logs: only a na
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from kdnsctl.cluster.kubeproxy import KubeProxy
 from kdnsctl.find.releases import known_silent
 from kdnsctl.find.report import NodeFinding
 from kdnsctl.model import Verdict
@@ -77,6 +78,22 @@ def next_commands(findings: Sequence[NodeFinding]) -> Iterable[str]:
         yield f"{there}iptables-save -t nat"
     if "NFT_SYNC_FAIL" in logged:
         yield f"{there}nft list table ip kube-proxy"
+
+
+def next_readings(
+    findings: Sequence[NodeFinding], proxies: Mapping[str, KubeProxy], *, kubelet_logs: bool
+) -> Iterable[str]:
+    """How to get at a log that the API does not have, for the first node of each sort."""
+    unread = {
+        finding.reason_code: finding.name
+        for finding in reversed(findings)
+        if finding.verdict is Verdict.UNKNOWN and _NODE_NAME.fullmatch(finding.name)
+    }
+    if (node := unread.get("emptyLog")) and not kubelet_logs:
+        yield f"kdnsctl find-affected {node} --kubelet-logs"
+    if node := unread.get("embedded"):
+        journal = f"ssh {node} sudo journalctl -o short-iso -u {proxies[node].unit}"
+        yield f"{journal} | kdnsctl find-affected --logs - --node {node}"
 
 
 def _some(names: Sequence[str]) -> str:

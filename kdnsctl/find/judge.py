@@ -7,6 +7,7 @@ it clean only if the log is whole, covers the window, is kube-proxy's, and is of
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kdnsctl.find.race import race_window
@@ -26,24 +27,32 @@ from kdnsctl.logs.details import CAUSES, OTHER_CAUSE
 from kdnsctl.logs.signatures import BY_ID, Kind
 from kdnsctl.logs.tally import MOST_CLIENTS, Count, Tally
 from kdnsctl.logs.times import to_datetime
-from kdnsctl.model import Basis, Reason, Verdict
+from kdnsctl.model import Basis, Reason, UsageError, Verdict
 
 _MEANING = {cause.id: cause.meaning for cause in CAUSES}
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked: Services (empty: DNS), signatures (empty: all), the window, the version where the log is mute."""
+    """What is asked: Services (empty: DNS), signatures (empty: all), the window, the version where the log is mute.
+
+    `addresses` are Service ports by address, where the cluster says them; a log can tell more.
+    """
 
     services: tuple[str, ...] = ()
     signatures: frozenset[str] = frozenset()
     since: int | None = None
     version: str | None = None
+    addresses: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class NodeLog:
-    """What there is of one node: its tally, its inputs, and what is wrong with them."""
+    """What there is of one node: its tally, its inputs, and what is wrong with them.
+
+    `version` is what else is known of the release, such as the image's tag. `read_at` (microseconds, UTC) is set for
+    the log of a kube-proxy that was running when it was read: up to then, what it did not log did not happen.
+    """
 
     name: str
     tally: Tally
@@ -54,6 +63,24 @@ class NodeLog:
     problems: list[Problem] = field(default_factory=list)
     size: int = 0
     records: bool = False
+    version: str | None = None
+    read_at: int | None = None
+
+    @property
+    def last(self) -> int | None:
+        """Up to when the log tells, None when nothing in it has a time."""
+        last = self.tally.last
+        return last if last is None or self.read_at is None else max(last, self.read_at)
+
+
+def checked_signatures(ids: Sequence[str]) -> frozenset[str]:
+    """The ids of failures; raises UsageError for anything else."""
+    failures = [signature.id for signature in BY_ID.values() if signature.kind is Kind.FAILURE]
+    for wanted in ids:
+        if wanted not in failures:
+            known = "is not a failure" if wanted in BY_ID else "is not in the catalogue"
+            raise UsageError(f"--signature {wanted!r} {known}", hint=f"one of {', '.join(failures)}")
+    return frozenset(ids)
 
 
 def judge(log: NodeLog, question: Question) -> NodeFinding:
@@ -61,8 +88,9 @@ def judge(log: NodeLog, question: Question) -> NodeFinding:
     tally = log.tally
     said = _sort_failures(tally, question)
     failures = said.asked
+    given = log.version or question.version
     releases = Releases.of(
-        [version for _, version in tally.versions], tally.oldest_possible, tally.newest_possible, question.version
+        [version for _, version in tally.versions], tally.oldest_possible, tally.newest_possible, given
     )
     verdict, reason = _verdict(log, question, said, releases)
     removals = [
@@ -70,7 +98,7 @@ def judge(log: NodeLog, question: Question) -> NodeFinding:
         for time, service in (*tally.deletions_failed, *tally.endpoint_changes)
         if concerns(service, question.services)
     ]
-    span = Span(first, last) if (first := to_datetime(tally.first)) and (last := to_datetime(tally.last)) else None
+    span = Span(first, last) if (first := to_datetime(tally.first)) and (last := to_datetime(log.last)) else None
     return NodeFinding(
         name=log.name,
         verdict=verdict,
@@ -99,7 +127,7 @@ def judge(log: NodeLog, question: Question) -> NodeFinding:
         other_services=said.others,
         race_window=race_window(removals, tally.starts, tally.syncs_failed),
         kube_proxy=KubeProxy(
-            version=releases.exact,
+            version=releases.exact or (log.version if log.version and releases.only(log.version) else None),
             versions=releases.text,
             mode=tally.mode,
             verbosity=tally.verbosity,
@@ -132,7 +160,9 @@ def _sort_failures(tally: Tally, question: Question) -> _Failures:
     left_out = False
     others: dict[str, int] = {}
     peers: dict[tuple[str, str, str], Count] = {}
-    addresses = {address: {*names} for address, names in tally.addresses.items()}
+    addresses = {address: {*names} for address, names in question.addresses.items()}
+    for address, names in tally.addresses.items():
+        addresses.setdefault(address, set()).update(names)
     for signature, said, vip, _ in tally.peers:
         # Other signatures name external addresses, which Services can share.
         if signature == "CT_DEL_ENDPOINT" and said and vip:
@@ -182,7 +212,7 @@ def _verdict(log: NodeLog, question: Question, said: _Failures, releases: Releas
     unknown = _why_unknown(log, question, said, releases)
     if unknown is not None:
         return Verdict.UNKNOWN, unknown
-    first, last = log.tally.first, log.tally.last
+    first, last = log.tally.first, log.last
     covered = f"from {_clock(question.since or first)} to {_clock(last)}"
     elsewhere = f"; failures were logged for {', '.join(said.others)}" if said.others else ""
     return Verdict.CLEAN, Reason("nothingLogged", f"no failure logged {covered}{elsewhere}")
@@ -191,7 +221,7 @@ def _verdict(log: NodeLog, question: Question, said: _Failures, releases: Releas
 def _why_unknown(log: NodeLog, question: Question, said: _Failures, releases: Releases) -> Reason | None:
     """The first reason why a log without failures does not prove health, None when it does."""
     tally = log.tally
-    first, last = tally.first, tally.last
+    first, last = tally.first, log.last
     if log.problems:
         problem = log.problems[0]
         return Reason(problem.code, problem.message)

@@ -14,16 +14,13 @@ from typing import BinaryIO
 
 from kdnsctl.find.advice import next_commands, notes
 from kdnsctl.find.grouping import group
-from kdnsctl.find.judge import Question, judge
+from kdnsctl.find.judge import Question, checked_signatures, judge
 from kdnsctl.find.releases import minor_of
-from kdnsctl.find.report import FindReport, NodeFinding
+from kdnsctl.find.report import FindReport, NodeFinding, in_order
 from kdnsctl.find.services import checked
-from kdnsctl.logs.signatures import BY_ID, Kind
 from kdnsctl.logs.sources.files import Inputs, ReadOptions, newest_record, read_all
 from kdnsctl.logs.times import from_datetime, to_datetime
-from kdnsctl.model import Coverage, Reporter, UsageError, Verdict
-
-_ORDER = (Verdict.AFFECTED, Verdict.SUSPECT, Verdict.UNKNOWN, Verdict.CLEAN, Verdict.NOT_APPLICABLE)
+from kdnsctl.model import Coverage, Reporter, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +51,7 @@ def find_in_logs(options: OfflineOptions, *, stdin: BinaryIO, reporter: Reporter
     options make no sense or a path names nothing; whatever else is wrong with an input is in the report.
     """
     services = checked(options.services)
-    signatures = _checked_signatures(options.signatures)
+    signatures = checked_signatures(options.signatures)
     if options.kube_proxy_version is not None:
         minor_of(options.kube_proxy_version)
     with closing(Inputs(options.paths, stdin, twice=options.since is not None)) as inputs:
@@ -68,10 +65,9 @@ def find_in_logs(options: OfflineOptions, *, stdin: BinaryIO, reporter: Reporter
             f"no log of kube-proxy in {', '.join(options.paths)}",
             hint=f"{len(grouped.skipped)} files were looked at, and none is one" if grouped.skipped else "",
         )
-    findings.sort(key=lambda finding: (_ORDER.index(finding.verdict), finding.name))
     return FindReport(
         generated_at=now,
-        nodes=tuple(findings),
+        nodes=in_order(findings),
         coverage=Coverage.of(finding.verdict for finding in findings),
         services=services,
         since=to_datetime(since),
@@ -79,15 +75,6 @@ def find_in_logs(options: OfflineOptions, *, stdin: BinaryIO, reporter: Reporter
         notes=tuple(notes(findings, grouped.notes)),
         next_commands=tuple(next_commands(findings)),
     )
-
-
-def _checked_signatures(ids: Sequence[str]) -> frozenset[str]:
-    failures = [signature.id for signature in BY_ID.values() if signature.kind is Kind.FAILURE]
-    for wanted in ids:
-        if wanted not in failures:
-            known = "is not a failure" if wanted in BY_ID else "is not in the catalogue"
-            raise UsageError(f"--signature {wanted!r} {known}", hint=f"one of {', '.join(failures)}")
-    return frozenset(ids)
 
 
 def _window(options: OfflineOptions, inputs: Inputs, now: datetime, reporter: Reporter) -> int | None:

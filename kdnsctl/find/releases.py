@@ -37,6 +37,11 @@ def minor_of(version: str) -> int:
     return int(match[1])
 
 
+def is_version(text: str) -> bool:
+    """Whether `minor_of` can read it."""
+    return _VERSION.match(text) is not None
+
+
 def known_silent(version: str) -> str:
     """The issue by which exactly this release leaves stale entries without a line, "" when none is known.
 
@@ -90,6 +95,11 @@ class Releases:
         if self.newest_to <= LAST_MINOR_WHOSE_LOG_TELLS:
             return True
         return False if self.newest_from > LAST_MINOR_WHOSE_LOG_TELLS else None
+
+    def only(self, version: str) -> bool:
+        """Whether it can only have been `version` that wrote the newest of the log."""
+        match = _VERSION.match(version)
+        return match is not None and self.newest_from == self.newest_to == int(match[1])
 
     @property
     def text(self) -> str:

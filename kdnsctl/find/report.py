@@ -6,7 +6,7 @@ promise (docs/schemas/FindReport.schema.json): they may grow, they never change 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 from kdnsctl.model import Basis, Coverage, Verdict
 
 API_VERSION = "kdnsctl.io/v1"
+
+_ORDER = (Verdict.AFFECTED, Verdict.SUSPECT, Verdict.UNKNOWN, Verdict.CLEAN, Verdict.NOT_APPLICABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,10 @@ class RaceWindow:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The time that the log records of a node cover, first to last record, UTC."""
+    """The time that a node's log covers, UTC: from its first record to its last.
+
+    The log of a running kube-proxy covers the time up to when it was read: it had nothing more to say.
+    """
 
     first: datetime
     last: datetime
@@ -150,6 +155,11 @@ class FindReport:
     skipped: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
     next_commands: tuple[str, ...] = ()
+
+
+def in_order(findings: Iterable[NodeFinding]) -> tuple[NodeFinding, ...]:
+    """As they are reported: what needs somebody first, then by name."""
+    return tuple(sorted(findings, key=lambda finding: (_ORDER.index(finding.verdict), finding.name)))
 
 
 def timestamp(moment: datetime | None) -> str | None:

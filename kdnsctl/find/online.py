@@ -1,0 +1,220 @@
+"""find-affected on a live cluster: nodes in scope → where kube-proxy is → its logs → verdicts → a report.
+
+Every node in scope is in the report exactly once, whatever happens to it or to us: judged, unknown with the reason, or
+not applicable. Only logs are read; nothing runs on a node, and nothing is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from kdnsctl import fleet
+from kdnsctl.cancel import CancelScope
+from kdnsctl.cluster import dns, proxyload
+from kdnsctl.cluster.dns import DnsService, find_dns
+from kdnsctl.cluster.errors import ForbiddenError
+from kdnsctl.cluster.kubeproxy import Kind, KubeProxy, PodPlace
+from kdnsctl.cluster.logs import needed
+from kdnsctl.cluster.permission import Permission
+from kdnsctl.cluster.target import Target
+from kdnsctl.cluster.transport import Connection
+from kdnsctl.find.advice import next_commands, next_readings, notes
+from kdnsctl.find.judge import NodeLog, Question, checked_signatures, judge
+from kdnsctl.find.releases import is_version, minor_of
+from kdnsctl.find.report import FindReport, NodeFinding, Problem, in_order
+from kdnsctl.find.report import KubeProxy as Proxy
+from kdnsctl.find.scope import Chosen, InScope, nodes_in_scope
+from kdnsctl.find.services import checked
+from kdnsctl.logs.sources.pods import KUBELET_LOGS, PodReading, read_pod
+from kdnsctl.logs.tally import Tally
+from kdnsctl.logs.times import from_datetime, to_datetime
+from kdnsctl.model import Coverage, Outcome, Reason, Reporter, UsageError, Verdict
+
+PARALLEL: Final = 32  # log requests at once: they are outside the server's own limits
+NEEDED: Final = (*proxyload.NEEDED, needed("kube-system"), Permission("list", "nodes"))
+HELPFUL: Final = (*proxyload.HELPFUL, *dns.NEEDED)
+NEEDED_FOR_KUBELET_LOGS: Final = (KUBELET_LOGS,)
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineOptions:
+    """What find-affected was asked of a cluster.
+
+    `since` counts from now, `since_time` is absolute and aware; give one of the two, or none: all that the logs hold.
+    `services` are "NAMESPACE/NAME" (none: the DNS Services), `signatures` catalogue ids (none: all).
+    `kube_proxy_version` stands in where neither log nor image tells the release. `kubelet_logs` allows reading the
+    kubelet's file where a pod's log is empty.
+    """
+
+    chosen: Chosen = field(default_factory=Chosen)
+    since: timedelta | None = None
+    since_time: datetime | None = None
+    services: tuple[str, ...] = ()
+    signatures: tuple[str, ...] = ()
+    kube_proxy_version: str | None = None
+    parallel: int = PARALLEL
+    kubelet_logs: bool = False
+
+
+def find_in_cluster(
+    options: OnlineOptions, connection: Connection, *, scope: CancelScope, reporter: Reporter, now: datetime
+) -> FindReport:
+    """Judge every node in scope by its kube-proxy's log.
+
+    When `scope` ends while logs are read (the deadline, Ctrl-C), the report has what is known by then, and
+    `scope.reason` tells. Before that there is nothing to report: what ended it is raised, as is what is wrong with the
+    options, and any error of listing nodes and pods.
+    """
+    services = checked(options.services)
+    signatures = checked_signatures(options.signatures)
+    if options.kube_proxy_version is not None:
+        minor_of(options.kube_proxy_version)
+    since = _window(options, now)
+    about = nodes_in_scope(connection, options.chosen, scope=scope)
+    found, said = _dns(connection, scope)
+    question = Question(
+        services or tuple(str(service) for service in found),
+        signatures,
+        since,
+        options.kube_proxy_version,
+        _addresses(found),
+    )
+    places = {name: proxy.place for name in about.names if (proxy := about.proxies.get(name)) and proxy.place}
+
+    def work(node: str, limit: CancelScope) -> PodReading:
+        return read_pod(connection, node, places[node], limit, since=since, now=now, kubelet_logs=options.kubelet_logs)
+
+    outcomes = fleet.run(
+        places,
+        work,
+        parallel=options.parallel,
+        deadline=None,
+        reporter=reporter,
+        scope=scope,
+        what="reading kube-proxy's logs",
+    )
+    findings = account(about, outcomes, question, now)
+    return FindReport(
+        generated_at=now,
+        nodes=findings,
+        coverage=Coverage.of((finding.verdict for finding in findings), about.scope),
+        cluster=_identity(connection.target),
+        services=question.services,
+        since=to_datetime(since),
+        notes=(*about.notes, *said, *_faults(findings), *notes(findings, ())),
+        next_commands=(
+            *next_commands(findings),
+            *next_readings(findings, about.proxies, kubelet_logs=options.kubelet_logs),
+        ),
+    )
+
+
+def account(
+    about: InScope, outcomes: Iterable[Outcome[PodReading]], question: Question, now: datetime
+) -> tuple[NodeFinding, ...]:
+    """One finding for each node in scope, in the order in which they are reported."""
+    read = {outcome.node: outcome for outcome in outcomes}
+    return in_order(_finding(name, about, read.get(name), question, now) for name in about.names)
+
+
+def _finding(
+    name: str, about: InScope, outcome: Outcome[PodReading] | None, question: Question, now: datetime
+) -> NodeFinding:
+    proxy = about.proxies.get(name)
+    if proxy is None:
+        if about.blind:
+            return _unjudged(name, Verdict.UNKNOWN, Reason(ForbiddenError.code, about.blind))
+        why = "no kube-proxy pod is seen on it, and whether there is such a node cannot be known"
+        return _unjudged(name, Verdict.UNKNOWN, Reason("noKubeProxyPod", why))
+    if proxy.place is None or outcome is None:
+        return _without_log(proxy)
+    if outcome.value is None:
+        reading = PodReading(Tally(), problems=[outcome.reason] if outcome.reason else [])
+    else:
+        reading = outcome.value
+    return _judged(proxy, proxy.place, reading, question, now)
+
+
+def _without_log(proxy: KubeProxy) -> NodeFinding:
+    version = _version(proxy)
+    match proxy.kind:
+        case Kind.ABSENT:
+            return _unjudged(proxy.node, Verdict.NOT_APPLICABLE, Reason("noKubeProxy", proxy.why), version)
+        case Kind.EMBEDDED:
+            why = f"kube-proxy is {proxy.why}: its log is in the node's journal (unit {proxy.unit}), not in the API"
+            return _unjudged(proxy.node, Verdict.UNKNOWN, Reason("embedded", why), version)
+        case _:
+            return _unjudged(proxy.node, Verdict.UNKNOWN, Reason("kubeProxyMissing", proxy.why), version)
+
+
+def _judged(proxy: KubeProxy, place: PodPlace, reading: PodReading, question: Question, now: datetime) -> NodeFinding:
+    problems = [Problem(problem.code, problem.message) for problem in reading.problems]
+    if not place.running:
+        problems.append(Problem("notRunning", f"kube-proxy does not run: {proxy.why}"))
+    return judge(
+        NodeLog(
+            proxy.node,
+            reading.tally,
+            name_from="api",
+            pods=[place.pod],
+            sources=reading.sources,
+            problems=problems,
+            size=reading.size,
+            records=reading.records,
+            version=_version(proxy),
+            read_at=None if problems else from_datetime(now),
+        ),
+        question,
+    )
+
+
+def _unjudged(name: str, verdict: Verdict, reason: Reason, version: str | None = None) -> NodeFinding:
+    return NodeFinding(
+        name, verdict, None, reason.message, reason.code, name_from="api", kube_proxy=Proxy(version=version)
+    )
+
+
+def _version(proxy: KubeProxy) -> str | None:
+    return proxy.version if proxy.version and is_version(proxy.version) else None
+
+
+def _window(options: OnlineOptions, now: datetime) -> int | None:
+    if options.since is not None and options.since_time is not None:
+        raise UsageError("--since and --since-time exclude each other")
+    if options.since_time is not None:
+        if options.since_time > now:
+            raise UsageError("--since-time lies in the future")
+        return from_datetime(options.since_time)
+    return None if options.since is None else from_datetime(now - options.since)
+
+
+def _dns(connection: Connection, scope: CancelScope) -> tuple[Sequence[DnsService], Sequence[str]]:
+    """The DNS Services, and what the operator should know when they are not known."""
+    by_name = "a failure counts as one of DNS when its Service or port is named so."
+    try:
+        found = find_dns(connection, scope=scope)
+    except ForbiddenError as error:
+        return (), (f"The DNS Services cannot be read ({error}): {by_name}",)
+    return found, () if found else (f"No DNS Service was found: {by_name}",)
+
+
+def _addresses(services: Iterable[DnsService]) -> dict[str, Collection[str]]:
+    """Service ports by VIP, in kube-proxy's spelling: NAMESPACE/NAME:PORT."""
+    return {
+        vip: {f"{service}:{port.name}" if port.name else str(service) for port in service.ports}
+        for service in services
+        for vip in service.vips
+    }
+
+
+def _identity(target: Target) -> str:
+    return f"{target.context} ({target.server})" if target.context else target.server
+
+
+def _faults(findings: Sequence[NodeFinding]) -> Iterable[str]:
+    missing = [finding.name for finding in findings if finding.reason_code == "kubeProxyMissing"]
+    if missing:
+        yield f"{len(missing)} node(s) have no kube-proxy and should have one: a fault by itself, see their reasons."

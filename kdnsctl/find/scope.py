@@ -1,0 +1,99 @@
+"""Which nodes a command on a live cluster is about, fixed before anything is done on any of them.
+
+Nothing is judged here. A node that is named and does not exist ends the command. Where nodes cannot be listed, the
+scope is partial: the nodes that were named, and those of the kube-proxy pods that can be seen.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kdnsctl.cancel import CancelScope
+from kdnsctl.cluster.errors import ForbiddenError
+from kdnsctl.cluster.kubeproxy import KubeProxy
+from kdnsctl.cluster.proxyload import discover, list_nodes
+from kdnsctl.cluster.transport import Connection
+from kdnsctl.model import KdnsctlError, Scope, UsageError
+
+MOST_NAMED = 5  # of a list of nodes, in an error
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What the operator said: nodes by name, or by label selector; neither: all nodes."""
+
+    names: tuple[str, ...] = ()
+    selector: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InScope:
+    """The nodes, each once, by name and in order. `proxies` has where kube-proxy is on them, as far as can be known.
+
+    `notes` are for people: what could not be read. `blind` is why no pods could be read at all, "" when they could.
+    """
+
+    names: tuple[str, ...]
+    proxies: dict[str, KubeProxy]
+    scope: Scope
+    notes: tuple[str, ...]
+    blind: str = ""
+
+
+def nodes_in_scope(connection: Connection, chosen: Chosen, *, scope: CancelScope) -> InScope:
+    """List the nodes and find kube-proxy on them.
+
+    Raises UsageError when a node does not exist or the selector matches none; the error of the list when nothing at all
+    is left to look at; else as `list_all` does.
+    """
+    if chosen.names and chosen.selector is not None:
+        raise UsageError("nodes are chosen by name or with --selector, not both")
+    try:
+        listed = list_nodes(connection, scope=scope, labels=chosen.selector)
+    except ForbiddenError as error:
+        if chosen.selector is not None:
+            raise KdnsctlError(
+                f"which nodes have {chosen.selector} cannot be known: {error}",
+                hint="name the nodes, or have somebody allow `list nodes`",
+            ) from error
+        return _unlisted(connection, chosen.names, error, scope)
+    known = {node.metadata.name: node for node in listed}
+    names = tuple(dict.fromkeys(chosen.names)) if chosen.names else tuple(sorted(known))
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise _no_such_node(missing, sorted(known), connection)
+    if not names:
+        which = f"no node has {chosen.selector}" if chosen.selector is not None else "there are no nodes"
+        raise UsageError(f"{which} in {connection.target}; nothing was done")
+    try:
+        found = discover(connection, [known[name] for name in names], scope=scope)
+    except ForbiddenError as error:
+        return InScope(names, {}, Scope.FULL, (), blind=f"kube-proxy's pods may not be listed: {error}")
+    return InScope(names, found.proxies, Scope.FULL, found.notes)
+
+
+def _unlisted(connection: Connection, named: Sequence[str], error: ForbiddenError, scope: CancelScope) -> InScope:
+    note = (
+        f"Nodes may not be listed ({error}): in scope are the nodes named and those of the kube-proxy pods that can be "
+        "read. Nodes without such a pod are missing here."
+    )
+    try:
+        found = discover(connection, None, scope=scope)
+    except ForbiddenError as blind:
+        if not named:
+            raise
+        why = f"neither nodes nor kube-proxy's pods may be listed: {blind}"
+        return InScope(tuple(dict.fromkeys(named)), {}, Scope.PARTIAL, (note,), blind=why)
+    names = tuple(dict.fromkeys([*named, *found.proxies]))
+    if not names:
+        raise error
+    return InScope(names, found.proxies, Scope.PARTIAL, (note, *found.notes))
+
+
+def _no_such_node(missing: Sequence[str], known: Sequence[str], connection: Connection) -> UsageError:
+    shown = ", ".join(missing[:MOST_NAMED]) + (" and others" if len(missing) > MOST_NAMED else "")
+    close = difflib.get_close_matches(missing[0], known, n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"the cluster has {len(known)} nodes: kubectl get nodes"
+    return UsageError(f"no node {shown} in {connection.target}; nothing was done", hint=hint)
