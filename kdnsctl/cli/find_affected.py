@@ -1,4 +1,4 @@
-"""`kdnsctl find-affected`: words into `OfflineOptions`, one call, the report on the screen.
+"""`kdnsctl find-affected`: words into options, one call on the cluster or on logs, the report on the screen.
 
 What makes a node affected or suspect is not known here; see `find`.
 """
@@ -8,17 +8,20 @@ from __future__ import annotations
 import enum
 import io
 import sys
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, BinaryIO
 
 import typer
 
 from kdnsctl.cli import values
-from kdnsctl.cli.commands import Hidden
-from kdnsctl.cli.options import Common, Connection, Format, Rendering, check_rendering, said
+from kdnsctl.cli.options import Common, Connection, Format, NodeChoice, Rendering, check_rendering, said
 from kdnsctl.cli.terminal import tell
-from kdnsctl.model import UsageError, Verdict, exit_code_of
+from kdnsctl.model import ExitCode, UsageError, Verdict, exit_code_of
+
+DEADLINE = timedelta(minutes=5)
+ONLY_OFFLINE = ("node", "only_node", "year")
 
 _OTHER_FORMATS_SHOW_ALL = "only -o name leaves suspects out"
 
@@ -29,17 +32,46 @@ class Included(enum.StrEnum):
     SUSPECT = "suspect"
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a cluster's logs are read."""
+
+    parallel: Annotated[
+        int, typer.Option("--parallel", metavar="N", min=1, max=1000, help="Nodes whose logs are read at once.")
+    ] = 32
+    deadline: Annotated[
+        timedelta | None,
+        typer.Option(
+            "--deadline",
+            metavar="DURATION",
+            parser=values.duration,
+            help="Stop after this time and report what is known by then. Default: 5m.",
+        ),
+    ] = None
+    kubelet_logs: Annotated[
+        bool,
+        typer.Option(
+            "--kubelet-logs",
+            help="Where a pod's log is empty, read kube-proxy.log through the kubelet (needs get nodes/proxy).",
+            show_default=False,
+        ),
+    ] = False
+
+
 def find_affected(
     ctx: typer.Context,
     common: Common,
-    connection: Annotated[Connection, Hidden],  # noqa: ARG001  # accepted, to say that it has no effect on logs
+    connection: Connection,
     rendering: Rendering,
+    choice: NodeChoice,
+    reading: Reading,
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[PATH]...",
+            metavar="[NODE]...",
             parser=values.path,
-            help="With --logs: further paths, so that --logs DIR/*.log works. --only-node chooses nodes.",
+            help="Nodes to judge, as NAME or node/NAME; default: all. With --logs: further paths, so that "
+            "--logs DIR/*.log works, and --only-node chooses nodes.",
         ),
     ] = None,
     logs: Annotated[
@@ -48,7 +80,7 @@ def find_affected(
             "--logs",
             metavar="PATH",
             parser=values.path,
-            help="kube-proxy logs: a file, a directory, a glob, an archive, or - for stdin (repeatable).",
+            help="Read kube-proxy logs from here, no cluster: a file, a directory, a glob, an archive, - (repeatable).",
         ),
     ] = None,
     node: Annotated[
@@ -69,7 +101,8 @@ def find_affected(
             "--since",
             metavar="DURATION",
             parser=values.duration,
-            help="Judge this long before the newest record: 90s, 10m, 24h, 1h30m, 2d. Default: all of the logs.",
+            help="Judge the last 90s, 10m, 24h, 1h30m, 2d; with --logs counted from their newest record. Default: "
+            "all of the logs.",
         ),
     ] = None,
     since_time: Annotated[
@@ -122,6 +155,10 @@ def find_affected(
     """Tell which nodes have the DNS blackhole, from kube-proxy's logs.
 
     Examples:
+      # Every node of the cluster that the kubeconfig points to, by its kube-proxy's log
+      kdnsctl find-affected
+      # Two nodes, the last day; the log has to reach back that far
+      kdnsctl find-affected --since 24h ip-10-0-0-1 ip-10-0-0-2
       # Logs that were saved from a cluster, one file for each pod
       kdnsctl find-affected --logs logs/*.log
       # What a support bundle holds, packed as it is
@@ -129,34 +166,55 @@ def find_affected(
       # One node's log, through a pipe
       kubectl -n kube-system logs kube-proxy-x7x2p | kdnsctl find-affected --logs - --node ip-10-0-0-1
       # The names only, for another command
-      kdnsctl find-affected --logs logs/ -o name --include suspect
+      kdnsctl find-affected -o name --include suspect
 
     A failure in the log makes a node suspect. A log proves health only where kube-proxy would have logged the
     failure; where it would not, the node is unknown.
 
     Exit codes: 0 nothing found, 3 affected or suspect nodes found, 4 nothing found but some nodes are unknown,
-    1 failed, 2 wrong usage.
+    1 failed, 2 wrong usage, 130 interrupted.
     """
-    paths = (*(logs or ()), *(words or ()))
-    _check(ctx, rendering, logs=logs, since=since, since_time=since_time)
+    _check(ctx, rendering, logs=logs, words=words, since=since, since_time=since_time)
 
     # Late: reading logs needs modules that --help and TAB do not.
+    from kdnsctl.cancel import INTERRUPTED, CancelScope  # noqa: PLC0415
     from kdnsctl.cli import progress, render  # noqa: PLC0415
-    from kdnsctl.find.offline import OfflineOptions, find_in_logs  # noqa: PLC0415
 
-    options = OfflineOptions(
-        paths=paths,
-        node=node,
-        since=since,
-        since_time=since_time,
-        services=tuple(service or ()),
-        signatures=tuple(signature or ()),
-        year=year,
-        kube_proxy_version=kube_proxy_version,
-        nodes=tuple(only_node or ()),
-    )
+    scope = CancelScope()
     with progress.reporting(common.color) as reporter:
-        report = find_in_logs(options, stdin=_stdin(paths), reporter=reporter, now=datetime.now(UTC))
+        if logs:
+            from kdnsctl.find.offline import OfflineOptions, find_in_logs  # noqa: PLC0415
+
+            offline = OfflineOptions(
+                paths=(*logs, *(words or ())),
+                node=node,
+                since=since,
+                since_time=since_time,
+                services=tuple(service or ()),
+                signatures=tuple(signature or ()),
+                year=year,
+                kube_proxy_version=kube_proxy_version,
+                nodes=tuple(only_node or ()),
+            )
+            report = find_in_logs(offline, stdin=_stdin(offline.paths), reporter=reporter, now=datetime.now(UTC))
+        else:
+            from kdnsctl.cli.connecting import connected  # noqa: PLC0415
+            from kdnsctl.find import online  # noqa: PLC0415
+            from kdnsctl.find.scope import Chosen  # noqa: PLC0415
+
+            options = online.OnlineOptions(
+                chosen=Chosen(_nodes(words or ()), choice.selector),
+                since=since,
+                since_time=since_time,
+                services=tuple(service or ()),
+                signatures=tuple(signature or ()),
+                kube_proxy_version=kube_proxy_version,
+                parallel=reading.parallel,
+                kubelet_logs=reading.kubelet_logs,
+            )
+            scope = CancelScope((reading.deadline or DEADLINE).total_seconds())
+            with connected(connection, common, scope, reporter) as cluster:
+                report = online.find_in_cluster(options, cluster, scope=scope, reporter=reporter, now=datetime.now(UTC))
     render.find_report(
         report,
         rendering.output,
@@ -166,7 +224,18 @@ def find_affected(
         verbose=common.verbose > 0,
         program=ctx.find_root().info_name or "kdnsctl",
     )
+    if scope.reason is INTERRUPTED:
+        tell("interrupted; what was known by then is above")
+        return ExitCode.INTERRUPTED
     return exit_code_of([finding.verdict for finding in report.nodes], report.coverage)
+
+
+def _nodes(words: Sequence[str]) -> tuple[str, ...]:
+    """The words as names of nodes; here, as with --logs they are paths."""
+    try:
+        return tuple(values.node(word) for word in words)
+    except typer.BadParameter as error:
+        raise UsageError(f"{error.message} (to read logs from files: --logs PATH)") from error
 
 
 def _stdin(paths: tuple[str, ...]) -> BinaryIO:
@@ -185,18 +254,23 @@ def _check(
     rendering: Rendering,
     *,
     logs: list[str] | None,
+    words: list[str] | None,
     since: timedelta | None,
     since_time: datetime | None,
 ) -> None:
     """Refuse what does not go together, rather than ignore a part of it."""
-    if not logs:
-        raise UsageError(
-            "reading from a cluster is not in this version; give kube-proxy's logs with --logs PATH "
-            "(a file, a directory, an archive, or - for stdin)"
-        )
-    useless = said(ctx, *(field.name for field in fields(Connection)))
-    if useless:
-        raise UsageError(f"{', '.join(useless)} has no effect with --logs")
+    if logs:
+        online = [field.name for group in (Connection, NodeChoice, Reading) for field in fields(group)]
+        useless = said(ctx, *online)
+        if useless:
+            raise UsageError(f"{', '.join(useless)} has no effect with --logs")
+    else:
+        useless = said(ctx, *ONLY_OFFLINE)
+        if useless:
+            raise UsageError(f"{', '.join(useless)} has no effect without --logs; name nodes as words: NODE...")
+        ways = [*(["NODE"] if words else []), *said(ctx, "selector", "all_nodes")]
+        if len(ways) > 1:
+            raise UsageError(f"{' and '.join(ways)} exclude each other: choose nodes in one way")
     if since is not None and since_time is not None:
         raise UsageError("--since and --since-time exclude each other")
     if rendering.output is not Format.NAME and said(ctx, "include"):

@@ -118,6 +118,16 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeChoice:
+    """Which nodes, beside those that are named as words: for commands that look at many."""
+
+    selector: Annotated[
+        str | None, typer.Option("--selector", "-l", metavar="SELECTOR", help="The nodes with these labels.")
+    ] = None
+    all_nodes: Annotated[bool, typer.Option("--all", help="All nodes; the default.", show_default=False)] = False
+
+
+@dataclass(frozen=True, slots=True)
 class Rendering:
     """How the answer is printed."""
 

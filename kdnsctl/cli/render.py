@@ -209,6 +209,8 @@ def _summary(report: FindReport, program: str) -> list[str]:
     if coverage.scope is Scope.PARTIAL:
         text += " The scope is partial: there may be nodes that could not even be listed."
     lines = _wrapped(text, width)
+    if report.cluster:
+        lines += _wrapped(visible(f"Cluster: {report.cluster}."), width)
     spans = [node.span for node in report.nodes if node.span]
     if spans:
         first, last = min(span.first for span in spans), max(span.last for span in spans)

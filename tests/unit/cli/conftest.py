@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import BinaryIO
 
 import pytest
+import trustme
 
 from kdnsctl.__main__ import main
 from kdnsctl.find import offline
@@ -17,6 +18,9 @@ from kdnsctl.find.offline import OfflineOptions
 from kdnsctl.find.report import FindReport
 from kdnsctl.model import Reporter
 from tests.unit.cli import reports
+from tests.unit.cluster.conftest import api, authority, encoded, environment, kubeconfig, silent_port, tls
+
+__all__ = ["api", "authority", "environment", "kubeconfig", "silent_port", "tls"]
 
 
 @dataclass(frozen=True)
@@ -78,3 +82,9 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
     stand_in = Judge()
     monkeypatch.setattr(offline, "find_in_logs", stand_in)
     return stand_in
+
+
+@pytest.fixture
+def other_authority() -> str:
+    """The certificate of an authority that has signed nothing here, as a kubeconfig holds it."""
+    return encoded(trustme.CA(key_type=trustme.KeyType.ECDSA).cert_pem.bytes())

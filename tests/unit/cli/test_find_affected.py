@@ -57,14 +57,6 @@ def test_a_dash_reads_stdin(run: Run, judge: Judge) -> None:
     assert judge.read == b"\xff\x00 bytes"
 
 
-@pytest.mark.parametrize("words", [[], ["node-1"], ["--only-node", "node-1"], ["--context", "prod"]])
-def test_without_logs_it_says_that_clusters_are_not_read_yet(run: Run, judge: Judge, words: list[str]) -> None:
-    ran = run("find-affected", *words)
-    assert ran.code == 2
-    assert "reading from a cluster is not in this version; give kube-proxy's logs with --logs" in ran.error
-    assert judge.asked == []
-
-
 @pytest.mark.parametrize(
     ("said", "seconds"),
     [("90s", 90), ("10m", 600), ("24h", 86400), ("1h30m", 5400), ("2d", 172800), ("1.5h", 5400), ("1d12h", 129600)],

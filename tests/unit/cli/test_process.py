@@ -57,7 +57,7 @@ def imported_by_python() -> set[str]:
         ("find-affected --signature CT_L", ["CT_LIST_FAIL"]),
         ("--color never find-affected -o ''", ["table", "wide", "json", "yaml", "name"]),
         ("find-affected --since-", ["--since-time"]),
-        ("find-affected --conte", []),
+        ("find-affected --conte", ["--context"]),
         ("find-affected --logs /e", []),  # nothing: the shell then offers files
     ],
 )

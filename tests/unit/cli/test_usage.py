@@ -169,8 +169,8 @@ def test_debug_shows_the_traceback(run: Run, judge: Judge, how: str, monkeypatch
 
 
 def test_a_hidden_group_is_accepted_but_not_shown() -> None:
-    command = app.build().load("find-affected")
-    hidden = {name for parameter in command.params if getattr(parameter, "hidden", False) for name in parameter.opts}
+    root = app.build()
+    hidden = {name for parameter in root.params if getattr(parameter, "hidden", False) for name in parameter.opts}
     assert {"--context", "--kubeconfig", "--as-group", "--resolve", "--token-file"} <= hidden
 
 
