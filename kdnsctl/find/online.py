@@ -31,7 +31,7 @@ from kdnsctl.find.services import checked
 from kdnsctl.logs.sources.pods import KUBELET_LOGS, PodReading, read_pod
 from kdnsctl.logs.tally import Tally
 from kdnsctl.logs.times import from_datetime, to_datetime
-from kdnsctl.model import Coverage, Outcome, Reason, Reporter, UsageError, Verdict
+from kdnsctl.model import Coverage, KdnsctlError, Outcome, Reason, Reporter, UsageError, Verdict
 
 PARALLEL: Final = 32  # log requests at once: they are outside the server's own limits
 NEEDED: Final = (*proxyload.NEEDED, needed("kube-system"), Permission("list", "nodes"))
@@ -73,8 +73,17 @@ def find_in_cluster(
     if options.kube_proxy_version is not None:
         minor_of(options.kube_proxy_version)
     since = _window(options, now)
-    about = nodes_in_scope(connection, options.chosen, scope=scope)
-    found, said = _dns(connection, scope)
+    try:
+        about = nodes_in_scope(connection, options.chosen, scope=scope)
+        found, said = _dns(connection, scope)
+    except KdnsctlError as error:
+        if scope.reason is None or error.code != "deadline":
+            raise
+        raise KdnsctlError(
+            f"the nodes and their kube-proxy could not be listed: {error}; no log was read",
+            hint="is the API server slow? See --deadline",
+            code=error.code,
+        ) from error
     question = Question(
         services or tuple(str(service) for service in found),
         signatures,
@@ -104,7 +113,7 @@ def find_in_cluster(
         cluster=_identity(connection.target),
         services=question.services,
         since=to_datetime(since),
-        notes=(*about.notes, *said, *_faults(findings), *notes(findings, ())),
+        notes=(*about.notes, *said, *_faults(findings), *_youngest(findings, since), *notes(findings, ())),
         next_commands=(
             *next_commands(findings),
             *next_readings(findings, about.proxies, kubelet_logs=options.kubelet_logs),
@@ -218,3 +227,14 @@ def _faults(findings: Sequence[NodeFinding]) -> Iterable[str]:
     missing = [finding.name for finding in findings if finding.reason_code == "kubeProxyMissing"]
     if missing:
         yield f"{len(missing)} node(s) have no kube-proxy and should have one: a fault by itself, see their reasons."
+
+
+def _youngest(findings: Sequence[NodeFinding], since: int | None) -> Iterable[str]:
+    """How little "clean" may mean without a window: a log can begin a minute ago, with a new pod."""
+    spans = [(one.span.first, one.name) for one in findings if one.verdict is Verdict.CLEAN and one.span]
+    if since is None and spans:
+        begins, name = max(spans)
+        yield (
+            f"Clean is said of the time since each log begins; the latest begins at {begins:%Y-%m-%dT%H:%M:%SZ} "
+            f"({name}). With --since, nodes whose log does not reach back so far are unknown."
+        )

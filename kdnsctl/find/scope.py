@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster.errors import ForbiddenError
-from kdnsctl.cluster.kubeproxy import KubeProxy
+from kdnsctl.cluster.kubeproxy import Kind, KubeProxy, locate
 from kdnsctl.cluster.proxyload import discover, list_nodes
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.model import KdnsctlError, Scope, UsageError
 
 MOST_NAMED = 5  # of a list of nodes, in an error
+TOLD_BY_NODE = (Kind.ABSENT, Kind.EMBEDDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,8 @@ class InScope:
 def nodes_in_scope(connection: Connection, chosen: Chosen, *, scope: CancelScope) -> InScope:
     """List the nodes and find kube-proxy on them.
 
-    Raises UsageError when a node does not exist or the selector matches none; the error of the list when nothing at all
-    is left to look at; else as `list_all` does.
+    Raises UsageError when a node does not exist or the selector matches none; KdnsctlError with the code `forbidden`
+    when nothing at all is left to look at; else as `list_all` does.
     """
     if chosen.names and chosen.selector is not None:
         raise UsageError("nodes are chosen by name or with --selector, not both")
@@ -57,6 +58,7 @@ def nodes_in_scope(connection: Connection, chosen: Chosen, *, scope: CancelScope
             raise KdnsctlError(
                 f"which nodes have {chosen.selector} cannot be known: {error}",
                 hint="name the nodes, or have somebody allow `list nodes`",
+                code=error.code,
             ) from error
         return _unlisted(connection, chosen.names, error, scope)
     known = {node.metadata.name: node for node in listed}
@@ -67,10 +69,13 @@ def nodes_in_scope(connection: Connection, chosen: Chosen, *, scope: CancelScope
     if not names:
         which = f"no node has {chosen.selector}" if chosen.selector is not None else "there are no nodes"
         raise UsageError(f"{which} in {connection.target}; nothing was done")
+    nodes = [known[name] for name in names]
     try:
-        found = discover(connection, [known[name] for name in names], scope=scope)
+        found = discover(connection, nodes, scope=scope)
     except ForbiddenError as error:
-        return InScope(names, {}, Scope.FULL, (), blind=f"kube-proxy's pods may not be listed: {error}")
+        # What a node is shows also without pods; that one has no kube-proxy does not.
+        told = {name: proxy for name, proxy in locate(nodes, ()).items() if proxy.kind in TOLD_BY_NODE}
+        return InScope(names, told, Scope.FULL, (), blind=f"kube-proxy's pods may not be listed: {error}")
     return InScope(names, found.proxies, Scope.FULL, found.notes)
 
 
@@ -83,13 +88,21 @@ def _unlisted(connection: Connection, named: Sequence[str], error: ForbiddenErro
         found = discover(connection, None, scope=scope)
     except ForbiddenError as blind:
         if not named:
-            raise
+            raise _nothing_to_look_at(blind) from blind
         why = f"neither nodes nor kube-proxy's pods may be listed: {blind}"
         return InScope(tuple(dict.fromkeys(named)), {}, Scope.PARTIAL, (note,), blind=why)
     names = tuple(dict.fromkeys([*named, *found.proxies]))
     if not names:
-        raise error
+        raise _nothing_to_look_at(error) from error
     return InScope(names, found.proxies, Scope.PARTIAL, (note, *found.notes))
+
+
+def _nothing_to_look_at(error: ForbiddenError) -> KdnsctlError:
+    return KdnsctlError(
+        f"no node can be found: {error}",
+        hint="have somebody allow `list nodes`, and in kube-system `list pods` and `get pods/log`; or name the nodes",
+        code=error.code,
+    )
 
 
 def _no_such_node(missing: Sequence[str], known: Sequence[str], connection: Connection) -> UsageError:

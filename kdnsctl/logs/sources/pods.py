@@ -34,6 +34,12 @@ from kdnsctl.model import KdnsctlError, Reason
 HEAD: Final = 64 << 10  # bytes of a log's beginning; a start at -v=2 prints about 20 KiB
 SAME: Final = 256  # bytes by which a beginning is known again: its timestamps have nanoseconds
 KUBELET_FILE: Final = "kube-proxy.log"  # in the node's /var/log, where GKE and kOps have kube-proxy write
+FOR_BOTH: Final = (
+    "forbidden",
+    "podGone",
+    "unreachable",
+    "kubeletUnreachable",
+)  # then the previous log is no better off
 KUBELET_LOGS: Final = Permission("get", "nodes", subresource="proxy")  # near root: only when asked for
 
 
@@ -71,7 +77,8 @@ def read_pod(
     reading = _container(connection, place, scope, since, clock, previous=False)
     begins = reading.tally.first
     reaches = since is not None and begins is not None and begins <= since
-    if place.restarts and not reaches and not scope.cancelled.is_set():
+    hopeless = any(problem.code in FOR_BOTH for problem in reading.problems) or scope.cancelled.is_set()
+    if place.restarts and not reaches and not hopeless:
         before = _container(connection, place, scope, since, clock, previous=True)
         again = before.tally.first is not None and before.tally.first == begins
         if not again:  # else it has restarted just now, and this is what has just been read

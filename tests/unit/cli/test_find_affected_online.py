@@ -47,7 +47,7 @@ def two_nodes(api: Server, kubeconfig: Kubeconfig, **logs: Any) -> None:
 
 def test_the_table_says_which_cluster_and_what_to_do_next(api: Server, kubeconfig: Kubeconfig, start: Start) -> None:
     two_nodes(api, kubeconfig)
-    code, out, err = ended(start())
+    code, out, err = ended(start("--since-time", "2026-03-12T12:00:01Z"))
     assert (code, err) == (3, "reading kube-proxy's logs: 50%\n")
     assert out.splitlines()[1].split()[:3] == ["a", "suspect", "log"]
     assert f"Cluster: here ({api.url})." in out

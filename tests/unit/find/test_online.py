@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kdnsctl.cancel import INTERRUPTED, CancelScope
-from kdnsctl.cluster.errors import ForbiddenError
 from kdnsctl.cluster.retries import NO_RETRIES
 from kdnsctl.find.online import OnlineOptions, find_in_cluster
 from kdnsctl.find.report import FindReport, NodeFinding, to_json
@@ -145,6 +144,15 @@ def test_a_silent_window_inside_the_covered_time_is_clean(api: Server, find: Fin
     span = only(report).span
     assert span is not None
     assert (span.first, span.last) == (minutes(0), NOW)
+
+
+def test_without_a_window_a_note_says_since_when_clean_holds(api: Server, find: Find) -> None:
+    nodes, pods = proxied("a", "b")
+    logs = {"proxy-a": container_log(healthy()), "proxy-b": container_log(start(minutes(85)) + sync(minutes(86)))}
+    set_up(api, nodes, pods, logs)
+    (note,) = find().notes
+    assert "the latest begins at 2026-03-12T13:25:00Z (b)" in note
+    assert find(since=timedelta(hours=1)).notes == ()
 
 
 def test_failures_before_the_window_do_not_count(api: Server, find: Find) -> None:
@@ -306,17 +314,23 @@ def test_where_nodes_cannot_be_listed_the_scope_is_partial_and_never_exit_0(api:
 
 
 def test_where_pods_cannot_be_listed_every_node_is_unknown(api: Server, find: Find) -> None:
-    set_up(api, [node("a"), node("b")], FORBIDDEN)
+    set_up(api, [node("a"), node("b"), node("k", version="v1.30.1+k3s1"), node("w", os="windows")], FORBIDDEN)
     report = find()
-    assert verdicts(report) == {"a": "unknown/forbidden", "b": "unknown/forbidden"}
+    assert verdicts(report) == {
+        "a": "unknown/forbidden",
+        "b": "unknown/forbidden",
+        "k": "unknown/embedded",
+        "w": "notApplicable/noKubeProxy",
+    }
     assert code_of(report) == 4
 
 
 def test_where_neither_may_be_listed_named_nodes_are_unknown_and_no_nodes_are_an_error(api: Server, find: Find) -> None:
     set_up(api, FORBIDDEN, FORBIDDEN)
     assert verdicts(find("a")) == {"a": "unknown/forbidden"}
-    with pytest.raises(ForbiddenError):
+    with pytest.raises(KdnsctlError, match="no node can be found") as caught:
         find()
+    assert "list nodes" in caught.value.hint
 
 
 def test_a_cluster_without_nodes_is_an_error_not_health(api: Server, find: Find) -> None:
@@ -367,6 +381,9 @@ def test_a_deadline_before_the_nodes_are_known_is_an_error(api: Server, find: Fi
     with CancelScope(0.2) as within, pytest.raises(KdnsctlError) as caught:
         find(within=within)
     assert caught.value.code == "deadline"
+    assert str(caught.value) == (
+        "the nodes and their kube-proxy could not be listed: not finished within 0.2s; no log was read"
+    )
 
 
 def test_warnings_of_the_server_are_said_once(api: Server, find: Find, notes: list[str]) -> None:
@@ -434,7 +451,7 @@ def test_there_is_exactly_one_entry_for_each_node_in_scope(
     visible = {one.spec.node_name for one in pods}
     expected = (set(named) or set(about)) if listed else set(named) | visible
     if not expected:
-        with pytest.raises(ForbiddenError):
+        with pytest.raises(KdnsctlError, match="no node can be found"):
             find(*named, parallel=parallel)
         return
     report = find(*named, parallel=parallel)

@@ -165,6 +165,11 @@ def test_a_log_that_cannot_be_had_is_a_problem_with_its_reason(
     api.on(LOG, answer)
     reading = read(api, connect_to, scope)
     assert (codes(reading), reading.tally.counts) == ([code], {})
+    before = len(api.requests)
+    again = read(api, connect_to, scope, restarts=1)
+    both = [{"previous"}] if code in {"notStarted", "kubeletError"} else []  # of the others no log is to be had
+    assert asked(api)[before:] == [set(), *both]
+    assert codes(again) == [code, *([code] if both else [])]
     assert "proxy-a" in reading.problems[0].message
 
 
