@@ -22,16 +22,22 @@ _NO_ADDRESS = {"CT_RETURN_OLD", "CT_LIST_FAIL", "CT_CLEAR_FAIL", "CT_PARTIAL"}
 
 def notes(findings: Sequence[NodeFinding], counting: Sequence[tuple[str, str]]) -> Iterable[str]:
     """Notes on the run; `counting` are (node, note) on how its logs were counted."""
-    silent = sum(finding.reason_code == "logProvesNothing" for finding in findings)
+    mute_releases = [finding for finding in findings if finding.reason_code == "logProvesNothing"]
+    patched = sum(1 for finding in mute_releases if _bug_of(finding))
+    silent = len(mute_releases) - patched
     if silent:
         yield (
             f"{silent} node(s) run kube-proxy 1.32 or later, which can leave stale entries without logging anything: "
             "only the node's conntrack table can show that they are healthy."
         )
-    yield from _silent_releases(findings)
+    if patched:
+        yield (
+            f"{patched} node(s) run a release with a bug that leaves stale entries without logging it: upgrade them; "
+            "until then only the node's conntrack table can show that they are healthy."
+        )
     mute = sum(finding.reason_code == "versionUnknown" for finding in findings)
     if mute:
-        yield f"{mute} log(s) do not tell kube-proxy's version; give it with --kube-proxy-version."
+        yield f"{mute} log(s) do not tell kube-proxy's version; give it (v1.30.8, not 1.30) with --kube-proxy-version."
     unnamed = sum(not finding.identified for finding in findings)
     if unnamed:
         yield f"{unnamed} log(s) do not tell their node; they go by pod or file name. Name the node with --node."
@@ -45,18 +51,9 @@ def notes(findings: Sequence[NodeFinding], counting: Sequence[tuple[str, str]]) 
         yield f"The same is so for {len(said) - MOST_NAMED} more logs that repeat others."
 
 
-def _silent_releases(findings: Sequence[NodeFinding]) -> Iterable[str]:
-    versions = [
-        finding.kube_proxy.version
-        for finding in findings
-        if finding.verdict is Verdict.CLEAN and finding.kube_proxy.version and known_silent(finding.kube_proxy.version)
-    ]
-    if versions:
-        said = [f"{version}: kubernetes/kubernetes{known_silent(version)}" for version in sorted({*versions})]
-        yield (
-            f"{len(versions)} clean node(s) run a release with a bug that leaves stale entries without logging it "
-            f"({_some(said)}): clean says that no clean-up failed; whether one was left out, the conntrack table shows."
-        )
+def _bug_of(finding: NodeFinding) -> str:
+    """The issue by which the node's release leaves entries without a line, "" where none is known."""
+    return known_silent(finding.kube_proxy.version or "")
 
 
 def next_commands(findings: Sequence[NodeFinding]) -> Iterable[str]:

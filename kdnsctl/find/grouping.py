@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from kdnsctl.find.judge import NodeLog
 from kdnsctl.find.report import Problem
 from kdnsctl.logs.sources.files import FileStream
-from kdnsctl.logs.sources.naming import Origin, is_kube_proxy, origin_of
+from kdnsctl.logs.sources.naming import Origin, is_kube_proxy, origin_of, run_of
 from kdnsctl.logs.sources.repeats import Records, Repeats
 from kdnsctl.logs.sources.walking import Unreadable
 from kdnsctl.logs.tally import Tally
@@ -67,6 +67,8 @@ def _not_a_log(stream: FileStream) -> str | None:
     origin = stream.origin
     if origin.component and not origin.is_kube_proxys:
         return f"nothing that only kube-proxy logs, and by its name the log of {origin.component}"
+    if not stream.records and PurePosixPath(stream.path).suffix in _PROSE_AND_CODE:
+        return "no klog records"  # it may well quote some
     if stream.damages:
         return None
     if stream.others:
@@ -78,6 +80,10 @@ def _not_a_log(stream: FileStream) -> str | None:
     if not stream.records and stream.size and not _should_be_a_log(stream):
         return "no klog records"
     return None
+
+
+_PROSE_AND_CODE = frozenset((".md", ".py", ".go", ".sh", ".rst", ".html", ".yaml", ".yml"))
+"""Suffixes of files that are never logs, if nothing in them is a record."""
 
 
 def _should_be_a_log(stream: FileStream) -> bool:
@@ -201,6 +207,7 @@ def _joined(one: _Group, evidence: Sequence[FileStream]) -> tuple[NodeLog, list[
     log = NodeLog(one.name, Tally(), identified=one.identified, name_from=one.name_from)
     again = _again(evidence)
     notes: list[str] = []
+    parts: dict[str, Tally] = {}
     for stream, repeated in zip(evidence, again, strict=True):
         if repeated is Repeats.ALL:
             notes.append(f"all that {stream.source} shows is in the node's other logs too; it is counted once")
@@ -209,12 +216,15 @@ def _joined(one: _Group, evidence: Sequence[FileStream]) -> tuple[NodeLog, list[
             if repeated is Repeats.SOME:
                 notes.append(f"{stream.source} repeats a part of the node's other logs; counts can be too high")
             log.tally.merge(stream.tally)
+            if stream.tally.first is not None or stream.tally.counts:
+                parts.setdefault(run_of(stream.path, stream.origin.pod), Tally()).merge(stream.tally)
         log.sources.append(stream.source)
         if stream.origin.pod:
             log.pods.append(stream.origin.pod)
         log.problems.extend(Problem(damage.code, damage.message, stream.source) for damage in stream.damages)
         log.size += stream.size
         log.records = log.records or stream.records
+    log.parts = sorted(parts.values(), key=lambda part: part.last or 0)
     for item in one.unreadable:
         log.sources.append(item.name)
         log.problems.append(Problem(str(item.code), item.message, item.name))

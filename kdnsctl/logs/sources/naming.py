@@ -57,6 +57,21 @@ def origin_of(path: str) -> Origin:
     return _peoples(path)
 
 
+def run_of(path: str, pod: str) -> str:
+    """Names the one kube-proxy whose log a path is: the same for all files of a pod, or of a log that was rotated.
+
+    Static pods keep their name for life, through upgrades; the UID or the container id tells them apart.
+    """
+    match = _POD_TREE.search(path) or _CONTAINER_FILE.search(path)
+    if match is not None and match["pod"] == pod:
+        unique = match["id"]
+        return pod if _GENERATED_NAME.match(pod) and not _STATIC_UID.match(unique) else f"{pod} {unique}"
+    if pod:
+        return pod
+    folder, _, name = path.rpartition("/")
+    return f"{folder}/{_stem(name)}"
+
+
 def node_of_static_pod(pod: str) -> str:
     """The node of a static pod "kube-proxy-NODE", "" when the name is a DaemonSet pod's or no kube-proxy's."""
     return "" if _GENERATED_NAME.match(pod) else _node_in_static_pod(pod)
@@ -70,10 +85,10 @@ def is_kube_proxy(container: str) -> bool:
 # Layouts. Each takes a path and gives an Origin, or None when the path is not laid out so.
 
 _POD_TREE = re.compile(
-    r"(?:^|/)(?P<namespace>[a-z0-9-]+)_(?P<pod>[a-z0-9.-]+)_(?P<uid>[A-Za-z0-9-]+)/(?P<container>[a-z0-9-]+)/[^/]+$"
+    r"(?:^|/)(?P<namespace>[a-z0-9-]+)_(?P<pod>[a-z0-9.-]+)_(?P<id>[A-Za-z0-9-]+)/(?P<container>[a-z0-9-]+)/[^/]+$"
 )
 _CONTAINER_FILE = re.compile(
-    r"(?:^|/)(?P<pod>[a-z0-9.-]+)_(?P<namespace>[a-z0-9-]+)_(?P<container>[a-z0-9-]+?)-[0-9a-f]{64}\.log[^/]*$"
+    r"(?:^|/)(?P<pod>[a-z0-9.-]+)_(?P<namespace>[a-z0-9-]+)_(?P<container>[a-z0-9-]+?)-(?P<id>[0-9a-f]{64})\.log[^/]*$"
 )
 _STATIC_UID = re.compile(r"[0-9a-f]{32}$")
 """The kubelet names a static pod by a hash of its manifest; the API server gives dashed UUIDs (pkg/kubelet/config)."""
@@ -83,7 +98,7 @@ def _kubelets(path: str) -> Origin | None:
     match = _POD_TREE.search(path) or _CONTAINER_FILE.search(path)
     if match is None:
         return None
-    pod, uid = match["pod"], match.groupdict().get("uid", "")
+    pod, uid = match["pod"], match["id"]
     node, node_from = _above_tree(path[: match.start()]), "path"
     if not node:
         node = _node_in_static_pod(pod) if _STATIC_UID.match(uid) else node_of_static_pod(pod)

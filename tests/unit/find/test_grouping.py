@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -88,7 +89,7 @@ def test_a_tree_of_the_runtime_and_its_links_are_one_node(tmp_path: Path) -> Non
 
 def test_a_window_can_be_covered_by_an_older_file(tmp_path: Path) -> None:
     logs = {"node-a/kube-proxy.log": sync(minutes(40)) + sync(minutes(90))}
-    assert only(find(tmp_path, logs, since_time=minutes(30), kube_proxy_version="1.30")).reason_code == "logBegins"
+    assert only(find(tmp_path, logs, since_time=minutes(30), kube_proxy_version="1.30.8")).reason_code == "logBegins"
     logs = {"node-a/kube-proxy.log.1": healthy()}
     assert only(find(tmp_path, logs, since_time=minutes(30))).verdict is Verdict.CLEAN
 
@@ -181,7 +182,7 @@ def test_a_folder_in_which_two_nodes_name_themselves_is_neither(tmp_path: Path) 
             "both/kube-proxy.log.2": start(node="n2") + failure(minutes(1)),
             "both/kube-proxy.log": sync(minutes(5)),
         },
-        kube_proxy_version="1.30",
+        kube_proxy_version="1.30.8",
     )
     assert verdicts(report) == {
         "n2": "suspect/failureLogged",
@@ -224,6 +225,35 @@ def test_one_pod_after_the_other_in_a_folder_is_one_node(tmp_path: Path) -> None
     )
     finding = only(report)
     assert (finding.name, finding.kube_proxy.pods) == ("node-a", ("kube-proxy-b4b4b", "kube-proxy-x7x2p"))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "code"),
+    [
+        pytest.param(tree("kube-proxy-x7x2p"), tree("kube-proxy-b4b4b"), "versionUnknown", id="two pods"),
+        pytest.param(
+            tree("kube-proxy-node-a"),
+            tree("kube-proxy-node-a").replace(UUID, f"2{UUID[1:]}"),
+            "versionUnknown",
+            id="a static pod and its successor",
+        ),
+        pytest.param("day1/kube-proxy.log", "day2/kube-proxy.log", "versionUnknown", id="two collections"),
+        pytest.param(tree(name="0.log"), tree(name="1.log"), "nothingLogged", id="two containers of a pod"),
+        pytest.param("kube-proxy.previous.log", "kube-proxy.log", "nothingLogged", id="the previous container"),
+        pytest.param("kube-proxy.log.1.gz", "kube-proxy.log", "nothingLogged", id="rotated"),
+    ],
+)
+def test_a_version_holds_for_the_kube_proxy_that_said_it(tmp_path: Path, first: str, second: str, code: str) -> None:
+    named = "" if first.startswith("kube-proxy") or "var" in first else "var/log/"
+    later = sync(minutes(90)) + sync(minutes(120))
+    files: dict[str, str | bytes] = {f"node-a/{named}{first}": healthy("v1.30.8"), f"node-a/{named}{second}": later}
+    if "var" in first:
+        files = {name: cri(str(text)) for name, text in files.items()}
+    elif first.endswith(".gz"):
+        files[f"node-a/{first}"] = gzip.compress(healthy("v1.30.8").encode())
+    assert verdicts(find(tmp_path, files)) == {
+        "node-a": f"unknown/{code}" if code == "versionUnknown" else f"clean/{code}"
+    }
 
 
 def test_a_pod_that_another_input_places_is_placed(tmp_path: Path) -> None:
@@ -324,10 +354,10 @@ def test_a_foreign_log_is_never_clean(tmp_path: Path) -> None:
 
 def test_a_quiet_log_in_kube_proxys_own_place_is_kube_proxys(tmp_path: Path) -> None:
     quiet = said(NOON, "watch of *v1.Service ended with: too old resource version", "reflector.go:462", "W")
-    finding = only(find(tmp_path, {f"node-a/{tree()}": cri(quiet)}, kube_proxy_version="1.30"))
+    finding = only(find(tmp_path, {f"node-a/{tree()}": cri(quiet)}, kube_proxy_version="1.30.8"))
     assert (finding.verdict, finding.reason_code) == (Verdict.CLEAN, "nothingLogged")
     (tmp_path / f"node-a/{tree()}").unlink()
-    finding = only(find(tmp_path, {"node-a/kube-proxy.log": quiet}, kube_proxy_version="1.30"))
+    finding = only(find(tmp_path, {"node-a/kube-proxy.log": quiet}, kube_proxy_version="1.30.8"))
     assert finding.reason_code == "notKubeProxy"  # a mere name is no proof
 
 
