@@ -84,6 +84,9 @@ def unwrap(physical: bytes, *, whole: bool = True) -> Line:
     A fragment is not looked into: what it begins with may look like a layer and be the middle of a text. Its last piece
     cannot be told from a whole line; with `whole` False nothing is peeled inside a layer that knows fragments.
     """
+    if physical[:1] == b"\0":
+        # After a power loss, a file can hold NULs where the last lines before it should be.
+        physical = physical.lstrip(b"\0")
     line = Line(strip_ansi(physical) if b"\x1b" in physical else physical)
     for _ in range(MOST_LAYERS):
         if not _peel(line) or line.partial or (line.piece and not whole):

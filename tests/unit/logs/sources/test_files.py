@@ -165,7 +165,10 @@ def test_a_document_that_is_cut_off_is_no_document_and_says_so(name: str) -> Non
         yield _Failing(whole[:-9])
 
     (one,) = read_stream(LogStream("x", "x", NOW, True, opened), ReadOptions(), NOW)
-    assert [(damage.code, damage.message) for damage in one.damages] == [("cutOff", "ends here")]
+    assert [(damage.code, damage.message) for damage in one.damages] == [
+        ("cutOff", "ends here"),
+        ("cutRecord", "a failure in a form that is not understood"),
+    ]
 
 
 class _Failing:
@@ -186,9 +189,11 @@ def test_a_document_that_is_too_large_is_read_line_by_line_and_said(monkeypatch:
     monkeypatch.setattr(documents, "CHUNK", 1_000)
     entries = [json.dumps({"nodeName": "node-a", "message": failure()}) for _ in range(30)]
     streams = read("[\n" + ",\n".join(entries) + "\n]\n")
-    damages = {damage.message for one in streams for damage in one.damages}
-    assert damages == {"a JSON document of more than 0 MiB, read line by line; give JSON lines (jq -c '.[]')"}
-    assert {damage.code for one in streams for damage in one.damages} == {"tooLarge"}
+    damages = {(damage.code, damage.message) for one in streams for damage in one.damages}
+    assert damages == {
+        ("tooLarge", "a JSON document of more than 0 MiB, read line by line; give JSON lines (jq -c '.[]')"),
+        ("cutRecord", "a failure in a form that is not understood"),  # `{…},` is no JSON line
+    }
     assert read("".join(f"{entry}\n" for entry in entries))[0].damages == []
 
 
