@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from kdnsctl.find.releases import known_silent
 from kdnsctl.find.report import NodeFinding
 from kdnsctl.model import Verdict
 
@@ -22,18 +21,11 @@ _NO_ADDRESS = {"CT_RETURN_OLD", "CT_LIST_FAIL", "CT_CLEAR_FAIL", "CT_PARTIAL"}
 
 def notes(findings: Sequence[NodeFinding], counting: Sequence[tuple[str, str]]) -> Iterable[str]:
     """Notes on the run; `counting` are (node, note) on how its logs were counted."""
-    mute_releases = [finding for finding in findings if finding.reason_code == "logProvesNothing"]
-    patched = sum(1 for finding in mute_releases if _bug_of(finding))
-    silent = len(mute_releases) - patched
+    silent = sum(finding.reason_code == "logProvesNothing" for finding in findings)
     if silent:
         yield (
-            f"{silent} node(s) run kube-proxy 1.32 or later, which can leave stale entries without logging anything: "
-            "only the node's conntrack table can show that they are healthy."
-        )
-    if patched:
-        yield (
-            f"{patched} node(s) run a release with a bug that leaves stale entries without logging it: upgrade them; "
-            "until then only the node's conntrack table can show that they are healthy."
+            f"{silent} node(s) run a release of kube-proxy that can leave stale entries without logging anything (1.32 "
+            "and later, and some before it): only the node's conntrack table can show that they are healthy."
         )
     mute = sum(finding.reason_code == "versionUnknown" for finding in findings)
     if mute:
@@ -49,11 +41,6 @@ def notes(findings: Sequence[NodeFinding], counting: Sequence[tuple[str, str]]) 
     yield from said[:MOST_NAMED]
     if len(said) > MOST_NAMED:
         yield f"The same is so for {len(said) - MOST_NAMED} more logs that repeat others."
-
-
-def _bug_of(finding: NodeFinding) -> str:
-    """The issue by which the node's release leaves entries without a line, "" where none is known."""
-    return known_silent(finding.kube_proxy.version or "")
 
 
 def next_commands(findings: Sequence[NodeFinding]) -> Iterable[str]:

@@ -16,6 +16,7 @@ from kdnsctl.find.judge import NodeLog
 from kdnsctl.find.report import Problem
 from kdnsctl.logs.sources.files import FileStream
 from kdnsctl.logs.sources.naming import Origin, is_kube_proxy, origin_of, run_of
+from kdnsctl.logs.sources.refusals import LARGEST as LARGEST_REFUSAL
 from kdnsctl.logs.sources.repeats import Records, Repeats
 from kdnsctl.logs.sources.walking import Unreadable
 from kdnsctl.logs.tally import Tally
@@ -34,6 +35,7 @@ def group(items: Iterable[FileStream | Unreadable], *, node: str | None = None) 
     """Put together what is of one node; `node` (--node) is for streams of which nothing says it."""
     skipped: list[Problem] = []
     streams: list[FileStream] = []
+    small: list[FileStream] = []
     unreadable: list[Unreadable] = []
     for item in items:
         if isinstance(item, Unreadable):
@@ -41,10 +43,15 @@ def group(items: Iterable[FileStream | Unreadable], *, node: str | None = None) 
                 skipped.append(Problem(str(item.code), item.message, item.name))
             else:
                 unreadable.append(item)
-        elif (why := _not_a_log(item)) is not None:
+        elif (why := _not_a_log(item)) is not None and why == _NO_RECORDS and _may_be_a_message(item):
+            small.append(item)
+        elif why is not None:
             skipped.append(Problem("notALog", why, item.source))
         else:
             streams.append(item)
+    promised, unpromised = _promised(small, streams)
+    streams.extend(promised)
+    skipped.extend(Problem("notALog", "no klog records", stream.source) for stream in unpromised)
     groups = _by_node(streams, unreadable, node)
     logs: list[NodeLog] = []
     notes: list[tuple[str, str]] = []
@@ -68,7 +75,7 @@ def _not_a_log(stream: FileStream) -> str | None:
     if origin.component and not origin.is_kube_proxys:
         return f"nothing that only kube-proxy logs, and by its name the log of {origin.component}"
     if not stream.records and PurePosixPath(stream.path).suffix in _PROSE_AND_CODE:
-        return "no klog records"  # it may well quote some
+        return _NO_RECORDS  # but perhaps quotes of some
     if stream.damages:
         return None
     if stream.others:
@@ -78,10 +85,11 @@ def _not_a_log(stream: FileStream) -> str | None:
         known = origin.container or is_kube_proxy(origin.pod) or origin.pod.startswith("sdn") or not origin.pod
         return None if known else f"the log of pod {origin.pod}"
     if not stream.records and stream.size and not _should_be_a_log(stream):
-        return "no klog records"
+        return _NO_RECORDS
     return None
 
 
+_NO_RECORDS = "no klog records"
 _PROSE_AND_CODE = frozenset((".md", ".py", ".go", ".sh", ".rst", ".html", ".yaml", ".yml"))
 """Suffixes of files that are never logs, if nothing in them is a record."""
 
@@ -89,7 +97,38 @@ _PROSE_AND_CODE = frozenset((".md", ".py", ".go", ".sh", ".rst", ".html", ".yaml
 def _should_be_a_log(stream: FileStream) -> bool:
     """Whether the path promises a log of kube-proxy, so that its absence is something to report."""
     origin = stream.origin
-    return origin.is_kube_proxys and (bool(origin.container) or ".log" in PurePosixPath(stream.path).name)
+    return origin.is_kube_proxys
+
+
+def _may_be_a_message(stream: FileStream) -> bool:
+    return stream.size <= LARGEST_REFUSAL and PurePosixPath(stream.path).suffix not in _PROSE_AND_CODE
+
+
+def _promised(small: Sequence[FileStream], streams: Sequence[FileStream]) -> tuple[list[FileStream], list[FileStream]]:
+    """Apart: small files that stand where a node's log should, whatever message they hold, and other small files.
+
+    Such a file is called as another node's log is (n1/out.txt and n2/out.txt), or it lies among logs of which each is
+    another node's (logs/n1.txt and logs/n2.txt), not among the files of one node.
+    """
+    names: set[str] = set()
+    folders: set[tuple[str, str]] = set()
+    nodes: set[str] = set()
+    for stream in streams:
+        if not stream.tally.ours or not stream.own:
+            continue
+        path = PurePosixPath(stream.path)
+        names.add(path.name)
+        nodes.add(str(path.parent))
+        if origin_of(stream.path).node != path.parent.name:
+            folders.add((str(path.parent), path.suffix))
+    promised: list[FileStream] = []
+    rest: list[FileStream] = []
+    for stream in small:
+        path = PurePosixPath(stream.path)
+        like_anothers = path.name in names and str(path.parent) not in nodes
+        among_logs = (str(path.parent), path.suffix) in folders
+        (promised if like_anothers or among_logs else rest).append(stream)
+    return promised, rest
 
 
 @dataclass(slots=True)

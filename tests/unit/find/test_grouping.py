@@ -455,6 +455,37 @@ def test_a_saved_error_message_is_reported_as_what_it_is(tmp_path: Path, body: s
     assert report.nodes[0].reason == f"holds an error message instead of a log: {shown}"
 
 
+TALK = 'Defaulted container "kube-proxy" out of: kube-proxy, kube-proxy-bootstrap (init)\n'
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "body", "code"),
+    [
+        ("aks-1.log", "aks-2.log", f"{TALK}Error from server: dial tcp 10.0.0.5:10250: i/o timeout\n", "errorText"),
+        ("n1/kube-proxy.txt", "n2/kube-proxy.txt", f"{TALK}error: no\n", "errorText"),
+        ("n1/kube-proxy.txt", "n2/kube-proxy.txt", "bash: kubectl: command not found\n", "errorText"),
+        ("n1/kube-proxy.txt", "n2/kube-proxy.txt", "-bash: line 1: kubectl: command not found\n", "errorText"),
+        ("n1/kube-proxy.txt", "n2/kube-proxy.txt", "Permission denied (publickey).\n", "noRecords"),
+        ("n1/out.txt", "n2/out.txt", "ssh: connect to host n2 port 22: No route to host\n", "noRecords"),
+        ("n1.txt", "n2.txt", "ssh: connect to host n2 port 22: No route to host\n", "noRecords"),
+        ("kube-proxy-n1.txt", "kube-proxy-n2.txt", "Connection closed by n2\n", "noRecords"),
+    ],
+)
+def test_a_node_whose_file_holds_a_message_does_not_vanish(
+    tmp_path: Path, first: str, second: str, body: str, code: str
+) -> None:
+    report = find(tmp_path, {first: healthy(), second: body})
+    assert sorted(verdicts(report).values()) == ["clean/nothingLogged", f"unknown/{code}"]
+    assert report.skipped == ()
+
+
+@pytest.mark.parametrize("other", ["n1/metrics.txt", "n1/sub/metrics.txt", "notes.txt", "make.py"])
+def test_small_files_that_stand_for_no_node_are_skipped(tmp_path: Path, other: str) -> None:
+    report = find(tmp_path, {"n1/kube-proxy.txt": healthy(), other: "kubeproxy_x 1\n"})
+    assert verdicts(report) == {"n1": "clean/nothingLogged"}
+    assert len(report.skipped) == 1
+
+
 @pytest.mark.parametrize(
     "body",
     [
