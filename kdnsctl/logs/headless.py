@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from kdnsctl.logs.klog import JSON_HEAD, TEXT_HEADER, Head, parse
+from kdnsctl.logs.klog import JSON_HEAD, TEXT_HEADER, Head, decode_object, parse
 from kdnsctl.logs.signatures import CATALOGUE, Kind, Known, recognise
 
 LONGEST_PREFIX = 1_024
@@ -19,12 +19,15 @@ _FAILURES = tuple(signature for signature in CATALOGUE if signature.kind is Kind
 _PHRASES = tuple({phrase.encode(): signature for signature in _FAILURES for phrase in signature.phrases}.items())
 _PLACE = re.compile(rb"(?<![\w.\-])([\w\-]{1,64}\.go):\d")
 _QUOTE = re.compile(rb'\\.|(")', re.DOTALL)
+_CRI = re.compile(rb"[0-9T:.Z+\-]{20,40} (?:stdout|stderr) [FP](?::\S*)?(?: |$)")
+_HEADER_BEGINS = re.compile(rb"[IWEF](?:\d{1,3}$|\d{4}(?: |$)|$)")
+_KEY_ALONE = re.compile(rb"(?<![^ \"\]})]) [\w.\-]{0,253}=?$")
 _PROSE = re.compile(rb"[A-Za-z,;:.!?\'()\s]*")
 """A prefix of nothing but words is somebody's sentence about the record; prefixes of collectors name or number."""
 
 
 def recognise_record(head: Head, payload: bytes) -> Known | None:
-    """The signature of a whole record, or None when it is none of the catalogue's or shows to be another component's."""
+    """The signature of a whole record, or None when it is none of the catalogue's or is another component's."""
     known = recognise(head.file, head.message, structured=head.structured)
     if known is None:
         return None
@@ -75,6 +78,25 @@ def may_be_failure(payload: bytes) -> bool:
             if any(match[1].decode("ascii", "replace") in signature.files for match in _PLACE.finditer(before)):
                 return True
     return False
+
+
+def ends_inside(physical: bytes, payload: bytes) -> bool:
+    """Whether the last line of an input, which no newline ends, breaks off: there, a failure can have been lost.
+
+    A line is whole without its newline when the record in it is. What the runtime writes in CRI's form always has one.
+    """
+    if _CRI.match(physical):
+        return True
+    if payload[:1] == b"{":
+        return decode_object(payload) is None
+    head = parse(payload)
+    if head is None:
+        return _HEADER_BEGINS.match(payload) is not None
+    return (
+        quote_is_open(payload)
+        or len(payload) == (header.end() if (header := TEXT_HEADER.match(payload)) else -1)
+        or (head.structured is True and _KEY_ALONE.search(payload, head.end) is not None)
+    )
 
 
 def quote_is_open(text: bytes) -> bool:

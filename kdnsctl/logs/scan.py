@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from kdnsctl.logs.ends import backwards, ends_of_streams, forwards
 from kdnsctl.logs.finder import FINDER
 from kdnsctl.logs.framing import Line, strip_ansi, unwrap
-from kdnsctl.logs.headless import may_be_failure, recognise_record, record_behind_prefix
+from kdnsctl.logs.headless import ends_inside, may_be_failure, recognise_record, record_behind_prefix
 from kdnsctl.logs.klog import STAMP_LENGTH, Head, TextClock, json_time, parse
 from kdnsctl.logs.signatures import CATALOGUE, Kind, Known, recognise
-from kdnsctl.logs.sinks import Nowhere, Sink, StreamKey, StreamSink
+from kdnsctl.logs.sinks import Nowhere, Sink, StreamKey, StreamSink, TextSink
 from kdnsctl.logs.times import rfc3339
 
 MOST_LINE = 16 * 1024 * 1024
@@ -107,6 +107,10 @@ class Scanner:
         if self._carry:
             last = b"".join(self._carry)
             self._carry.clear()
+            line = unwrap(last.rstrip(b"\r"))
+            # One byte may be all of an input that is no log.
+            if (self.klog_records or len(last) > 1) and not line.partial and ends_inside(last, line.payload):
+                self._stream_of(line).cut("the last line ends in the middle of a record")
             self._block(last + b"\n")
         for key in list(self._open):
             self._close(key, complete=False)
@@ -411,6 +415,11 @@ class Scanner:
         if head is not None:
             self.klog_records = True
         time = line.time if line.time is not None or head is None else self._time(head)
+        if head is None and line.interleaved:
+            # Also a stream of which nothing else is ever seen must not be lost from the count.
+            stream = self._stream_of(line)
+            if isinstance(stream, TextSink):
+                stream.text(line.payload)
         if time is None:
             return False
         self._stream_of(line).seen(time, head.file.decode("ascii", "replace") if head else "")

@@ -314,6 +314,66 @@ def test_an_option_names_what_nothing_else_names(tmp_path: Path) -> None:
     assert [(finding.name, finding.name_from) for finding in report.nodes] == [("node-x", "option"), ("node-b", "path")]
 
 
+@pytest.mark.parametrize(
+    ("paths", "name", "identified"),
+    [
+        pytest.param("home/ops/kube-proxy.log", "ops", False, id="a file"),
+        pytest.param("home/ops", "ops", False, id="a directory"),
+        pytest.param("home/ops/", "ops", False, id="a directory with a slash"),
+        pytest.param("home/./ops", "ops", False, id="a directory with a dot"),
+        pytest.param("home/ops/*.log", "ops", False, id="a glob in it"),
+        pytest.param("home", "ops", True, id="the directory above"),
+        pytest.param("home/*/kube-proxy.log", "ops", True, id="a glob above"),
+        pytest.param(".", "ops", True, id="the working directory"),
+        pytest.param("home home/ops/kube-proxy.log", "ops", True, id="the directory above, and a file"),
+    ],
+)
+def test_a_folder_names_a_node_only_below_what_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paths: str, name: str, identified: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    finding = only(find(tmp_path, {"home/ops/kube-proxy.log": bad()}, paths=tuple(paths.split())))
+    assert (finding.name, finding.identified) == (name, identified)
+    absolute = tuple(f"{tmp_path}/{path}" for path in paths.split())
+    assert only(find(tmp_path, {}, paths=absolute)).identified is identified
+    finding = only(find(tmp_path, {}, paths=tuple(paths.split()), node="node-x"))
+    assert (finding.name, finding.identified, finding.name_from) == ("node-x", True, "option")
+
+
+def test_a_copy_of_a_nodes_files_names_it_wherever_it_is(tmp_path: Path) -> None:
+    for given in ("node-a", f"node-a/{tree()}", "node-a/var/log"):
+        finding = only(find(tmp_path, {f"node-a/{tree()}": cri(bad())}, paths=(f"{tmp_path}/{given}",)))
+        assert (finding.name, finding.identified) == ("node-a", True)
+
+
+def test_the_name_of_an_archive_is_no_nodes(tmp_path: Path) -> None:
+    text = bad().encode()
+    (tmp_path / "in").mkdir()
+    with tarfile.open(tmp_path / "in/ticket-4711.tar.gz", "w:gz") as archive:
+        member = tarfile.TarInfo("kube-proxy.log")
+        member.size = len(text)
+        archive.addfile(member, io.BytesIO(text))
+    for given, identified in (("in/ticket-4711.tar.gz", False), ("in", True)):
+        finding = only(find(tmp_path, {}, paths=(f"{tmp_path}/{given}",)))
+        assert (finding.name, finding.identified) == ("ticket-4711", identified)
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        ({"a/kube-proxy.log": start(node="n1") + sync(minutes(1))}, ["n1"]),
+        ({"n1/kube-proxy.log": healthy(), "n2/kube-proxy.log": healthy()}, ["n1", "n2"]),
+    ],
+)
+def test_a_name_that_contradicts_the_logs_is_said_and_not_believed(
+    tmp_path: Path, files: dict[str, str | bytes], names: list[str]
+) -> None:
+    report = find(tmp_path, files, node="node-x")
+    assert [finding.name for finding in report.nodes] == names
+    contradictions = [note for note in report.notes if "--node node-x is not believed of " in note]
+    assert [note.partition(":")[0] for note in contradictions] == names
+
+
 def test_only_the_nodes_asked_for_are_reported(tmp_path: Path) -> None:
     files = {"node-a/kube-proxy.log": bad(), "node-b/kube-proxy.log": healthy("v1.30.3")}
     report = find(tmp_path, files, nodes=("node/node-a",))
@@ -398,7 +458,7 @@ def test_journals_of_other_units_are_left_aside(tmp_path: Path) -> None:
     journal += 'Mar 12 12:00:01 node-a containerd[700]: time="2026-03-12T12:00:01Z" level=info\n'
     report = find(tmp_path, {"kind-worker/journal.log": journal, "node-a/kube-proxy.log": healthy()}, year=2026)
     assert verdicts(report) == {"node-a": "clean/nothingLogged"}
-    assert skipped(report) == {"journal.log": "only what kubelet logged"}
+    assert skipped(report) == {"journal.log": "only what containerd, kubelet logged"}
 
 
 def test_a_journal_of_k3s_is_kube_proxys_when_it_says_so(tmp_path: Path) -> None:
@@ -525,9 +585,11 @@ def test_half_a_gzip_counts_as_far_as_it_goes(tmp_path: Path, keep: float, verdi
     report = find(tmp_path, {"node-a/kube-proxy.log.gz": cut(start() + failure(minutes(1)) + LONG, keep)})
     finding = only(report)
     assert (finding.verdict, finding.complete) == (Verdict(verdict), False)
-    assert [(problem.code, problem.source) for problem in finding.problems] == [
-        ("cutOff", f"{tmp_path}/node-a/kube-proxy.log.gz")
+    # Where the text breaks off inside a record, that is told beside it.
+    assert ("cutOff", f"{tmp_path}/node-a/kube-proxy.log.gz") in [
+        (problem.code, problem.source) for problem in finding.problems
     ]
+    assert {problem.code for problem in finding.problems} <= {"cutOff", "cutRecord"}
 
 
 def test_one_unreadable_file_among_many_costs_one_node(tmp_path: Path) -> None:

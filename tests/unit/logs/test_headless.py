@@ -83,3 +83,38 @@ def test_what_is_certainly_none_is_not_guessed_at(name: str) -> None:
     for prefix in ("", "kube-proxy-x | "):
         found = scan((prefix + OTHERS[name] + "\n").encode())
         assert (found.ids, found.cuts) == ([], [])
+
+
+DONE = 'I0606 12:00:00.000000       1 proxier.go:799] "SyncProxyRules complete" elapsed="1.2s"'
+OLD = "I0606 12:00:00.000000       1 proxier.go:799] syncProxyRules took 1.2s"
+DOCKER = '{"log":"I0606 12:00:00.000000       1 x.go:1] x\\n","stream":"stderr","time":"2026-06-06T12:00:00.0Z"}'
+BROKEN_OFF = "the last line ends in the middle of a record"
+
+
+WHOLE_TOO = {FAILURE.index('" err') + 1, FAILURE.index('" service') + 1}
+"""Where a record may as well be over: behind its message, and behind a value."""
+ENDS = sorted({*range(1, len(FAILURE))} - WHOLE_TOO)
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("prefix", ["", "[pod/kube-proxy-a/kube-proxy] ", "2026-06-06T12:00:00.123456789Z "])
+def test_a_log_that_ends_inside_a_record_is_cut(prefix: str, end: int) -> None:
+    assert scan(f"{prefix}{DONE}\n{prefix}{FAILURE[:end]}".encode()).cuts == [BROKEN_OFF]
+
+
+@pytest.mark.parametrize("line", [DOCKER, JSON_FAILURE], ids=["Docker", "klog JSON"])
+def test_json_that_ends_inside_is_cut(line: str) -> None:
+    for end in range(1, len(line)):
+        assert BROKEN_OFF in scan(f"{line}\n{line[:end]}".encode()).cuts, line[:end]
+    assert scan(f"{line}\n{line}".encode()).cuts == []
+
+
+def test_a_cri_line_without_its_newline_is_cut_wherever_it_ends() -> None:
+    assert scan(f"2026-06-06T12:00:00.123456789Z stderr F {DONE}".encode()).cuts == [BROKEN_OFF]
+
+
+@pytest.mark.parametrize(
+    "line", [DONE, OLD, FAILURE, "Error from server", "{}", DONE + " peers=[a b]", "", "Wednesday"]
+)
+def test_a_whole_last_line_needs_no_newline(line: str) -> None:
+    assert scan(f"{DONE}\n{line}".encode()).cuts == []
