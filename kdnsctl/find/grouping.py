@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from kdnsctl.find.judge import NodeLog
 from kdnsctl.find.report import Problem
 from kdnsctl.logs.sources.files import FileStream
-from kdnsctl.logs.sources.naming import Origin, is_kube_proxy, origin_of, run_of
+from kdnsctl.logs.sources.naming import Origin, is_guess, is_kube_proxy, origin_of, run_of
 from kdnsctl.logs.sources.refusals import LARGEST as LARGEST_REFUSAL
 from kdnsctl.logs.sources.repeats import Records, Repeats
 from kdnsctl.logs.sources.walking import Unreadable
@@ -31,8 +31,13 @@ class Grouped:
     notes: tuple[tuple[str, str], ...]
 
 
-def group(items: Iterable[FileStream | Unreadable], *, node: str | None = None) -> Grouped:
-    """Put together what is of one node; `node` (--node) is for streams of which nothing says it."""
+def group(
+    items: Iterable[FileStream | Unreadable], *, node: str | None = None, arguments: Sequence[str] = ()
+) -> Grouped:
+    """Put together what is of one node; `node` (--node) is for streams of which nothing says it.
+
+    `arguments` are the PATHs as they were given: the names of folders below them are believed, others are a guess.
+    """
     skipped: list[Problem] = []
     streams: list[FileStream] = []
     small: list[FileStream] = []
@@ -52,9 +57,11 @@ def group(items: Iterable[FileStream | Unreadable], *, node: str | None = None) 
     promised, unpromised = _promised(small, streams)
     streams.extend(promised)
     skipped.extend(Problem("notALog", "no klog records", stream.source) for stream in unpromised)
-    groups = _by_node(streams, unreadable, node)
+    groups = _by_node(streams, unreadable, arguments)
     logs: list[NodeLog] = []
     notes: list[tuple[str, str]] = []
+    if node:
+        groups, notes = _with_option(groups, node)
     for one in groups:
         evidence, rest = _evidence(one)
         skipped.extend(Problem("notALog", _why_not_evidence(stream), stream.source) for stream in rest)
@@ -139,6 +146,11 @@ class _Group:
     streams: list[FileStream] = field(default_factory=list)
     unreadable: list[Unreadable] = field(default_factory=list)
 
+    @property
+    def streams_named(self) -> str:
+        """What it is made of, for people: the first of its inputs."""
+        return next(iter((*(stream.source for stream in self.streams), *(item.name for item in self.unreadable))), "it")
+
 
 def _evidence(one: _Group) -> tuple[list[FileStream], list[FileStream]]:
     """Apart: what shows something of kube-proxy, and what does not beside it.
@@ -163,29 +175,51 @@ def _why_not_evidence(stream: FileStream) -> str:
 # Whose it is
 
 
-def _by_node(streams: Sequence[FileStream], unreadable: Sequence[Unreadable], option: str | None) -> list[_Group]:
+def _by_node(streams: Sequence[FileStream], unreadable: Sequence[Unreadable], arguments: Sequence[str]) -> list[_Group]:
     aliases = _aliases(streams)
     shared = _shared_folders(streams)
     nodes_of_pods = _nodes_of_pods(streams, aliases, shared)
     groups: dict[str, _Group] = {}
 
-    def place(origin: Origin, source: str) -> _Group:
+    def place(origin: Origin, path: str, source: str) -> _Group:
         node, node_from = _named(origin, aliases, shared)
         if not node and len(nodes := nodes_of_pods.get(origin.pod, set())) == 1:
             node, node_from = next(iter(nodes)), "pod"
-        if not node and option:
-            node, node_from = option, "option"
+        identified = bool(node) and not (node_from == "path" and is_guess(origin, path, arguments))
         name = node or origin.pod or source
-        key = f"node/{name}" if node else f"other/{name}"
+        key = f"node/{name}" if identified else f"other/{name}"
         if key not in groups:
-            groups[key] = _Group(name, bool(node), node_from)
+            groups[key] = _Group(name, identified, node_from if identified else "")
         return groups[key]
 
     for stream in streams:
-        place(stream.origin, stream.source).streams.append(stream)
+        place(stream.origin, stream.path, stream.source).streams.append(stream)
     for item in unreadable:
-        place(origin_of(item.path), item.name).unreadable.append(item)
+        place(origin_of(item.path), item.path, item.name).unreadable.append(item)
     return list(groups.values())
+
+
+def _with_option(groups: Sequence[_Group], option: str) -> tuple[list[_Group], list[tuple[str, str]]]:
+    """The groups with --node in place of what is not known, and what to say where it contradicts what is.
+
+    A path names the node of one log less well than the operator does; of several, it tells them apart.
+    """
+    notes: list[tuple[str, str]] = []
+    kept: list[_Group] = []
+    named = _Group(option, True, "option")
+    for one in groups:
+        if one.name == option and one.identified:
+            named.name_from = one.name_from
+        elif one.identified and not (len(groups) == 1 and one.name_from == "path"):
+            says = {"path": "its path", "pod": "its pod"}.get(one.name_from, "the log itself")
+            notes.append(
+                (one.name, f"--node {option} is not believed of {one.streams_named}, as {says} names {one.name}")
+            )
+            kept.append(one)
+            continue
+        named.streams += one.streams
+        named.unreadable += one.unreadable
+    return [*kept, named] if named.streams or named.unreadable else kept, notes
 
 
 def _named(origin: Origin, aliases: dict[str, str], shared: set[str]) -> tuple[str, str]:

@@ -61,7 +61,7 @@ def find_in_logs(options: OfflineOptions, *, stdin: BinaryIO, reporter: Reporter
         since = _window(options, inputs, now, reporter)
         items = read_all(inputs, ReadOptions(since, options.year), now=now, reporter=reporter)
     question = Question(services, signatures, since, options.kube_proxy_version)
-    grouped = group(items, node=options.node)
+    grouped = group(items, node=options.node, arguments=options.paths)
     findings = _chosen([judge(log, question) for log in grouped.logs], options.nodes)
     if not findings:
         raise UsageError(

@@ -247,13 +247,13 @@ class _Collector:
         if len(self._tallies) >= MOST_STREAMS:
             self._overflow = True
             return _Ignored()
-        node, node_from = line.node, "field" if line.node else ""
+        node, node_from, folder = line.node, "field" if line.node else "", -1
         if not node:
             node = node_of_static_pod(line.pod)
             node_from = "pod" if node else ""
         if not node and self.origin.node:
-            node, node_from = self.origin.node, self.origin.node_from
-        tally = self._add(key, Origin(node, node_from, line.pod or self.origin.pod, container))
+            node, node_from, folder = self.origin.node, self.origin.node_from, self.origin.folder
+        tally = self._add(key, Origin(node, node_from, line.pod or self.origin.pod, container, folder=folder))
         if "kube-proxy" in line.process:
             tally.ours = True
         elif line.process:

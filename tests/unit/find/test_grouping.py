@@ -341,8 +341,8 @@ def test_a_folder_names_a_node_only_below_what_was_given(
 
 
 def test_a_copy_of_a_nodes_files_names_it_wherever_it_is(tmp_path: Path) -> None:
-    for given in ("node-a", f"node-a/{tree()}", "node-a/var/log"):
-        finding = only(find(tmp_path, {f"node-a/{tree()}": cri(bad())}, paths=(f"{tmp_path}/{given}",)))
+    for path in ("node-a", f"node-a/{tree()}", "node-a/var/log"):
+        finding = only(find(tmp_path, {f"node-a/{tree()}": cri(bad())}, paths=(f"{tmp_path}/{path}",)))
         assert (finding.name, finding.identified) == ("node-a", True)
 
 
@@ -353,8 +353,8 @@ def test_the_name_of_an_archive_is_no_nodes(tmp_path: Path) -> None:
         member = tarfile.TarInfo("kube-proxy.log")
         member.size = len(text)
         archive.addfile(member, io.BytesIO(text))
-    for given, identified in (("in/ticket-4711.tar.gz", False), ("in", True)):
-        finding = only(find(tmp_path, {}, paths=(f"{tmp_path}/{given}",)))
+    for path, identified in (("in/ticket-4711.tar.gz", False), ("in", True)):
+        finding = only(find(tmp_path, {}, paths=(f"{tmp_path}/{path}",)))
         assert (finding.name, finding.identified) == ("ticket-4711", identified)
 
 
