@@ -17,6 +17,7 @@ from typing import BinaryIO
 from kdnsctl.logs.framing import Line
 from kdnsctl.logs.klog import TextClock
 from kdnsctl.logs.scan import Scanner
+from kdnsctl.logs.signatures import Kind, Known
 from kdnsctl.logs.sinks import StreamKey
 from kdnsctl.logs.sources.documents import CHUNK, chunks
 from kdnsctl.logs.sources.naming import Origin, is_kube_proxy, node_of_static_pod, origin_of
@@ -50,8 +51,8 @@ class FileStream:
     """One stream of one input: where it is from, what was counted in it, what is wrong with it.
 
     `own` is True for what the input itself is (a file of one stream), False for a stream named by its lines.
-    `records` says whether any line was klog's at all; `size` counts bytes of the whole input. `others` says whose log
-    it is when that is certainly not kube-proxy's; it may then not have been read at all.
+    `records` says whether any line of it was klog's at all; `size` counts bytes of the whole input. `others` says whose
+    log it is when that is certainly not kube-proxy's; it may then not have been read at all.
     """
 
     source: str
@@ -212,16 +213,32 @@ def read_stream(stream: LogStream, options: ReadOptions, now: datetime) -> list[
 
 
 class _Ignored:
-    """Takes what another component logged, and drops it."""
+    """Takes what another component logged, and drops it: up to the first failure that only kube-proxy can log.
 
-    def hit(self, known: object, time: int | None, payload: bytes) -> None:
-        pass
+    A process has any name: with Docker's journald driver, a container's id.
+    """
+
+    def __init__(self, take: Callable[[], MarkedTally] | None = None) -> None:
+        self._take = take
+        self._taken: MarkedTally | None = None
+
+    def hit(self, known: Known, time: int | None, payload: bytes) -> None:
+        if self._taken is None and self._take is not None and known.signature.kind is Kind.FAILURE:
+            self._taken = self._take()
+        if self._taken is not None:
+            self._taken.hit(known, time, payload)
 
     def seen(self, time: int, file: str) -> None:
-        pass
+        if self._taken is not None:
+            self._taken.seen(time, file)
+
+    def text(self, line: bytes) -> None:
+        if self._taken is not None:
+            self._taken.text(line)
 
     def cut(self, why: str) -> None:
-        pass
+        if self._taken is not None:
+            self._taken.cut(why)
 
 
 class _Collector:
@@ -240,30 +257,34 @@ class _Collector:
         if key == ("", "", "") or line is None:
             return self._add(key, self.origin)
         container = line.container
-        if container and not is_kube_proxy(container):
-            return self._ignore(f"container {container}")
-        if line.process and not _may_hold_kube_proxy(line.process):
-            return self._ignore(line.process)
         if len(self._tallies) >= MOST_STREAMS:
             self._overflow = True
             return _Ignored()
+        if container and not is_kube_proxy(container):
+            return self._ignore(f"container {container}")
+        if line.process and not _may_hold_kube_proxy(line.process):
+            return self._ignore(line.process, lambda: self._named(key, line))
+        return self._named(key, line)
+
+    def _named(self, key: StreamKey, line: Line) -> MarkedTally:
+        """The tally of a stream that its lines name."""
         node, node_from, folder = line.node, "field" if line.node else "", -1
         if not node:
             node = node_of_static_pod(line.pod)
             node_from = "pod" if node else ""
         if not node and self.origin.node:
             node, node_from, folder = self.origin.node, self.origin.node_from, self.origin.folder
-        tally = self._add(key, Origin(node, node_from, line.pod or self.origin.pod, container, folder=folder))
+        tally = self._add(key, Origin(node, node_from, line.pod or self.origin.pod, line.container, folder=folder))
         if "kube-proxy" in line.process:
             tally.ours = True
         elif line.process:
             tally.shared_process = True
         return tally
 
-    def _ignore(self, whose: str) -> _Ignored:
+    def _ignore(self, whose: str, take: Callable[[], MarkedTally] | None = None) -> _Ignored:
         if len(self._ignored) < _MOST_IGNORED_NAMED:
             self._ignored.add(whose)
-        return _Ignored()
+        return _Ignored(take)
 
     def _add(self, key: StreamKey, origin: Origin) -> MarkedTally:
         tally = MarkedTally(since=self._options.since)
@@ -307,6 +328,9 @@ class _Collector:
             tally.settle()
             origin = where
             found_in_it = [*damages, *(Damage("cutRecord", why) for why in tally.cuts)]
+            alone = len(found) == 1 and is_own
+            if not alone and not tally.records and (message := refusal(tally.first_text.encode())):
+                found_in_it.append(Damage("errorText", f"holds an error message instead of a log: {message}"))
             if where.node_from == "field":
                 pass
             elif len(tally.hostnames) > 1:
@@ -324,7 +348,7 @@ class _Collector:
                     origin=origin,
                     tally=tally,
                     size=size,
-                    records=records,
+                    records=records if alone else tally.records,
                     own=is_own,
                     damages=found_in_it,
                 )

@@ -39,6 +39,9 @@ ERROR = (
 )
 
 
+QUIET = "I0312 12:00:00.000000       1 some.go:1] Something was done"
+
+
 def failure(at: datetime = NOON) -> str:
     text = f'"Failed to delete endpoint connections" err={json.dumps(ERROR)} servicePortName="kube-system/kube-dns:dns"'
     return f"E{at:%m%d %H:%M:%S.%f}       1 cleanup.go:99] {text}"
@@ -309,13 +312,33 @@ def test_the_year_comes_from_the_file_unless_its_time_is_made_up(modified: datet
     [("kubelet", True), ("k3s", False), ("kube-proxy", False), ("microk8s.daemon-kubelite", False)],
 )
 def test_which_processes_can_hold_kube_proxy(process: str, ignored: bool) -> None:
-    (one,) = read(f"Mar 12 12:00:00 node-a {process}[812]: {failure()}\n")
+    (one,) = read(f"Mar 12 12:00:00 node-a {process}[812]: {QUIET}\n")
     assert bool(one.others) is ignored
-    assert counted([one]) == ({"?": 0} if ignored else {"node-a": 1})
+    assert counted([one]) == ({"?": 0} if ignored else {"node-a": 0})
+
+
+def test_a_failure_counts_whatever_its_process_is_called() -> None:
+    head = "Mar 12 12:00:00 node-a 4f1b2c3d4e5f[812]:"
+    (one,) = read(
+        f"{head} {QUIET}\n{head} {failure()}\n{head} {failure()}\nMar 12 12:00:00 node-a kubelet[9]: {QUIET}\n"
+    )
+    assert counted([one]) == {"node-a": 2}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_stream_of_nothing_but_the_kubelets_error_says_so(first: bool) -> None:
+    streams = [
+        f"[pod/kube-proxy-x7x2p/kube-proxy] {failure()}\n",
+        "[pod/kube-proxy-b4b4b/kube-proxy] unable to retrieve container logs for containerd://0a1b\n",
+    ]
+    found = {one.origin.pod: one for one in read("".join(streams if first else reversed(streams)))}
+    assert found["kube-proxy-x7x2p"].damages == []
+    empty = found["kube-proxy-b4b4b"]
+    assert (empty.records, [damage.code for damage in empty.damages]) == (False, ["errorText"])
 
 
 def test_the_others_named_are_few() -> None:
-    text = "".join(f"2026-03-12T12:00:0{index}+0000 node-a unit{index}[1]: {failure()}\n" for index in range(9))
+    text = "".join(f"2026-03-12T12:00:0{index}+0000 node-a unit{index}[1]: {QUIET}\n" for index in range(9))
     (one,) = read(text)
     assert one.others == "only what unit0, unit1, unit2, unit3, unit4 logged"
 
