@@ -419,6 +419,53 @@ def test_pipes_can_be_read_twice_when_that_was_said(tmp_path: Path, of: str) -> 
     kept.close()
 
 
+def test_a_pipe_that_is_named_twice_is_waited_for_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "again").symlink_to(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(failure(),), daemon=True)
+    writer.start()
+    kept = Inputs([str(pipe), str(pipe), str(tmp_path / "again")], io.BytesIO(), twice=True)
+    writer.join()
+    (one,) = read_all(kept, ReadOptions(), now=NOW, reporter=SilentReporter())
+    assert isinstance(one, FileStream)
+    assert counted([one]) == {"?": 1}
+    kept.close()
+
+
+def test_a_path_that_cannot_be_looked_at_costs_only_itself(tmp_path: Path) -> None:
+    (tmp_path / "kube-proxy.log").write_text(failure())
+    kept = Inputs([str(tmp_path / ("x" * 300)), str(tmp_path / "kube-proxy.log")], io.BytesIO(), twice=True)
+    found = read_all(kept, ReadOptions(), now=NOW, reporter=SilentReporter())
+    assert {type(item) for item in found} == {FileStream, Unreadable}
+
+
+def test_a_record_from_the_future_does_not_date_the_window(tmp_path: Path) -> None:
+    wrong = f"9998-01-01T00:00:00.000000000Z {QUIET}\n"
+    (tmp_path / "kube-proxy.log").write_text(failure() + "\n")
+    (tmp_path / "wrong.log").write_text(failure() + "\n" + wrong)
+    paths = [tmp_path / "kube-proxy.log", tmp_path / "wrong.log"]
+    assert newest_record(inputs(*paths), year=2026, now=NOW, reporter=SilentReporter()) == from_datetime(NOON)
+    reading = ReadOptions(from_datetime(NOON), year=2026)
+    right, doubtful = read_all(inputs(*paths), reading, now=NOW, reporter=SilentReporter())
+    assert isinstance(right, FileStream)
+    assert isinstance(doubtful, FileStream)
+    assert (right.damages, [damage.code for damage in doubtful.damages]) == ([], ["wrongClock"])
+
+
+@pytest.mark.parametrize(
+    ("stamp", "absolute", "codes"),
+    [
+        ("Mar 12 12:00:00", True, ["zoneUnknown"]),
+        ("Mar 12 12:00:00", False, []),
+        ("2026-03-12T12:00:00+0200", True, []),
+    ],
+)
+def test_a_journal_without_zones_cannot_be_held_against_a_time(stamp: str, absolute: bool, codes: list[str]) -> None:
+    (one,) = read(f"{stamp} node-a kube-proxy[812]: {QUIET}\n", absolute=absolute)
+    assert [damage.code for damage in one.damages] == codes
+
+
 def test_a_pipe_that_cannot_be_kept_is_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     class Full(io.BytesIO):
         def write(self, _: object, /) -> int:
