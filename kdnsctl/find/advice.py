@@ -15,6 +15,7 @@ MOST_NAMED = 5
 
 _NODE_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
 _NODE_PORT = re.compile(r'udp conntrack (?:for|on) port (\d{1,5})[,:]|"?\b(?:port|nodePort)"?[=:](\d{1,5})\b')
+_IPV6 = re.compile(r'ip6tables|"?ipFamily"?[=:]"?IPv6|\bip6 kube-proxy')
 _RULES = {"IPT_RESTORE_FAIL", "IPT_CHAIN_FAIL", "IPT_SYNC_FAILED", "IPT_SAVE_FAIL"}
 _NO_ADDRESS = {"CT_RETURN_OLD", "CT_LIST_FAIL", "CT_CLEAR_FAIL", "CT_PARTIAL"}
 
@@ -52,15 +53,24 @@ def next_commands(findings: Sequence[NodeFinding]) -> Iterable[str]:
     logged = {signature.id: signature for signature in suspect.signatures}
     vips = list(dict.fromkeys(peer.vip for peer in suspect.peers))[:2]
     for vip in vips:
-        yield f"{there}conntrack -L -p udp --orig-dst {vip}"
+        yield f"{there}conntrack -L{' -f ipv6' * (':' in vip)} -p udp --orig-dst {vip}"
     if "CT_DEL_PORT" in logged and (port := _NODE_PORT.search(logged["CT_DEL_PORT"].example)):
         yield f"{there}conntrack -L -p udp --orig-port-dst {port[1] or port[2]}"
     if not vips and logged.keys() & _NO_ADDRESS:
         yield f"{there}conntrack -L -p udp --orig-port-dst 53"
-    if logged.keys() & _RULES:
-        yield f"{there}iptables-save -t nat"
+    if rules := [logged[id_].example for id_ in logged.keys() & _RULES]:
+        for six, program in ((False, "iptables-save"), (True, "ip6tables-save")):
+            if any(_is_of(example, six=six) for example in rules):
+                yield f"{there}{program} -t nat"
     if "NFT_SYNC_FAIL" in logged:
-        yield f"{there}nft list table ip kube-proxy"
+        for six, family in ((False, "ip"), (True, "ip6")):
+            if _is_of(logged["NFT_SYNC_FAIL"].example, six=six):
+                yield f"{there}nft list table {family} kube-proxy"
+
+
+def _is_of(example: str, *, six: bool) -> bool:
+    """Whether a failed write was of IPv6 rules, or of IPv4 ones, which is what a record that does not say it is of."""
+    return bool(_IPV6.search(example)) is six
 
 
 def _some(names: Sequence[str]) -> str:

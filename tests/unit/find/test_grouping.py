@@ -646,7 +646,7 @@ def test_an_archive_with_hostile_names(tmp_path: Path) -> None:
     assert len(report.nodes) + len(report.skipped) == len(members) + 1
 
 
-@pytest.mark.parametrize("field", ["n1; reboot", "-oProxyCommand=id", "$(id)", "N1", "a b", "x" * 300])
+@pytest.mark.parametrize("field", ["n1; reboot", "-oProxyCommand=id", "$(id)", "N1", "a b", "n1."])
 def test_a_name_from_a_log_gets_into_a_command_only_as_a_nodes_name(tmp_path: Path, field: str) -> None:
     record = {
         "nodeName": field,

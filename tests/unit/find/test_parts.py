@@ -214,7 +214,7 @@ def suspect(
 @pytest.mark.parametrize(
     ("examples", "peers", "commands"),
     [
-        ({"CT_DEL_ENDPOINT": ""}, ["10.96.0.10", "10.96.0.10", "fd00::a", "10.96.0.11"], ["conntrack -L -p udp --orig-dst 10.96.0.10", "conntrack -L -p udp --orig-dst fd00::a"]),
+        ({"CT_DEL_ENDPOINT": ""}, ["10.96.0.10", "10.96.0.10", "fd00::a", "10.96.0.11"], ["conntrack -L -p udp --orig-dst 10.96.0.10", "conntrack -L -f ipv6 -p udp --orig-dst fd00::a"]),
         ({"CT_LIST_FAIL": ""}, [], ["conntrack -L -p udp --orig-port-dst 53"]),
         ({"CT_DEL_PORT": "E0310 … Failed to clear udp conntrack for port 30053, error: x"}, [], ["conntrack -L -p udp --orig-port-dst 30053"]),
         ({"CT_DEL_PORT": 'E0310 … "Failed to clear udp conntrack" err="x" nodePort=30054'}, [], ["conntrack -L -p udp --orig-port-dst 30054"]),
@@ -222,6 +222,9 @@ def suspect(
         ({"CT_DEL_PORT": "nothing"}, [], []),
         ({"IPT_RESTORE_FAIL": "", "IPT_SYNC_FAILED": ""}, [], ["iptables-save -t nat"]),
         ({"NFT_SYNC_FAIL": ""}, [], ["nft list table ip kube-proxy"]),
+        ({"NFT_SYNC_FAIL": '"nftables sync failed" ipFamily="IPv6" err="x"'}, [], ["nft list table ip6 kube-proxy"]),
+        ({"IPT_SYNC_FAILED": '"Sync failed" ipFamily="IPv6" retryingTime="30s"'}, [], ["ip6tables-save -t nat"]),
+        ({"IPT_RESTORE_FAIL": "", "IPT_CHAIN_FAIL": "exec ip6tables: x"}, [], ["iptables-save -t nat", "ip6tables-save -t nat"]),
         ({"CT_CLEAR_FAIL": "", "IPT_SAVE_FAIL": ""}, [], ["conntrack -L -p udp --orig-port-dst 53", "iptables-save -t nat"]),
     ],
 )  # fmt: skip
