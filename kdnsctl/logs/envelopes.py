@@ -21,6 +21,11 @@ import msgspec
 from kdnsctl.logs.klog import decode, decode_object
 from kdnsctl.logs.times import epoch, rfc3339, to_datetime
 
+LONGEST_NAME = 253
+"""Characters of a Kubernetes name (a DNS subdomain, RFC 1123); what is longer is none."""
+MOST_VALUES = 3_000_000
+"""Values that a document may hold; one of log lines has fewer in the largest size that is read."""
+
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
@@ -152,7 +157,7 @@ def _open(record: dict[str, Any]) -> Envelope | None:
         node=node,
         pod=pod,
         container=container,
-        process="" if dockers else _string(record.get("SYSLOG_IDENTIFIER")) or _string(record.get("_COMM")),
+        process="" if dockers else _first(record, ("SYSLOG_IDENTIFIER", "_COMM")),
         partial=partial,
         piece=docker or "logtag" in record,
     )
@@ -216,7 +221,7 @@ def _time_of(record: dict[str, Any]) -> int | None:
 def _first(record: dict[str, Any], paths: tuple[str, ...]) -> str:
     for path in paths:
         value = _string(_dig(record, path))
-        if value:
+        if 0 < len(value) <= LONGEST_NAME:
             return value
     return ""
 
@@ -246,8 +251,36 @@ def split_document(document: bytes) -> Iterator[bytes] | None:
     `{"results": [[{"field", "value"}]]}`, Elasticsearch's `{"hits": {"hits": […]}}` and Loki's
     `{"data": {"result": [{"stream": {…}, "values": [[time, line]]}]}}`.
     """
-    records = _records(decode(document))
-    return None if records is None else map(encode, records)
+    records = _records(decode(document, MOST_VALUES))
+    return None if records is None else map(_as_lines, records)
+
+
+def incomplete(document: bytes) -> str:
+    """Why a store's reply is not all that was asked for, as the reply itself says; "" when it says no such thing."""
+    value = decode(document, MOST_VALUES)
+    if not isinstance(value, dict):
+        return ""
+    for key in ("nextToken", "NextToken", "nextPageToken"):
+        if value.get(key):
+            return f"it has a {key}"
+    if value.get("timed_out") is True:
+        return "the search timed out"
+    shards, hits, status = value.get("_shards"), value.get("hits"), value.get("status")
+    if isinstance(shards, dict) and isinstance(failed := shards.get("failed"), int) and failed > 0:
+        return f"{failed} shards failed"
+    if isinstance(hits, dict) and isinstance(hits.get("hits"), list):
+        total = hits.get("total")
+        total = total.get("value") if isinstance(total, dict) else total
+        if isinstance(total, int) and total > len(hits["hits"]):
+            return f"{len(hits['hits'])} of {total} hits"
+    if isinstance(value.get("results"), list) and isinstance(status, str) and status != "Complete":
+        return f"the query's status is {status[:40]}"
+    return ""
+
+
+def _as_lines(record: Any) -> bytes:
+    """An object as a JSON line, a text as the line that it is."""
+    return record.encode("utf-8", "replace") if isinstance(record, str) else encode(record)
 
 
 def encode(value: Any) -> bytes:
@@ -258,9 +291,10 @@ def encode(value: Any) -> bytes:
         return json.dumps(value).encode()
 
 
-def _records(value: Any) -> Iterator[dict[str, Any]] | None:
+def _records(value: Any) -> Iterator[Any] | None:
     if isinstance(value, list):
-        return (record for record in value if isinstance(record, dict))
+        # Also what is no object: the scan tells when there is a failure in it.
+        return iter(value)
     if not isinstance(value, dict):
         return None
     if isinstance(value.get("events"), list):

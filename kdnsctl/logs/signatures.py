@@ -319,7 +319,7 @@ CATALOGUE: tuple[Signature, ...] = (
         # and while it lasts kube-proxy cannot see that its rules were flushed.
         means="iptables did not answer, nearly always because something else holds the xtables lock, on which writes "
         "fail as well; until it answers, a flush of the rules goes unseen.",
-        not_means="By itself no failed write of rules. The kubelet logs the same words for its own KUBE-KUBELET-CANARY.",
+        not_means="Itself no failed write of rules. The kubelet logs the same words for its own KUBE-KUBELET-CANARY.",
         source="pkg/util/iptables/iptables.go@1.16–1.36",
         phrases=("iptables canary",),
         files=("iptables.go",),

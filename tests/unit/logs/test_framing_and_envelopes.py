@@ -444,8 +444,8 @@ def test_what_is_no_document_of_lines_is_not_split(document: bytes) -> None:
     ("document", "lines"),
     [
         (b"[]", []),
-        (b'[{"a":1},5,"x",{"b":2}]', [{"a": 1}, {"b": 2}]),
-        (b'{"events":[{"message":"x"},5]}', [{"message": "x"}]),
+        (b'[{"a":1},5,{"b":2}]', [{"a": 1}, 5, {"b": 2}]),
+        (b'{"events":[{"message":"x"},5]}', [{"message": "x"}, 5]),
         (b'{"results":[[{"field":"@message","value":"x"},5],7,[]]}', [{"@message": "x"}, {}]),
         (b'{"hits":{"hits":[{"_source":{"message":"x"}}]}}', [{"_source": {"message": "x"}}]),
         (
