@@ -7,6 +7,8 @@ imports none of them (a test holds the two together). What the commands do is th
 from __future__ import annotations
 
 import os
+import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Annotated, cast
 
@@ -15,7 +17,7 @@ import typer
 from kdnsctl.cli import failures
 from kdnsctl.cli.commands import HELP_NAMES, Entry, Hidden, LazyGroup, expand
 from kdnsctl.cli.options import Common, Connection, Record
-from kdnsctl.cli.terminal import put
+from kdnsctl.cli.terminal import FALLBACK_WIDTH, columns, put
 
 COMPLETION_VARIABLE = "_KDNSCTL_COMPLETE"
 
@@ -33,7 +35,7 @@ def root(
     connection: Annotated[Connection, Hidden],
     record: Annotated[Record, Hidden],
 ) -> None:
-    """Find, contain, prove and repair the Kubernetes DNS blackhole, node by node.
+    """Find the nodes with the Kubernetes DNS blackhole.
 
     The options below go before or after the command. Every long option can be set in the environment:
     KDNSCTL_OUTPUT=json is -o json.
@@ -82,11 +84,15 @@ def _dispatch(arguments: list[str], program: str) -> int:
 
 def _short_help(tree: LazyGroup, program: str) -> str:
     """What a bare `kdnsctl` prints: the commands, and where the rest is."""
-    width = max(len(name) for name in tree.commands)
+    room = max(len(name) for name in tree.commands)
     lines = [f"Usage: {program} COMMAND [OPTIONS]", "", (root.__doc__ or "").partition("\n")[0], ""]
-    lines += [f"  {name.ljust(width)}  {entry.summary}" for name, entry in tree.entries.items()]
-    lines += ["", f"'{program} COMMAND --help' explains a command, '{program} --help' the options of all."]
-    return "\n".join(lines) + "\n"
+    lines += [f"  {name.ljust(room)}  {entry.summary}" for name, entry in tree.entries.items()]
+    lines += ["", f"'{program} COMMAND --help' explains a command and its options."]
+    width = columns(sys.stdout) or FALLBACK_WIDTH
+    wrapped = [
+        textwrap.fill(line, width, subsequent_indent=" " * (room + 4 if line.startswith(" ") else 0)) for line in lines
+    ]
+    return "\n".join(wrapped) + "\n"
 
 
 def _wants_traceback(arguments: Sequence[str]) -> bool:

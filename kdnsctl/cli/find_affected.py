@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import enum
 import io
+import os
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -235,7 +237,9 @@ def _nodes(words: Sequence[str]) -> tuple[str, ...]:
     try:
         return tuple(values.node(word) for word in words)
     except typer.BadParameter as error:
-        raise UsageError(f"{error.message} (to read logs from files: --logs PATH)") from error
+        file = next((word for word in words if word == "-" or os.path.lexists(word)), None)
+        how = "to read logs from files: --logs PATH" if file is None else f"did you mean --logs {shlex.quote(file)}?"
+        raise UsageError(f"{error.message} ({how})") from error
 
 
 def _stdin(paths: tuple[str, ...]) -> BinaryIO:

@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from kdnsctl.cluster.kubeproxy import KubeProxy
-from kdnsctl.find.releases import known_silent
 from kdnsctl.find.report import NodeFinding
 from kdnsctl.model import Verdict
 
@@ -17,6 +16,7 @@ MOST_NAMED = 5
 
 _NODE_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
 _NODE_PORT = re.compile(r'udp conntrack (?:for|on) port (\d{1,5})[,:]|"?\b(?:port|nodePort)"?[=:](\d{1,5})\b')
+_IPV6 = re.compile(r'ip6tables|"?ipFamily"?[=:]"?IPv6|\bip6 kube-proxy')
 _RULES = {"IPT_RESTORE_FAIL", "IPT_CHAIN_FAIL", "IPT_SYNC_FAILED", "IPT_SAVE_FAIL"}
 _NO_ADDRESS = {"CT_RETURN_OLD", "CT_LIST_FAIL", "CT_CLEAR_FAIL", "CT_PARTIAL"}
 
@@ -26,13 +26,12 @@ def notes(findings: Sequence[NodeFinding], counting: Sequence[tuple[str, str]]) 
     silent = sum(finding.reason_code == "logProvesNothing" for finding in findings)
     if silent:
         yield (
-            f"{silent} node(s) run kube-proxy 1.32 or later, which can leave stale entries without logging anything: "
-            "only the node's conntrack table can show that they are healthy."
+            f"{silent} node(s) run a release of kube-proxy that can leave stale entries without logging anything (1.32 "
+            "and later, and some before it): only the node's conntrack table can show that they are healthy."
         )
-    yield from _silent_releases(findings)
     mute = sum(finding.reason_code == "versionUnknown" for finding in findings)
     if mute:
-        yield f"{mute} log(s) do not tell kube-proxy's version; give it with --kube-proxy-version."
+        yield f"{mute} log(s) do not tell kube-proxy's version; give it (v1.30.8, not 1.30) with --kube-proxy-version."
     unnamed = sum(not finding.identified for finding in findings)
     if unnamed:
         yield f"{unnamed} log(s) do not tell their node; they go by pod or file name. Name the node with --node."
@@ -46,20 +45,6 @@ def notes(findings: Sequence[NodeFinding], counting: Sequence[tuple[str, str]]) 
         yield f"The same is so for {len(said) - MOST_NAMED} more logs that repeat others."
 
 
-def _silent_releases(findings: Sequence[NodeFinding]) -> Iterable[str]:
-    versions = [
-        finding.kube_proxy.version
-        for finding in findings
-        if finding.verdict is Verdict.CLEAN and finding.kube_proxy.version and known_silent(finding.kube_proxy.version)
-    ]
-    if versions:
-        said = [f"{version}: kubernetes/kubernetes{known_silent(version)}" for version in sorted({*versions})]
-        yield (
-            f"{len(versions)} clean node(s) run a release with a bug that leaves stale entries without logging it "
-            f"({_some(said)}): clean says that no clean-up failed; whether one was left out, the conntrack table shows."
-        )
-
-
 def next_commands(findings: Sequence[NodeFinding]) -> Iterable[str]:
     """What to run now on the first suspect node: a log line is a suspicion, the kernel's tables are the proof."""
     suspect = next((finding for finding in findings if finding.verdict is Verdict.SUSPECT), None)
@@ -69,15 +54,24 @@ def next_commands(findings: Sequence[NodeFinding]) -> Iterable[str]:
     logged = {signature.id: signature for signature in suspect.signatures}
     vips = list(dict.fromkeys(peer.vip for peer in suspect.peers))[:2]
     for vip in vips:
-        yield f"{there}conntrack -L -p udp --orig-dst {vip}"
+        yield f"{there}conntrack -L{' -f ipv6' * (':' in vip)} -p udp --orig-dst {vip}"
     if "CT_DEL_PORT" in logged and (port := _NODE_PORT.search(logged["CT_DEL_PORT"].example)):
         yield f"{there}conntrack -L -p udp --orig-port-dst {port[1] or port[2]}"
     if not vips and logged.keys() & _NO_ADDRESS:
         yield f"{there}conntrack -L -p udp --orig-port-dst 53"
-    if logged.keys() & _RULES:
-        yield f"{there}iptables-save -t nat"
+    if rules := [logged[id_].example for id_ in logged.keys() & _RULES]:
+        for six, program in ((False, "iptables-save"), (True, "ip6tables-save")):
+            if any(_is_of(example, six=six) for example in rules):
+                yield f"{there}{program} -t nat"
     if "NFT_SYNC_FAIL" in logged:
-        yield f"{there}nft list table ip kube-proxy"
+        for six, family in ((False, "ip"), (True, "ip6")):
+            if _is_of(logged["NFT_SYNC_FAIL"].example, six=six):
+                yield f"{there}nft list table {family} kube-proxy"
+
+
+def _is_of(example: str, *, six: bool) -> bool:
+    """Whether a failed write was of IPv6 rules, or of IPv4 ones, which is what a record that does not say it is of."""
+    return bool(_IPV6.search(example)) is six
 
 
 def next_readings(

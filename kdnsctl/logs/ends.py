@@ -8,6 +8,9 @@ from kdnsctl.logs.framing import Line, unwrap
 from kdnsctl.logs.klog import parse
 from kdnsctl.logs.sinks import StreamKey
 
+LONGEST_LINE = 4_096
+"""Bytes of a line that are kept; its time, its file and whose error message it is stand at its beginning."""
+
 
 def forwards(block: bytes) -> Iterator[bytes]:
     """The lines of a block that ends with a newline, first to last."""
@@ -28,9 +31,13 @@ def backwards(block: bytes) -> Iterator[bytes]:
 
 
 def ends_of_streams(block: bytes) -> Iterator[Line]:
-    """The first and the last dated line of every stream in the block, unwrapped."""
+    """The first and the last dated line of every stream in the block, unwrapped.
+
+    Of a stream that the lines name, also the first line that is no record: it may be all that the stream holds.
+    """
     ends: dict[bytes, tuple[bytes, bytes]] = {}
     seen: dict[StreamKey, tuple[Line, Line]] = {}
+    texts: dict[StreamKey, Line] = {}
     for physical in forwards(block):
         prefix = _stream_prefix(physical)
         if prefix:
@@ -38,10 +45,15 @@ def ends_of_streams(block: bytes) -> Iterator[Line]:
             ends[prefix] = (first[0] if first else physical, physical)
             continue
         line = unwrap(physical)
-        if line.time is not None or parse(line.payload) is not None:
-            line.payload = line.payload[:512]
+        record = parse(line.payload) is not None
+        # What stands between the records of a text is many lines: a beginning is enough to know which they are.
+        line.payload = line.payload[:LONGEST_LINE]
+        if line.interleaved and not record:
+            texts.setdefault(line.key, line)
+        if line.time is not None or record:
             known = seen.get(line.key)
             seen[line.key] = (known[0] if known else line, line)
+    yield from texts.values()
     for first_line, last_line in ends.values():
         yield unwrap(first_line)
         if last_line is not first_line:

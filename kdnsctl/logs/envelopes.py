@@ -19,7 +19,12 @@ from typing import Any
 import msgspec
 
 from kdnsctl.logs.klog import decode, decode_object
-from kdnsctl.logs.times import epoch, rfc3339
+from kdnsctl.logs.times import epoch, rfc3339, to_datetime
+
+LONGEST_NAME = 253
+"""Characters of a Kubernetes name (a DNS subdomain, RFC 1123); what is longer is none."""
+MOST_VALUES = 3_000_000
+"""Values that a document may hold; one of log lines has fewer in the largest size that is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +108,13 @@ _STREAM_NAMES = ("logStreamName", "@logStream", "logStream")
 _SOURCE_FILES = ("sourceLocation.file", "jsonPayload.source", "jsonPayload.source_file", "source")
 
 _CONTAINER_INSIGHTS = re.compile(
-    r"(?P<node>[^_]+?)-(?:application|dataplane)\.(?:tail\.)?var\.log\.containers\."
-    r"(?P<pod>[^_]+)_(?P<namespace>[^_]+)_(?P<container>[^_]+)-[0-9a-f]{64}"
+    r"(?P<node>[^_]{1,253}?)-(?:application|dataplane)\.(?:tail\.)?var\.log\.containers\."
+    r"(?P<pod>[^_]{1,253})_(?P<namespace>[^_]{1,253})_(?P<container>[^_]{1,253})-[0-9a-f]{64}"
 )
 _INSTANCE = re.compile(r"[^/:]+/(?P<pod>[^/:]+):(?P<container>[^/:]+)")
 """Alloy's loki.source.kubernetes calls a container "namespace/pod:container" and says so in the label `instance`."""
+_DOCKERS_NAME = re.compile(r"k8s_(?P<container>[^_]{1,253})_(?P<pod>[^_]{1,253})_[^_]{1,253}_")
+"""The field CONTAINER_NAME of Docker's journald driver; its SYSLOG_IDENTIFIER is only the container's id."""
 _KLOG_TEXT = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d{6} ")
 _GO_FILE = re.compile(r"(?:.*/)?([\w.\-]+\.go)(?::(\d+))?$")
 _DOCKER_KEYS = frozenset({"log", "stream", "time", "attrs"})
@@ -137,16 +144,20 @@ def _open(record: dict[str, Any]) -> Envelope | None:
         node, pod, container = "", pod or instance["pod"], container or instance["container"]
     elif stream and not (node or pod):
         pod = stream
+    dockers = _DOCKERS_NAME.match(_string(record.get("CONTAINER_NAME")))
+    if dockers:
+        pod, container = pod or dockers["pod"], container or dockers["container"]
     docker = record.keys() <= _DOCKER_KEYS and "stream" in record
     # Docker cuts lines at 16 KiB and ends only the last piece with a newline.
     partial = not text.endswith("\n") if docker else record.get("logtag") == "P"
+    time = _time_of(record)
     return Envelope(
-        text=_with_header(record, text.rstrip("\r\n")).encode("utf-8", "replace"),
-        time=_time_of(record),
+        text=_with_header(record, text.rstrip("\r\n"), time).encode("utf-8", "replace"),
+        time=time,
         node=node,
         pod=pod,
         container=container,
-        process=_string(record.get("SYSLOG_IDENTIFIER")) or _string(record.get("_COMM")),
+        process="" if dockers else _first(record, ("SYSLOG_IDENTIFIER", "_COMM")),
         partial=partial,
         piece=docker or "logtag" in record,
     )
@@ -171,10 +182,11 @@ def _line_of(record: dict[str, Any]) -> str | None:
     return None
 
 
-def _with_header(record: dict[str, Any], text: str) -> str:
+def _with_header(record: dict[str, Any], text: str, time: int | None) -> str:
     """Put klog's header back where an agent (Cloud Logging's glog parser) took it off and kept its parts in fields.
 
-    All but the time, which the agent has made the entry's own: month 0 is no time.
+    The agent has made the record's time the entry's own. It goes back as well, as two records of the same text are
+    told apart by it; month 0 is no time.
     """
     if _KLOG_TEXT.match(text) or text.startswith("{"):
         return text
@@ -184,7 +196,9 @@ def _with_header(record: dict[str, Any], text: str) -> str:
             severity = _string(record.get("severity"))[:1].upper()
             severity = severity if severity in "IWEF" and severity else "I"
             line = found[2] or _string(_dig(record, "sourceLocation.line")) or "0"
-            return f"{severity}0000 00:00:00.000000       1 {found[1]}:{line if line.isdigit() else 0}] {text}"
+            moment = to_datetime(time)
+            stamp = "0000 00:00:00.000000" if moment is None else f"{moment:%m%d %H:%M:%S.%f}"
+            return f"{severity}{stamp}       1 {found[1]}:{line if line.isdigit() else 0}] {text}"
     return text
 
 
@@ -207,7 +221,7 @@ def _time_of(record: dict[str, Any]) -> int | None:
 def _first(record: dict[str, Any], paths: tuple[str, ...]) -> str:
     for path in paths:
         value = _string(_dig(record, path))
-        if value:
+        if 0 < len(value) <= LONGEST_NAME:
             return value
     return ""
 
@@ -237,8 +251,36 @@ def split_document(document: bytes) -> Iterator[bytes] | None:
     `{"results": [[{"field", "value"}]]}`, Elasticsearch's `{"hits": {"hits": […]}}` and Loki's
     `{"data": {"result": [{"stream": {…}, "values": [[time, line]]}]}}`.
     """
-    records = _records(decode(document))
-    return None if records is None else map(encode, records)
+    records = _records(decode(document, MOST_VALUES))
+    return None if records is None else map(_as_lines, records)
+
+
+def incomplete(document: bytes) -> str:
+    """Why a store's reply is not all that was asked for, as the reply itself says; "" when it says no such thing."""
+    value = decode(document, MOST_VALUES)
+    if not isinstance(value, dict):
+        return ""
+    for key in ("nextToken", "NextToken", "nextPageToken"):
+        if value.get(key):
+            return f"it has a {key}"
+    if value.get("timed_out") is True:
+        return "the search timed out"
+    shards, hits, status = value.get("_shards"), value.get("hits"), value.get("status")
+    if isinstance(shards, dict) and isinstance(failed := shards.get("failed"), int) and failed > 0:
+        return f"{failed} shards failed"
+    if isinstance(hits, dict) and isinstance(hits.get("hits"), list):
+        total = hits.get("total")
+        total = total.get("value") if isinstance(total, dict) else total
+        if isinstance(total, int) and total > len(hits["hits"]):
+            return f"{len(hits['hits'])} of {total} hits"
+    if isinstance(value.get("results"), list) and isinstance(status, str) and status != "Complete":
+        return f"the query's status is {status[:40]}"
+    return ""
+
+
+def _as_lines(record: Any) -> bytes:
+    """An object as a JSON line, a text as the line that it is."""
+    return record.encode("utf-8", "replace") if isinstance(record, str) else encode(record)
 
 
 def encode(value: Any) -> bytes:
@@ -249,9 +291,10 @@ def encode(value: Any) -> bytes:
         return json.dumps(value).encode()
 
 
-def _records(value: Any) -> Iterator[dict[str, Any]] | None:
+def _records(value: Any) -> Iterator[Any] | None:
     if isinstance(value, list):
-        return (record for record in value if isinstance(record, dict))
+        # Also what is no object: the scan tells when there is a failure in it.
+        return iter(value)
     if not isinstance(value, dict):
         return None
     if isinstance(value.get("events"), list):

@@ -91,16 +91,21 @@ def parse(payload: bytes) -> Head | None:
     return parse_json(payload) if payload[:1] == b"{" else parse_text(payload)
 
 
+MOST_VALUES = 500_000
+"""Values of one JSON line that are built in memory; a stranger's line can be nothing but empty objects."""
+
 _decoder = msgspec.json.Decoder()
 _lenient = json.JSONDecoder(strict=False)
 
 
-def decode(document: bytes) -> Any:
+def decode(document: bytes, most_values: int = MOST_VALUES) -> Any:
     """Any JSON value, or None for what is no JSON.
 
     What careless writers leave in it is replaced or taken as it is, not refused: bytes that are not UTF-8, bare control
-    characters in strings, halves of surrogate pairs.
+    characters in strings, halves of surrogate pairs. What may hold more than `most_values` is not decoded.
     """
+    if len(document) > most_values and document.count(b",") > most_values:
+        return None
     try:
         return _decoder.decode(document)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):

@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from kdnsctl.logs.ends import backwards, ends_of_streams, forwards
 from kdnsctl.logs.finder import FINDER
 from kdnsctl.logs.framing import Line, strip_ansi, unwrap
+from kdnsctl.logs.headless import ends_inside, may_be_failure, recognise_record, record_behind_prefix
 from kdnsctl.logs.klog import STAMP_LENGTH, Head, TextClock, json_time, parse
 from kdnsctl.logs.signatures import CATALOGUE, Kind, Known, recognise
-from kdnsctl.logs.sinks import Nowhere, Sink, StreamKey, StreamSink
+from kdnsctl.logs.sinks import Nowhere, Sink, StreamKey, StreamSink, TextSink
 from kdnsctl.logs.times import rfc3339
 
 MOST_LINE = 16 * 1024 * 1024
@@ -106,6 +107,10 @@ class Scanner:
         if self._carry:
             last = b"".join(self._carry)
             self._carry.clear()
+            line = unwrap(last.rstrip(b"\r"))
+            # One byte may be all of an input that is no log.
+            if (self.klog_records or len(last) > 1) and not line.partial and ends_inside(last, line.payload):
+                self._stream_of(line).cut("the last line ends in the middle of a record")
             self._block(last + b"\n")
         for key in list(self._open):
             self._close(key, complete=False)
@@ -217,7 +222,7 @@ class Scanner:
             # Prose of a start may have to end where it ends; see START_MODE.
             (head.structured is not False or known.signature.kind is not Kind.RESTART)
             and (head.structured is not True or head.end < len(beginning))
-            and _recognise(head, beginning) is not None
+            and recognise_record(head, beginning) is not None
         ):
             self._decided[key] = known
 
@@ -306,13 +311,10 @@ class Scanner:
             return
         head = parse(payload)
         if head is None:
-            known = recognise(b"", payload, structured=False)
-            if known is None or known.signature.id != "EXIT_CONFIG_CHANGED":
-                return
-            self._stream_of(line).hit(known, line.time, payload)
+            self._headless(line)
             return
         self.klog_records = True
-        known = _recognise(head, payload)
+        known = recognise_record(head, payload)
         if known is None:
             return
         time = line.time if line.time is not None else self._time(head)
@@ -327,6 +329,25 @@ class Scanner:
             self._begin(key, _Open(time, self._lines_read, known, until_header=True), payload)
         else:
             stream.hit(known, time, payload)
+
+    def _headless(self, line: Line) -> None:
+        """A line with a phrase that does not begin with a record: no failure may be lost in it without a word."""
+        payload = line.payload
+        known = recognise(b"", payload, structured=False)
+        if known is not None and known.signature.id == "EXIT_CONFIG_CHANGED":
+            self._stream_of(line).hit(known, line.time, payload)
+            return
+        found = record_behind_prefix(payload)
+        if found is not None:
+            start, head = found
+            payload = payload[start:]
+            known = recognise_record(head, payload)
+            if known is not None and known.signature.kind is Kind.FAILURE:
+                # Its further lines, if any, stand behind such prefixes as well: what it says is taken from this one.
+                self.klog_records = True
+                self._stream_of(line).hit(known, line.time if line.time is not None else self._time(head), payload)
+        elif may_be_failure(payload):
+            self._stream_of(line).cut("a failure in a form that is not understood")
 
     def _close(self, key: StreamKey, *, complete: bool = True) -> None:
         opened = self._open.pop(key)
@@ -394,22 +415,15 @@ class Scanner:
         if head is not None:
             self.klog_records = True
         time = line.time if line.time is not None or head is None else self._time(head)
+        if head is None and line.interleaved:
+            # Also a stream of which nothing else is ever seen must not be lost from the count.
+            stream = self._stream_of(line)
+            if isinstance(stream, TextSink):
+                stream.text(line.payload)
         if time is None:
             return False
         self._stream_of(line).seen(time, head.file.decode("ascii", "replace") if head else "")
         return head is not None
-
-
-def _recognise(head: Head, payload: bytes) -> Known | None:
-    known = recognise(head.file, head.message, structured=head.structured)
-    if known is None:
-        return None
-    signature = known.signature
-    if known.unless and known.unless in payload:
-        return None
-    if not any(phrase.encode() in payload for phrase in signature.phrases):
-        return None
-    return known
 
 
 def _end_of_block(block: bytes, line_end: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from kdnsctl.logs.framing import Line
 from kdnsctl.logs.signatures import Known
@@ -22,6 +22,14 @@ class StreamSink(Protocol):
 
     def cut(self, why: str) -> None:
         """Something of this stream was too long, or ended too early, to be read whole."""
+
+
+@runtime_checkable
+class TextSink(Protocol):
+    """What a StreamSink also is when it wants to know of lines that are no records."""
+
+    def text(self, line: bytes) -> None:
+        """One of the stream's lines that hold no record of klog's; not all of them are told."""
 
 
 class Sink(Protocol):

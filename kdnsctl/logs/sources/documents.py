@@ -6,11 +6,14 @@ whole. Everything else goes through as it is.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
-from kdnsctl.logs.envelopes import split_document
+from kdnsctl.logs.envelopes import incomplete, split_document
+from kdnsctl.logs.klog import decode_object
 from kdnsctl.logs.sources.opening import ByteSource, Code, SourceError
 
+_REPLY = re.compile(rb'\{ *"(?:events|results|status|took|hits|data|timed_out|_shards|nextToken|statistics)" *:')
 CHUNK = 256 * 1024
 LARGEST_DOCUMENT = 64 * 1024 * 1024
 """Bytes of a JSON document that is read whole; a larger one has to be given as JSON lines."""
@@ -19,8 +22,9 @@ LARGEST_DOCUMENT = 64 * 1024 * 1024
 def chunks(source: ByteSource) -> Iterator[bytes]:
     """The input's bytes, a document's as JSON lines.
 
-    Raises SourceError after every byte that could be had: the source's own, or `tooLarge` for a document that was not
-    read as one. What is no document, or a cut-off one, may still have lines that can be read as they are.
+    Raises SourceError after every byte that could be had: the source's own, `tooLarge` for a document that was not
+    read as one, or `cutOff` for a reply that says itself that there is more.
+    What is no document, or a cut-off one, may still have lines that can be read as they are.
     """
     first = source.read(CHUNK)
     if not _may_be_document(first):
@@ -40,8 +44,10 @@ def chunks(source: ByteSource) -> Iterator[bytes]:
     parts.clear()
     lines = split_document(whole) if failed is None and size <= LARGEST_DOCUMENT else None
     if lines is not None:
-        for line in lines:
-            yield line + b"\n"
+        yield from _in_chunks(lines)
+        reason = incomplete(whole)
+        if reason:
+            raise SourceError(Code.CUT_OFF, f"only a page of the reply: {reason}")
         return
     yield whole
     if failed is not None:
@@ -54,6 +60,21 @@ def chunks(source: ByteSource) -> Iterator[bytes]:
         raise SourceError(Code.TOO_LARGE, message)
 
 
+def _in_chunks(lines: Iterator[bytes]) -> Iterator[bytes]:
+    """The lines, as many at a time as make a chunk."""
+    kept: list[bytes] = []
+    size = 0
+    for line in lines:
+        kept += (line, b"\n")
+        size += len(line) + 1
+        if size >= CHUNK:
+            yield b"".join(kept)
+            kept.clear()
+            size = 0
+    if kept:
+        yield b"".join(kept)
+
+
 def _may_be_document(beginning: bytes) -> bool:
     """Whether the input begins like a JSON document that is not JSON lines."""
     text = beginning.lstrip()
@@ -64,4 +85,7 @@ def _may_be_document(beginning: bytes) -> bool:
     line = text.partition(b"\n")[0].rstrip()
     if line == b"{":
         return True
-    return any(line.startswith(b'{"' + key + b'":') for key in (b"events", b"results", b"status", b"took", b"hits"))
+    if _REPLY.match(line) is None:
+        return False
+    # JSON lines whose first key is one of a reply's: the first line is whole, and more follow.
+    return not (text[len(line) :].strip() and decode_object(line) is not None)

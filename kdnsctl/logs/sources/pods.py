@@ -194,7 +194,8 @@ def _empty(source: str, since: int | None, *, ours: bool) -> PodReading:
 
 def _settled(reading: PodReading) -> PodReading:
     reading.tally.settle()
-    reading.problems += [Reason("cutRecord", why) for why in reading.tally.cuts]
+    if not reading.problems:  # else it is known why a record ends too early
+        reading.problems += [Reason("cutRecord", why) for why in reading.tally.cuts]
     reading.tally.cuts.clear()
     return reading
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -88,7 +89,7 @@ def test_a_tree_of_the_runtime_and_its_links_are_one_node(tmp_path: Path) -> Non
 
 def test_a_window_can_be_covered_by_an_older_file(tmp_path: Path) -> None:
     logs = {"node-a/kube-proxy.log": sync(minutes(40)) + sync(minutes(90))}
-    assert only(find(tmp_path, logs, since_time=minutes(30), kube_proxy_version="1.30")).reason_code == "logBegins"
+    assert only(find(tmp_path, logs, since_time=minutes(30), kube_proxy_version="1.30.8")).reason_code == "logBegins"
     logs = {"node-a/kube-proxy.log.1": healthy()}
     assert only(find(tmp_path, logs, since_time=minutes(30))).verdict is Verdict.CLEAN
 
@@ -181,7 +182,7 @@ def test_a_folder_in_which_two_nodes_name_themselves_is_neither(tmp_path: Path) 
             "both/kube-proxy.log.2": start(node="n2") + failure(minutes(1)),
             "both/kube-proxy.log": sync(minutes(5)),
         },
-        kube_proxy_version="1.30",
+        kube_proxy_version="1.30.8",
     )
     assert verdicts(report) == {
         "n2": "suspect/failureLogged",
@@ -224,6 +225,35 @@ def test_one_pod_after_the_other_in_a_folder_is_one_node(tmp_path: Path) -> None
     )
     finding = only(report)
     assert (finding.name, finding.kube_proxy.pods) == ("node-a", ("kube-proxy-b4b4b", "kube-proxy-x7x2p"))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "code"),
+    [
+        pytest.param(tree("kube-proxy-x7x2p"), tree("kube-proxy-b4b4b"), "versionUnknown", id="two pods"),
+        pytest.param(
+            tree("kube-proxy-node-a"),
+            tree("kube-proxy-node-a").replace(UUID, f"2{UUID[1:]}"),
+            "versionUnknown",
+            id="a static pod and its successor",
+        ),
+        pytest.param("day1/kube-proxy.log", "day2/kube-proxy.log", "versionUnknown", id="two collections"),
+        pytest.param(tree(name="0.log"), tree(name="1.log"), "nothingLogged", id="two containers of a pod"),
+        pytest.param("kube-proxy.previous.log", "kube-proxy.log", "nothingLogged", id="the previous container"),
+        pytest.param("kube-proxy.log.1.gz", "kube-proxy.log", "nothingLogged", id="rotated"),
+    ],
+)
+def test_a_version_holds_for_the_kube_proxy_that_said_it(tmp_path: Path, first: str, second: str, code: str) -> None:
+    named = "" if first.startswith("kube-proxy") or "var" in first else "var/log/"
+    later = sync(minutes(90)) + sync(minutes(120))
+    files: dict[str, str | bytes] = {f"node-a/{named}{first}": healthy("v1.30.8"), f"node-a/{named}{second}": later}
+    if "var" in first:
+        files = {name: cri(str(text)) for name, text in files.items()}
+    elif first.endswith(".gz"):
+        files[f"node-a/{first}"] = gzip.compress(healthy("v1.30.8").encode())
+    assert verdicts(find(tmp_path, files)) == {
+        "node-a": f"unknown/{code}" if code == "versionUnknown" else f"clean/{code}"
+    }
 
 
 def test_a_pod_that_another_input_places_is_placed(tmp_path: Path) -> None:
@@ -284,6 +314,66 @@ def test_an_option_names_what_nothing_else_names(tmp_path: Path) -> None:
     assert [(finding.name, finding.name_from) for finding in report.nodes] == [("node-x", "option"), ("node-b", "path")]
 
 
+@pytest.mark.parametrize(
+    ("paths", "name", "identified"),
+    [
+        pytest.param("home/ops/kube-proxy.log", "ops", False, id="a file"),
+        pytest.param("home/ops", "ops", False, id="a directory"),
+        pytest.param("home/ops/", "ops", False, id="a directory with a slash"),
+        pytest.param("home/./ops", "ops", False, id="a directory with a dot"),
+        pytest.param("home/ops/*.log", "ops", False, id="a glob in it"),
+        pytest.param("home", "ops", True, id="the directory above"),
+        pytest.param("home/*/kube-proxy.log", "ops", True, id="a glob above"),
+        pytest.param(".", "ops", True, id="the working directory"),
+        pytest.param("home home/ops/kube-proxy.log", "ops", True, id="the directory above, and a file"),
+    ],
+)
+def test_a_folder_names_a_node_only_below_what_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paths: str, name: str, identified: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    finding = only(find(tmp_path, {"home/ops/kube-proxy.log": bad()}, paths=tuple(paths.split())))
+    assert (finding.name, finding.identified) == (name, identified)
+    absolute = tuple(f"{tmp_path}/{path}" for path in paths.split())
+    assert only(find(tmp_path, {}, paths=absolute)).identified is identified
+    finding = only(find(tmp_path, {}, paths=tuple(paths.split()), node="node-x"))
+    assert (finding.name, finding.identified, finding.name_from) == ("node-x", True, "option")
+
+
+def test_a_copy_of_a_nodes_files_names_it_wherever_it_is(tmp_path: Path) -> None:
+    for path in ("node-a", f"node-a/{tree()}", "node-a/var/log"):
+        finding = only(find(tmp_path, {f"node-a/{tree()}": cri(bad())}, paths=(f"{tmp_path}/{path}",)))
+        assert (finding.name, finding.identified) == ("node-a", True)
+
+
+def test_the_name_of_an_archive_is_no_nodes(tmp_path: Path) -> None:
+    text = bad().encode()
+    (tmp_path / "in").mkdir()
+    with tarfile.open(tmp_path / "in/ticket-4711.tar.gz", "w:gz") as archive:
+        member = tarfile.TarInfo("kube-proxy.log")
+        member.size = len(text)
+        archive.addfile(member, io.BytesIO(text))
+    for path, identified in (("in/ticket-4711.tar.gz", False), ("in", True)):
+        finding = only(find(tmp_path, {}, paths=(f"{tmp_path}/{path}",)))
+        assert (finding.name, finding.identified) == ("ticket-4711", identified)
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        ({"a/kube-proxy.log": start(node="n1") + sync(minutes(1))}, ["n1"]),
+        ({"n1/kube-proxy.log": healthy(), "n2/kube-proxy.log": healthy()}, ["n1", "n2"]),
+    ],
+)
+def test_a_name_that_contradicts_the_logs_is_said_and_not_believed(
+    tmp_path: Path, files: dict[str, str | bytes], names: list[str]
+) -> None:
+    report = find(tmp_path, files, node="node-x")
+    assert [finding.name for finding in report.nodes] == names
+    contradictions = [note for note in report.notes if "--node node-x is not believed of " in note]
+    assert [note.partition(":")[0] for note in contradictions] == names
+
+
 def test_only_the_nodes_asked_for_are_reported(tmp_path: Path) -> None:
     files = {"node-a/kube-proxy.log": bad(), "node-b/kube-proxy.log": healthy("v1.30.3")}
     report = find(tmp_path, files, nodes=("node/node-a",))
@@ -324,10 +414,10 @@ def test_a_foreign_log_is_never_clean(tmp_path: Path) -> None:
 
 def test_a_quiet_log_in_kube_proxys_own_place_is_kube_proxys(tmp_path: Path) -> None:
     quiet = said(NOON, "watch of *v1.Service ended with: too old resource version", "reflector.go:462", "W")
-    finding = only(find(tmp_path, {f"node-a/{tree()}": cri(quiet)}, kube_proxy_version="1.30"))
+    finding = only(find(tmp_path, {f"node-a/{tree()}": cri(quiet)}, kube_proxy_version="1.30.8"))
     assert (finding.verdict, finding.reason_code) == (Verdict.CLEAN, "nothingLogged")
     (tmp_path / f"node-a/{tree()}").unlink()
-    finding = only(find(tmp_path, {"node-a/kube-proxy.log": quiet}, kube_proxy_version="1.30"))
+    finding = only(find(tmp_path, {"node-a/kube-proxy.log": quiet}, kube_proxy_version="1.30.8"))
     assert finding.reason_code == "notKubeProxy"  # a mere name is no proof
 
 
@@ -368,7 +458,7 @@ def test_journals_of_other_units_are_left_aside(tmp_path: Path) -> None:
     journal += 'Mar 12 12:00:01 node-a containerd[700]: time="2026-03-12T12:00:01Z" level=info\n'
     report = find(tmp_path, {"kind-worker/journal.log": journal, "node-a/kube-proxy.log": healthy()}, year=2026)
     assert verdicts(report) == {"node-a": "clean/nothingLogged"}
-    assert skipped(report) == {"journal.log": "only what kubelet logged"}
+    assert skipped(report) == {"journal.log": "only what containerd, kubelet logged"}
 
 
 def test_a_journal_of_k3s_is_kube_proxys_when_it_says_so(tmp_path: Path) -> None:
@@ -425,6 +515,37 @@ def test_a_saved_error_message_is_reported_as_what_it_is(tmp_path: Path, body: s
     assert report.nodes[0].reason == f"holds an error message instead of a log: {shown}"
 
 
+TALK = 'Defaulted container "kube-proxy" out of: kube-proxy, kube-proxy-bootstrap (init)\n'
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "body", "code"),
+    [
+        ("aks-1.log", "aks-2.log", f"{TALK}Error from server: dial tcp 10.0.0.5:10250: i/o timeout\n", "errorText"),
+        ("n1/kube-proxy.txt", "n2/kube-proxy.txt", f"{TALK}error: no\n", "errorText"),
+        ("n1/kube-proxy.txt", "n2/kube-proxy.txt", "bash: kubectl: command not found\n", "errorText"),
+        ("n1/kube-proxy.txt", "n2/kube-proxy.txt", "-bash: line 1: kubectl: command not found\n", "errorText"),
+        ("n1/kube-proxy.txt", "n2/kube-proxy.txt", "Permission denied (publickey).\n", "noRecords"),
+        ("n1/out.txt", "n2/out.txt", "ssh: connect to host n2 port 22: No route to host\n", "noRecords"),
+        ("n1.txt", "n2.txt", "ssh: connect to host n2 port 22: No route to host\n", "noRecords"),
+        ("kube-proxy-n1.txt", "kube-proxy-n2.txt", "Connection closed by n2\n", "noRecords"),
+    ],
+)
+def test_a_node_whose_file_holds_a_message_does_not_vanish(
+    tmp_path: Path, first: str, second: str, body: str, code: str
+) -> None:
+    report = find(tmp_path, {first: healthy(), second: body})
+    assert sorted(verdicts(report).values()) == ["clean/nothingLogged", f"unknown/{code}"]
+    assert report.skipped == ()
+
+
+@pytest.mark.parametrize("other", ["n1/metrics.txt", "n1/sub/metrics.txt", "notes.txt", "make.py"])
+def test_small_files_that_stand_for_no_node_are_skipped(tmp_path: Path, other: str) -> None:
+    report = find(tmp_path, {"n1/kube-proxy.txt": healthy(), other: "kubeproxy_x 1\n"})
+    assert verdicts(report) == {"n1": "clean/nothingLogged"}
+    assert len(report.skipped) == 1
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -464,9 +585,11 @@ def test_half_a_gzip_counts_as_far_as_it_goes(tmp_path: Path, keep: float, verdi
     report = find(tmp_path, {"node-a/kube-proxy.log.gz": cut(start() + failure(minutes(1)) + LONG, keep)})
     finding = only(report)
     assert (finding.verdict, finding.complete) == (Verdict(verdict), False)
-    assert [(problem.code, problem.source) for problem in finding.problems] == [
-        ("cutOff", f"{tmp_path}/node-a/kube-proxy.log.gz")
+    # Where the text breaks off inside a record, that is told beside it.
+    assert ("cutOff", f"{tmp_path}/node-a/kube-proxy.log.gz") in [
+        (problem.code, problem.source) for problem in finding.problems
     ]
+    assert {problem.code for problem in finding.problems} <= {"cutOff", "cutRecord"}
 
 
 def test_one_unreadable_file_among_many_costs_one_node(tmp_path: Path) -> None:
@@ -523,7 +646,7 @@ def test_an_archive_with_hostile_names(tmp_path: Path) -> None:
     assert len(report.nodes) + len(report.skipped) == len(members) + 1
 
 
-@pytest.mark.parametrize("field", ["n1; reboot", "-oProxyCommand=id", "$(id)", "N1", "a b", "x" * 300])
+@pytest.mark.parametrize("field", ["n1; reboot", "-oProxyCommand=id", "$(id)", "N1", "a b", "n1."])
 def test_a_name_from_a_log_gets_into_a_command_only_as_a_nodes_name(tmp_path: Path, field: str) -> None:
     record = {
         "nodeName": field,

@@ -172,7 +172,7 @@ def test_the_images_tag_says_what_a_log_without_a_start_does_not(api: Server, fi
 def test_an_image_by_digest_leaves_the_release_unknown_unless_it_is_given(api: Server, find: Find) -> None:
     one_node(api, container_log(sync(minutes(0))), image="registry/kube-proxy@sha256:0123")
     assert verdicts(find()) == {"a": "unknown/versionUnknown"}
-    assert verdicts(find(kube_proxy_version="v1.30")) == {"a": "clean/nothingLogged"}
+    assert verdicts(find(kube_proxy_version="v1.30.8")) == {"a": "clean/nothingLogged"}
 
 
 def test_from_1_32_on_a_silent_log_proves_nothing_and_a_failure_still_counts(api: Server, find: Find) -> None:
@@ -180,7 +180,7 @@ def test_from_1_32_on_a_silent_log_proves_nothing_and_a_failure_still_counts(api
     one_node(api, container_log(healthy("v1.33.1")), image=new)
     report = find()
     assert verdicts(report) == {"a": "unknown/logProvesNothing"}
-    assert any("1.32 or later" in note for note in report.notes)
+    assert any("1.32 and later" in note for note in report.notes)
     assert code_of(report) == 4
     api.on(log_path("proxy-a"), container_log(start(version="v1.33.1") + list_failure(minutes(1))))
     assert verdicts(find()) == {"a": "suspect/failureLogged"}

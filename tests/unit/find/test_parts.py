@@ -67,7 +67,10 @@ def test_releases_known_to_fail_without_a_line(version: str, issue: str) -> None
     [
         (["v1.31.14"], (0, 1_000), None, True, "1.31"),
         (["v1.32.0"], (0, 1_000), None, False, "1.32"),
-        (["v1.30.1", "v1.31.2"], (0, 1_000), None, True, "1.30–1.31"),
+        (["v1.30.6", "v1.31.2"], (0, 1_000), None, True, "1.30–1.31"),
+        (["v1.30.1", "v1.31.2"], (0, 1_000), None, False, "1.30–1.31"),  # the first may have left some
+        (["v1.30.8", "v0.0.0-master+abc"], (21, 1_000), None, None, "1.21+"),
+        (["v0.0.0-master+abc", "v1.30.8"], (21, 1_000), "v1.31.2", True, "1.30–1.31"),
         (["v1.32.1", "v1.31.2"], (0, 1_000), None, False, "1.31–1.32"),  # rolled back
         (["v1.31.2"], (33, 1_000), None, False, "1.31+"),
         (["v1.25.2"], (21, 31), None, True, "1.25"),
@@ -75,17 +78,21 @@ def test_releases_known_to_fail_without_a_line(version: str, issue: str) -> None
         (["v1.31.2"], (0, 26), None, True, "1.26–1.31"),
         (["nonsense"], (0, 1_000), None, None, ""),
         ([], (0, 1_000), None, None, ""),
-        ([], (0, 31), None, True, "up to 1.31"),
+        ([], (0, 31), None, None, "up to 1.31"),
+        ([], (0, 20), None, True, "up to 1.20"),
         ([], (9, 20), None, True, "1.9–1.20"),
         ([], (32, 1_000), None, False, "1.32+"),
         ([], (21, 1_000), None, None, "1.21+"),
-        ([], (27, 1_000), "1.31", True, "1.31"),
+        ([], (27, 1_000), "1.31", None, "1.31"),
+        ([], (27, 1_000), "1.31.1", False, "1.31"),
+        ([], (27, 1_000), "1.31.2", True, "1.31"),
+        ([], (27, 1_000), "1.28", True, "1.28"),
         ([], (27, 1_000), "1.32", False, "1.32"),
         ([], (27, 1_000), "1.20", None, "1.27+"),  # contradicted
         ([], (9, 20), "1.36", True, "1.9–1.20"),  # contradicted
         ([], (21, 20), None, None, "1.20+"),  # two releases
         ([], (32, 31), "1.30", False, "1.31+"),
-        ([], (21, 20), "1.31", True, "1.20–1.31"),
+        ([], (21, 20), "1.31.2", True, "1.20–1.31"),
     ],
 )
 def test_what_the_absence_of_failures_is_worth(
@@ -207,7 +214,7 @@ def suspect(
 @pytest.mark.parametrize(
     ("examples", "peers", "commands"),
     [
-        ({"CT_DEL_ENDPOINT": ""}, ["10.96.0.10", "10.96.0.10", "fd00::a", "10.96.0.11"], ["conntrack -L -p udp --orig-dst 10.96.0.10", "conntrack -L -p udp --orig-dst fd00::a"]),
+        ({"CT_DEL_ENDPOINT": ""}, ["10.96.0.10", "10.96.0.10", "fd00::a", "10.96.0.11"], ["conntrack -L -p udp --orig-dst 10.96.0.10", "conntrack -L -f ipv6 -p udp --orig-dst fd00::a"]),
         ({"CT_LIST_FAIL": ""}, [], ["conntrack -L -p udp --orig-port-dst 53"]),
         ({"CT_DEL_PORT": "E0310 … Failed to clear udp conntrack for port 30053, error: x"}, [], ["conntrack -L -p udp --orig-port-dst 30053"]),
         ({"CT_DEL_PORT": 'E0310 … "Failed to clear udp conntrack" err="x" nodePort=30054'}, [], ["conntrack -L -p udp --orig-port-dst 30054"]),
@@ -215,6 +222,9 @@ def suspect(
         ({"CT_DEL_PORT": "nothing"}, [], []),
         ({"IPT_RESTORE_FAIL": "", "IPT_SYNC_FAILED": ""}, [], ["iptables-save -t nat"]),
         ({"NFT_SYNC_FAIL": ""}, [], ["nft list table ip kube-proxy"]),
+        ({"NFT_SYNC_FAIL": '"nftables sync failed" ipFamily="IPv6" err="x"'}, [], ["nft list table ip6 kube-proxy"]),
+        ({"IPT_SYNC_FAILED": '"Sync failed" ipFamily="IPv6" retryingTime="30s"'}, [], ["ip6tables-save -t nat"]),
+        ({"IPT_RESTORE_FAIL": "", "IPT_CHAIN_FAIL": "exec ip6tables: x"}, [], ["iptables-save -t nat", "ip6tables-save -t nat"]),
         ({"CT_CLEAR_FAIL": "", "IPT_SAVE_FAIL": ""}, [], ["conntrack -L -p udp --orig-port-dst 53", "iptables-save -t nat"]),
     ],
 )  # fmt: skip

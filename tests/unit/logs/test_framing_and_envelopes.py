@@ -444,8 +444,8 @@ def test_what_is_no_document_of_lines_is_not_split(document: bytes) -> None:
     ("document", "lines"),
     [
         (b"[]", []),
-        (b'[{"a":1},5,"x",{"b":2}]', [{"a": 1}, {"b": 2}]),
-        (b'{"events":[{"message":"x"},5]}', [{"message": "x"}]),
+        (b'[{"a":1},5,{"b":2}]', [{"a": 1}, 5, {"b": 2}]),
+        (b'{"events":[{"message":"x"},5]}', [{"message": "x"}, 5]),
         (b'{"results":[[{"field":"@message","value":"x"},5],7,[]]}', [{"@message": "x"}, {}]),
         (b'{"hits":{"hits":[{"_source":{"message":"x"}}]}}', [{"_source": {"message": "x"}}]),
         (
@@ -519,3 +519,30 @@ def test_elasticsearch_s_source_is_looked_into_once_per_level() -> None:
 def test_cri_in_an_envelope_keeps_the_names_of_the_envelope() -> None:
     line = unwrap(dumps(log=CRI + KLOG, kubernetes={"pod_name": POD, "host": NODE, "container_name": "kube-proxy"}))
     assert (line.payload.decode(), line.key, line.time) == (KLOG, (NODE, POD, "kube-proxy"), TIME)
+
+
+def test_two_records_without_a_header_differ_by_the_entrys_time() -> None:
+    fields = {"textPayload": '"Sync failed" retryingTime="30s"', "sourceLocation": {"file": "proxier.go", "line": "7"}}
+    texts = []
+    for day in (6, 7):
+        envelope = open_envelope(json.dumps({**fields, "timestamp": f"2026-06-0{day}T10:00:00.123456789Z"}).encode())
+        assert envelope is not None
+        texts.append(envelope.text.partition(b"]")[0])
+    assert texts == [f"I060{day} 10:00:00.123456       1 proxier.go:7".encode() for day in (6, 7)]
+
+
+def test_dockers_journald_driver_names_pod_and_container() -> None:
+    envelope = open_envelope(
+        json.dumps(
+            {
+                "MESSAGE": "x",
+                "_HOSTNAME": "n1",
+                "CONTAINER_NAME": "k8s_kube-proxy_kube-proxy-x7x2p_kube-system_0a1b-2c_0",
+                "SYSLOG_IDENTIFIER": "0123456789ab",
+                "_COMM": "dockerd",
+            }
+        ).encode()
+    )
+    assert envelope is not None
+    assert (envelope.node, envelope.pod, envelope.container) == ("n1", "kube-proxy-x7x2p", "kube-proxy")
+    assert envelope.process == ""

@@ -110,13 +110,30 @@ def test_the_same_words_elsewhere_are_not_found_in_any_wrapping(line: str) -> No
             assert scan(wrapping.wrap([line.encode()]) * 3).ids == [], wrapping.name
 
 
-@pytest.mark.parametrize("line", OTHERS.values(), ids=OTHERS)
-def test_a_near_miss_beside_the_real_thing_changes_nothing(line: str) -> None:
+CANNOT_BE_TOLD = {
+    "no header",
+    "no header, old",
+    "half a header",
+    "header not at the beginning",
+    "severity of no klog",
+    "zap JSON with a level",
+    "JSON time of no number",
+    "JSON time true",
+    "JSON message of no text",
+    "JSON of another component",
+}
+"""No failures, but so like ones in a form we do not know that the log is not called clean either."""
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_near_miss_beside_the_real_thing_changes_nothing(name: str) -> None:
+    line = OTHERS[name]
+    cuts = ["a failure in a form that is not understood"] * 2 if name in CANNOT_BE_TOLD else []
     for signature, example in examples():
         real = bare(example)
         found = scan(b"\n".join([real, line.encode(), real, line.encode()]) + b"\n")
         assert found.hits == scan(real + b"\n").hits * 2, signature
-        assert found.cuts == []
+        assert found.cuts == cuts
 
 
 def test_most_near_misses_do_hold_a_phrase() -> None:

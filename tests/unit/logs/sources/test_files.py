@@ -39,6 +39,9 @@ ERROR = (
 )
 
 
+QUIET = "I0312 12:00:00.000000       1 some.go:1] Something was done"
+
+
 def failure(at: datetime = NOON) -> str:
     text = f'"Failed to delete endpoint connections" err={json.dumps(ERROR)} servicePortName="kube-system/kube-dns:dns"'
     return f"E{at:%m%d %H:%M:%S.%f}       1 cleanup.go:99] {text}"
@@ -165,7 +168,10 @@ def test_a_document_that_is_cut_off_is_no_document_and_says_so(name: str) -> Non
         yield _Failing(whole[:-9])
 
     (one,) = read_stream(LogStream("x", "x", NOW, True, opened), ReadOptions(), NOW)
-    assert [(damage.code, damage.message) for damage in one.damages] == [("cutOff", "ends here")]
+    assert [(damage.code, damage.message) for damage in one.damages] == [
+        ("cutOff", "ends here"),
+        ("cutRecord", "a failure in a form that is not understood"),
+    ]
 
 
 class _Failing:
@@ -186,9 +192,11 @@ def test_a_document_that_is_too_large_is_read_line_by_line_and_said(monkeypatch:
     monkeypatch.setattr(documents, "CHUNK", 1_000)
     entries = [json.dumps({"nodeName": "node-a", "message": failure()}) for _ in range(30)]
     streams = read("[\n" + ",\n".join(entries) + "\n]\n")
-    damages = {damage.message for one in streams for damage in one.damages}
-    assert damages == {"a JSON document of more than 0 MiB, read line by line; give JSON lines (jq -c '.[]')"}
-    assert {damage.code for one in streams for damage in one.damages} == {"tooLarge"}
+    damages = {(damage.code, damage.message) for one in streams for damage in one.damages}
+    assert damages == {
+        ("tooLarge", "a JSON document of more than 0 MiB, read line by line; give JSON lines (jq -c '.[]')"),
+        ("cutRecord", "a failure in a form that is not understood"),  # `{…},` is no JSON line
+    }
     assert read("".join(f"{entry}\n" for entry in entries))[0].damages == []
 
 
@@ -304,13 +312,33 @@ def test_the_year_comes_from_the_file_unless_its_time_is_made_up(modified: datet
     [("kubelet", True), ("k3s", False), ("kube-proxy", False), ("microk8s.daemon-kubelite", False)],
 )
 def test_which_processes_can_hold_kube_proxy(process: str, ignored: bool) -> None:
-    (one,) = read(f"Mar 12 12:00:00 node-a {process}[812]: {failure()}\n")
+    (one,) = read(f"Mar 12 12:00:00 node-a {process}[812]: {QUIET}\n")
     assert bool(one.others) is ignored
-    assert counted([one]) == ({"?": 0} if ignored else {"node-a": 1})
+    assert counted([one]) == ({"?": 0} if ignored else {"node-a": 0})
+
+
+def test_a_failure_counts_whatever_its_process_is_called() -> None:
+    head = "Mar 12 12:00:00 node-a 4f1b2c3d4e5f[812]:"
+    (one,) = read(
+        f"{head} {QUIET}\n{head} {failure()}\n{head} {failure()}\nMar 12 12:00:00 node-a kubelet[9]: {QUIET}\n"
+    )
+    assert counted([one]) == {"node-a": 2}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_stream_of_nothing_but_the_kubelets_error_says_so(first: bool) -> None:
+    streams = [
+        f"[pod/kube-proxy-x7x2p/kube-proxy] {failure()}\n",
+        "[pod/kube-proxy-b4b4b/kube-proxy] unable to retrieve container logs for containerd://0a1b\n",
+    ]
+    found = {one.origin.pod: one for one in read("".join(streams if first else reversed(streams)))}
+    assert found["kube-proxy-x7x2p"].damages == []
+    empty = found["kube-proxy-b4b4b"]
+    assert (empty.records, [damage.code for damage in empty.damages]) == (False, ["errorText"])
 
 
 def test_the_others_named_are_few() -> None:
-    text = "".join(f"2026-03-12T12:00:0{index}+0000 node-a unit{index}[1]: {failure()}\n" for index in range(9))
+    text = "".join(f"2026-03-12T12:00:0{index}+0000 node-a unit{index}[1]: {QUIET}\n" for index in range(9))
     (one,) = read(text)
     assert one.others == "only what unit0, unit1, unit2, unit3, unit4 logged"
 
@@ -389,6 +417,53 @@ def test_pipes_can_be_read_twice_when_that_was_said(tmp_path: Path, of: str) -> 
         assert isinstance(one, FileStream)
         assert counted([one]) == {"?": 1}
     kept.close()
+
+
+def test_a_pipe_that_is_named_twice_is_waited_for_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "again").symlink_to(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(failure(),), daemon=True)
+    writer.start()
+    kept = Inputs([str(pipe), str(pipe), str(tmp_path / "again")], io.BytesIO(), twice=True)
+    writer.join()
+    (one,) = read_all(kept, ReadOptions(), now=NOW, reporter=SilentReporter())
+    assert isinstance(one, FileStream)
+    assert counted([one]) == {"?": 1}
+    kept.close()
+
+
+def test_a_path_that_cannot_be_looked_at_costs_only_itself(tmp_path: Path) -> None:
+    (tmp_path / "kube-proxy.log").write_text(failure())
+    kept = Inputs([str(tmp_path / ("x" * 300)), str(tmp_path / "kube-proxy.log")], io.BytesIO(), twice=True)
+    found = read_all(kept, ReadOptions(), now=NOW, reporter=SilentReporter())
+    assert {type(item) for item in found} == {FileStream, Unreadable}
+
+
+def test_a_record_from_the_future_does_not_date_the_window(tmp_path: Path) -> None:
+    wrong = f"9998-01-01T00:00:00.000000000Z {QUIET}\n"
+    (tmp_path / "kube-proxy.log").write_text(failure() + "\n")
+    (tmp_path / "wrong.log").write_text(failure() + "\n" + wrong)
+    paths = [tmp_path / "kube-proxy.log", tmp_path / "wrong.log"]
+    assert newest_record(inputs(*paths), year=2026, now=NOW, reporter=SilentReporter()) == from_datetime(NOON)
+    reading = ReadOptions(from_datetime(NOON), year=2026)
+    right, doubtful = read_all(inputs(*paths), reading, now=NOW, reporter=SilentReporter())
+    assert isinstance(right, FileStream)
+    assert isinstance(doubtful, FileStream)
+    assert (right.damages, [damage.code for damage in doubtful.damages]) == ([], ["wrongClock"])
+
+
+@pytest.mark.parametrize(
+    ("stamp", "absolute", "codes"),
+    [
+        ("Mar 12 12:00:00", True, ["zoneUnknown"]),
+        ("Mar 12 12:00:00", False, []),
+        ("2026-03-12T12:00:00+0200", True, []),
+    ],
+)
+def test_a_journal_without_zones_cannot_be_held_against_a_time(stamp: str, absolute: bool, codes: list[str]) -> None:
+    (one,) = read(f"{stamp} node-a kube-proxy[812]: {QUIET}\n", absolute=absolute)
+    assert [damage.code for damage in one.damages] == codes
 
 
 def test_a_pipe_that_cannot_be_kept_is_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,3 +111,18 @@ def test_this_machine_has_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert cores() == 1
+
+
+def test_a_process_is_born_deaf_to_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[object] = []
+    started = multiprocessing.process.BaseProcess.start
+
+    def start(process: multiprocessing.process.BaseProcess) -> None:
+        heard.append(signal.getsignal(signal.SIGINT))
+        started(process)
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", start)
+    assert dict(each([1, 2], str, processes=2)) == {0: "1", 1: "2"}
+    assert heard == [signal.SIG_IGN] * 2
+    assert signal.getsignal(signal.SIGINT) is before
