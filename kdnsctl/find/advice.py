@@ -35,6 +35,12 @@ def notes(findings: Sequence[NodeFinding], counting: Sequence[tuple[str, str]]) 
     unnamed = sum(not finding.identified for finding in findings)
     if unnamed:
         yield f"{unnamed} log(s) do not tell their node; they go by pod or file name. Name the node with --node."
+    healed = [finding.name for finding in findings if finding.verdict is Verdict.CLEAN and finding.earlier_failures]
+    if healed:
+        yield (
+            f"{_count(len(healed), 'clean node')} failed before the window ({_some(healed)}); kube-proxy started again "
+            "since, which normally removes what was left. Without --since the failures are shown."
+        )
     others = sorted({service for finding in findings for service in finding.other_services})
     if others:
         yield f"Failures were also logged for {_some(others)}; judge them with --service NAMESPACE/NAME."
@@ -88,6 +94,10 @@ def next_readings(
     if node := unread.get("embedded"):
         journal = f"ssh {node} sudo journalctl -o short-iso -u {proxies[node].unit}"
         yield f"{journal} | kdnsctl find-affected --logs - --node {node}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from kdnsctl.find.report import Problem
 from kdnsctl.logs.sources.files import FileStream
 from kdnsctl.logs.sources.naming import Origin, is_guess, is_kube_proxy, origin_of, run_of
 from kdnsctl.logs.sources.refusals import LARGEST as LARGEST_REFUSAL
-from kdnsctl.logs.sources.repeats import Records, Repeats
+from kdnsctl.logs.sources.repeats import MarkedTally, Records, Repeats
 from kdnsctl.logs.sources.walking import Unreadable
 from kdnsctl.logs.tally import Tally
 
@@ -278,7 +278,7 @@ def _nodes_of_pods(streams: Iterable[FileStream], aliases: dict[str, str], share
 
 def _joined(one: _Group, evidence: Sequence[FileStream]) -> tuple[NodeLog, list[str]]:
     log = NodeLog(one.name, Tally(), identified=one.identified, name_from=one.name_from)
-    again = _again(evidence)
+    again = _again([stream.tally for stream in evidence])
     notes: list[str] = []
     parts: dict[str, Tally] = {}
     for stream, repeated in zip(evidence, again, strict=True):
@@ -297,6 +297,10 @@ def _joined(one: _Group, evidence: Sequence[FileStream]) -> tuple[NodeLog, list[
         log.problems.extend(Problem(damage.code, damage.message, stream.source) for damage in stream.damages)
         log.size += stream.size
         log.records = log.records or stream.records
+    before = [stream.tally.before for stream in evidence if stream.tally.before is not None]
+    for earlier, repeated in zip(before, _again(before), strict=True):
+        if repeated is not Repeats.ALL:
+            log.before.merge(earlier)
     log.parts = sorted(parts.values(), key=lambda part: part.last or 0)
     for item in one.unreadable:
         log.sources.append(item.name)
@@ -304,18 +308,16 @@ def _joined(one: _Group, evidence: Sequence[FileStream]) -> tuple[NodeLog, list[
     return log, notes
 
 
-def _again(evidence: Sequence[FileStream]) -> list[Repeats]:
-    """For each stream, how much of it the others show too; of two that are the same, one is none of it."""
-    again = [Repeats.NONE] * len(evidence)
-    if len(evidence) == 1:
+def _again(tallies: Sequence[MarkedTally]) -> list[Repeats]:
+    """For each log, how much of it the others show too; of two that are the same, one is none of it."""
+    again = [Repeats.NONE] * len(tallies)
+    if len(tallies) == 1:
         return again
     records = Records()
-    most_first = sorted(range(len(evidence)), key=lambda index: -sum(_counts(evidence[index].tally)))
-    for index in most_first:
-        tally = evidence[index].tally
-        again[index] = records.again(tally)
+    for index in sorted(range(len(tallies)), key=lambda index: -sum(_counts(tallies[index]))):
+        again[index] = records.again(tallies[index])
         if again[index] is not Repeats.ALL:
-            records.add(tally)
+            records.add(tallies[index])
     return again
 
 

@@ -1,19 +1,22 @@
 """One node's log judged: what was counted in it becomes a verdict, with its reason and everything that supports it.
 
 Pure. The rules: a failure logged for the Services asked for makes a node suspect, never more; a log without one makes
-it clean only if the log is whole, covers the window, is kube-proxy's, and is of a release whose log can tell (up to
-1.31, without a known silent bug). Everything else is unknown. Incomplete evidence can prove a fault, never health.
+it clean only if the log is whole, covers the window, is kube-proxy's, is of a release whose log can tell (up to 1.31,
+without a known silent bug), and shows no failure before the window that no start of kube-proxy followed. Everything
+else is unknown. Incomplete evidence can prove a fault, never health.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from kdnsctl.find.race import race_window
 from kdnsctl.find.releases import Releases, known_silent
 from kdnsctl.find.report import (
     CauseCount,
+    EarlierFailures,
     EmbeddedEntries,
     KubeProxy,
     NodeFinding,
@@ -51,7 +54,8 @@ class NodeLog:
     """What there is of one node: its tally, its inputs, and what is wrong with them.
 
     `parts` has a tally for each kube-proxy that wrote in it (a pod, or a log and its rotated files), the newest last:
-    what one says of its version says nothing of another's. When it is empty, all of `tally` is one's.
+    what one says of its version says nothing of another's. When it is empty, all of `tally` is one's. `before` has the
+    failures and starts that lie before the window.
     `version` is what else is known of the release, such as the image's tag. `read_at` (microseconds, UTC) is set for
     the log of a kube-proxy that was running when it was read: up to then, what it did not log did not happen.
     """
@@ -66,6 +70,7 @@ class NodeLog:
     size: int = 0
     records: bool = False
     parts: list[Tally] = field(default_factory=list)
+    before: Tally = field(default_factory=Tally)
     version: str | None = None
     read_at: int | None = None
 
@@ -89,10 +94,12 @@ def checked_signatures(ids: Sequence[str]) -> frozenset[str]:
 def judge(log: NodeLog, question: Question) -> NodeFinding:
     """The verdict on one node from its log alone."""
     tally = log.tally
-    said = _sort_failures(tally, question)
+    addresses = _addresses(log, question)
+    said = _sort_failures(tally, question, addresses)
     failures = said.asked
+    earlier = _earlier(log, question, addresses)
     releases = _releases(log, question)
-    verdict, reason = _verdict(log, question, said, releases)
+    verdict, reason = _verdict(log, question, said, earlier, releases)
     removals = [
         time
         for time, service in (*tally.deletions_failed, *tally.endpoint_changes)
@@ -125,6 +132,7 @@ def judge(log: NodeLog, question: Question) -> NodeFinding:
         if tally.entries
         else None,
         other_services=said.others,
+        earlier_failures=earlier,
         race_window=race_window(removals, tally.starts, tally.syncs_failed),
         kube_proxy=KubeProxy(
             version=releases.exact or (log.version if log.version and releases.only(log.version) else None),
@@ -177,18 +185,24 @@ class _Failures:
     peers: tuple[Peer, ...]
 
 
-def _sort_failures(tally: Tally, question: Question) -> _Failures:
+def _addresses(log: NodeLog, question: Question) -> dict[str, set[str]]:
+    """The Service ports at each address, as far as the cluster or any line of the node tells."""
+    addresses = {address: {*names} for address, names in question.addresses.items()}
+    for tally in (log.tally, log.before):
+        for address, names in tally.addresses.items():
+            addresses.setdefault(address, set()).update(names)
+        for signature, said, vip, _ in tally.peers:
+            # Other signatures name external addresses, which Services can share.
+            if signature == "CT_DEL_ENDPOINT" and said and vip:
+                addresses.setdefault(vip, set()).add(said)
+    return addresses
+
+
+def _sort_failures(tally: Tally, question: Question, addresses: Mapping[str, Collection[str]]) -> _Failures:
     asked: dict[str, Count] = {}
     left_out = False
     others: dict[str, int] = {}
     peers: dict[tuple[str, str, str], Count] = {}
-    addresses = {address: {*names} for address, names in question.addresses.items()}
-    for address, names in tally.addresses.items():
-        addresses.setdefault(address, set()).update(names)
-    for signature, said, vip, _ in tally.peers:
-        # Other signatures name external addresses, which Services can share.
-        if signature == "CT_DEL_ENDPOINT" and said and vip:
-            addresses.setdefault(vip, set()).add(said)
     for (signature, said, vip, endpoint), count in tally.peers.items():
         service = resolved(said, vip, addresses, question.services)
         if not concerns(service, question.services):
@@ -211,6 +225,20 @@ def _sort_failures(tally: Tally, question: Question) -> _Failures:
     )
 
 
+def _earlier(log: NodeLog, question: Question, addresses: Mapping[str, Collection[str]]) -> EarlierFailures | None:
+    """The failures before the window: what they left behind lives on until kube-proxy starts again, or longer."""
+    failures = _sort_failures(log.before, replace(question, signatures=frozenset()), addresses).asked
+    last = max((count.last for count in failures.values() if count.last is not None), default=None)
+    if last is None:
+        return None
+    # The two lines of one start can lie on both sides of the window's beginning.
+    begun = max(log.before.starts, default=-ONE_START)
+    starts = [*log.before.starts, *(start for start in log.tally.starts if start - begun >= ONE_START)]
+    following = min((start for start in starts if start > last), default=None)
+    count = sum(count.count for count in failures.values())
+    return EarlierFailures(count, to_datetime(last), to_datetime(following))
+
+
 def _signature(signature: str, count: Count, tally: Tally) -> SignatureCount:
     example = count.example or tally.counts[signature].example
     return SignatureCount(signature, count.count, to_datetime(count.first), to_datetime(count.last), example)
@@ -227,17 +255,32 @@ def _causes(tally: Tally, failures: dict[str, Count]) -> tuple[CauseCount, ...]:
     )
 
 
-def _verdict(log: NodeLog, question: Question, said: _Failures, releases: Releases) -> tuple[Verdict, Reason]:
+def _verdict(
+    log: NodeLog, question: Question, said: _Failures, earlier: EarlierFailures | None, releases: Releases
+) -> tuple[Verdict, Reason]:
     if said.asked:
         counts = ", ".join(f"{count.count}x {signature}" for signature, count in said.asked.items())
         return Verdict.SUSPECT, Reason("failureLogged", f"logged {counts}")
+    if earlier is not None and earlier.next_start is None:
+        return Verdict.UNKNOWN, Reason(
+            "failureBeforeWindow",
+            f"{_logged(earlier)}, and kube-proxy did not start again since: what was left then may be there still",
+        )
     unknown = _why_unknown(log, question, said, releases)
     if unknown is not None:
         return Verdict.UNKNOWN, unknown
     first, last = log.tally.first, log.last
     covered = f"from {_clock(question.since or first)} to {_clock(last)}"
     elsewhere = f"; failures were logged for {', '.join(said.others)}" if said.others else ""
+    if earlier is not None:
+        elsewhere += f"; {_logged(earlier)}, but kube-proxy started again at {_second(earlier.next_start)}"
     return Verdict.CLEAN, Reason("nothingLogged", f"no failure logged {covered}{elsewhere}")
+
+
+def _logged(earlier: EarlierFailures) -> str:
+    if earlier.count == 1:
+        return f"1 failure was logged before the window, at {_second(earlier.last_seen)}"
+    return f"{earlier.count} failures were logged before the window, the last at {_second(earlier.last_seen)}"
 
 
 def _why_unknown(log: NodeLog, question: Question, said: _Failures, releases: Releases) -> Reason | None:
@@ -280,5 +323,8 @@ def _why_unknown(log: NodeLog, question: Question, said: _Failures, releases: Re
 
 
 def _clock(moment: int | None) -> str:
-    time = to_datetime(moment)
+    return _second(to_datetime(moment))
+
+
+def _second(time: datetime | None) -> str:
     return "" if time is None else time.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -29,7 +29,7 @@ from kdnsctl.find.report import KubeProxy as Proxy
 from kdnsctl.find.scope import Chosen, InScope, nodes_in_scope
 from kdnsctl.find.services import checked
 from kdnsctl.logs.sources.pods import KUBELET_LOGS, PodReading, read_pod
-from kdnsctl.logs.tally import Tally
+from kdnsctl.logs.sources.repeats import MarkedTally
 from kdnsctl.logs.times import from_datetime, to_datetime
 from kdnsctl.model import Coverage, KdnsctlError, Outcome, Reason, Reporter, UsageError, Verdict
 
@@ -141,7 +141,7 @@ def _finding(
     if proxy.place is None or outcome is None:
         return _without_log(proxy)
     if outcome.value is None:
-        reading = PodReading(Tally(), problems=[outcome.reason] if outcome.reason else [])
+        reading = PodReading(MarkedTally(), problems=[outcome.reason] if outcome.reason else [])
     else:
         reading = outcome.value
     return _judged(proxy, proxy.place, reading, question, now)
@@ -173,6 +173,7 @@ def _judged(proxy: KubeProxy, place: PodPlace, reading: PodReading, question: Qu
             problems=problems,
             size=reading.size,
             records=reading.records,
+            before=reading.before,
             version=_version(proxy),
             read_at=None if problems else from_datetime(now),
         ),

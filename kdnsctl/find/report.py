@@ -80,6 +80,18 @@ class RaceWindow:
 
 
 @dataclass(frozen=True, slots=True)
+class EarlierFailures:
+    """Failures logged before the window, about the Services asked for, with whatever signature.
+
+    `next_start` is when kube-proxy first started after the last of them: that normally removes what they left behind.
+    """
+
+    count: int
+    last_seen: datetime | None
+    next_start: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Span:
     """The time that a node's log covers, UTC: from its first record to its last.
 
@@ -132,6 +144,7 @@ class NodeFinding:
     causes: tuple[CauseCount, ...] = ()
     embedded_entries: EmbeddedEntries | None = None
     other_services: Mapping[str, int] = field(default_factory=dict)
+    earlier_failures: EarlierFailures | None = None
     race_window: RaceWindow | None = None
     kube_proxy: KubeProxy = KubeProxy()
     restarts: tuple[datetime, ...] = ()
@@ -193,6 +206,7 @@ def to_json(report: FindReport) -> dict[str, Any]:
 
 def _node(node: NodeFinding) -> dict[str, Any]:
     span, race, embedded, proxy = node.span, node.race_window, node.embedded_entries, node.kube_proxy
+    earlier = node.earlier_failures
     return {
         "name": node.name,
         "identified": node.identified,
@@ -222,6 +236,12 @@ def _node(node: NodeFinding) -> dict[str, Any]:
         "embeddedEntries": embedded
         and {"count": embedded.count, "clients": list(embedded.clients), "complete": embedded.complete},
         "otherServices": dict(node.other_services),
+        "earlierFailures": earlier
+        and {
+            "count": earlier.count,
+            "lastSeen": timestamp(earlier.last_seen),
+            "nextStart": timestamp(earlier.next_start),
+        },
         "raceWindow": race
         and {
             "seconds": race.seconds,

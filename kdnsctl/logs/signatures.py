@@ -313,12 +313,12 @@ CATALOGUE: tuple[Signature, ...] = (
     Signature(
         id="IPT_CANARY_FAIL",
         kind=Kind.FAILURE,
-        severity="W, from 1.27 E",
+        severity="W",
         summary="could not look after its canary chain",
         # Counted as a failure though no write failed: it is the first sign of a lock on which the writes fail as well,
         # and while it lasts kube-proxy cannot see that its rules were flushed.
         means="iptables did not answer, nearly always because something else holds the xtables lock, on which writes "
-        "fail as well; until it answers, a flush of the rules goes unseen.",
+        "fail as well; until it answers, a flush of the rules goes unseen. From 1.27 on it is logged with severity E.",
         not_means="Itself no failed write of rules. The kubelet logs the same words for its own KUBE-KUBELET-CANARY.",
         source="pkg/util/iptables/iptables.go@1.16–1.36",
         phrases=("iptables canary",),

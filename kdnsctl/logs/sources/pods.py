@@ -4,16 +4,15 @@ A log is counted while it streams by, so memory does not grow with it. Whatever 
 beside what had been counted until then: a part of a log can show a failure, never health. What that means for the node
 is judged in `find`.
 
-What is read. Without a window, all of it. With one, first the beginning (`HEAD` bytes): it says since when there is a
-log at all, and holds what kube-proxy says of itself at its start; then only the window, since a log can be a thousand
-times as long. The beginning is looked at once more afterwards, for a log that was rotated in between has lost lines.
-The previous container comes second: one that restarts meanwhile is then read twice, which shows, and not left out.
+All of a log is read, also when only a window of it is judged: where the log begins says whether the window is covered,
+and a failure before the window matters in it until kube-proxy starts again. The previous container comes second: one
+that restarts meanwhile is then read twice, which shows, and not left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -27,12 +26,11 @@ from kdnsctl.logs.framing import Line
 from kdnsctl.logs.klog import TextClock
 from kdnsctl.logs.scan import Scanner
 from kdnsctl.logs.sinks import StreamKey
+from kdnsctl.logs.sources.repeats import MarkedTally
 from kdnsctl.logs.tally import Tally
-from kdnsctl.logs.times import from_datetime, to_datetime
+from kdnsctl.logs.times import from_datetime
 from kdnsctl.model import KdnsctlError, Reason
 
-HEAD: Final = 64 << 10  # bytes of a log's beginning; a start at -v=2 prints about 20 KiB
-SAME: Final = 256  # bytes by which a beginning is known again: its timestamps have nanoseconds
 KUBELET_FILE: Final = "kube-proxy.log"  # in the node's /var/log, where GKE and kOps have kube-proxy write
 FOR_BOTH: Final = (
     "forbidden",
@@ -45,13 +43,16 @@ KUBELET_LOGS: Final = Permission("get", "nodes", subresource="proxy")  # near ro
 
 @dataclass(slots=True)
 class PodReading:
-    """What there is of one node's log. `records`: a line of it was klog's; `size` counts the bytes that were read.
+    """What there is of one node's log; `before` has the failures and starts that lie before the window.
+
+    `records`: a line of it was klog's; `size` counts the bytes that were read.
 
     `problems` say what is missing, by these codes besides those of the errors in `cluster`: `podGone`, `noFile` (the
     kubelet has no such file), `cutRecord`, and `deadline` or `cancelled` when the scope ended.
     """
 
-    tally: Tally
+    tally: MarkedTally
+    before: Tally = field(default_factory=Tally)
     size: int = 0
     records: bool = False
     problems: list[Reason] = field(default_factory=list)
@@ -75,6 +76,8 @@ def read_pod(
     """
     clock = TextClock(from_datetime(now), None)
     reading = _container(connection, place, scope, since, clock, previous=False)
+    if reading.tally.before is not None:
+        reading.before.merge(reading.tally.before)
     begins = reading.tally.first
     reaches = since is not None and begins is not None and begins <= since
     hopeless = any(problem.code in FOR_BOTH for problem in reading.problems) or scope.cancelled.is_set()
@@ -92,6 +95,8 @@ def _add(reading: PodReading, more: PodReading) -> None:
     if more.size or more.problems:
         reading.tally.merge(more.tally)
         reading.size += more.size
+        if more.tally.before is not None:
+            reading.before.merge(more.tally.before)
         reading.records = reading.records or more.records
         reading.problems += more.problems
         reading.sources += more.sources
@@ -104,49 +109,13 @@ def _container(
     request = LogRequest(place.namespace, place.pod, place.container, previous=previous)
     reading = _empty(source, since, ours=place.container == CONTAINER)
     try:
-        if since is None or not _window(connection, request, scope, reading, clock, since):
-            with open_log(connection, request, scope) as log:
-                _scan(log, reading, clock)
+        with open_log(connection, request, scope) as log:
+            _scan(log, reading, clock)
     except NoPreviousLogError:
         pass
     except KdnsctlError as error:
         reading.problems.append(_reason(error, scope))
     return _settled(reading)
-
-
-def _window(
-    connection: Connection,
-    request: LogRequest,
-    scope: CancelScope,
-    reading: PodReading,
-    clock: TextClock,
-    since: int,
-) -> bool:
-    """Read the beginning and the window into `reading`; False, and nothing is read, when only the whole will do."""
-    with open_log(connection, replace(request, limit_bytes=HEAD), scope) as log:
-        head = b"".join(log)
-    if not log.limited:
-        _scan([head], reading, clock)
-        return True
-    beginning = _empty("", since, ours=reading.tally.ours)
-    _scan([head[: head.rfind(b"\n") + 1]], beginning, clock)
-    last = beginning.tally.last
-    if last is None or last >= since:
-        return False
-    window = _empty("", since, ours=reading.tally.ours)
-    try:
-        with open_log(connection, replace(request, since=to_datetime(since)), scope) as log:
-            _scan(log, window, clock)
-        with open_log(connection, replace(request, limit_bytes=SAME), scope) as log:
-            same = b"".join(log) == head[:SAME]
-    except KdnsctlError:
-        _add(reading, window)
-        raise
-    if same:
-        beginning.tally.cuts.clear()  # it was cut by us
-        _add(reading, window)
-        _add(reading, beginning)
-    return same
 
 
 def _kubelet_file(
@@ -167,10 +136,10 @@ def _kubelet_file(
 class _Everything:
     """All lines of the input are one container's, whatever they name."""
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: MarkedTally) -> None:
         self._tally = tally
 
-    def stream(self, key: StreamKey, line: Line | None) -> Tally:  # noqa: ARG002 - the protocol's
+    def stream(self, key: StreamKey, line: Line | None) -> MarkedTally:  # noqa: ARG002 - the protocol's
         return self._tally
 
 
@@ -187,7 +156,7 @@ def _scan(chunks: Iterable[bytes], reading: PodReading, clock: TextClock) -> Non
 
 
 def _empty(source: str, since: int | None, *, ours: bool) -> PodReading:
-    tally = Tally(since=since)
+    tally = MarkedTally(since=since)
     tally.ours = ours
     return PodReading(tally, sources=[source] if source else [])
 

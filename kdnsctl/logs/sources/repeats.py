@@ -1,8 +1,8 @@
 """Tells whether two logs hold the same records: a file given twice, or in two formats, must not be counted twice.
 
 A klog record carries its time to the microsecond, so a record that is found in two logs of one node, whatever stands
-around it there, is one record. A `MarkedTally` remembers a mark of each record it counts; and every node that its log
-names, as one log that names two is not one node's. Nothing is judged here.
+around it there, is one record. A `MarkedTally` remembers a mark of each record it counts; every node that its log
+names, as one log that names two is not one node's; and what failed before the window. Nothing is judged here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from zlib import adler32, crc32
 
 from kdnsctl.logs.details import hostname_of
-from kdnsctl.logs.signatures import Known
+from kdnsctl.logs.signatures import Kind, Known
 from kdnsctl.logs.tally import Tally
 
 MOST_MARKS = 20_000
@@ -25,19 +25,31 @@ _ENOUGH = 4_096
 
 @dataclass(slots=True)
 class MarkedTally(Tally):
-    """A Tally that knows a record again."""
+    """A Tally that knows a record again. `before` has the failures and starts that lie before the window, if any."""
 
     marks: array[int] = field(default_factory=lambda: array("Q"))
     hostnames: set[str] = field(default_factory=set)
+    before: MarkedTally | None = None
 
     def hit(self, known: Known, time: int | None, payload: bytes) -> None:
         """Count one record of the catalogue, and mark it if it is in the window."""
-        if len(self.marks) < MOST_MARKS and (self.since is None or time is None or time >= self.since):
+        if self.since is not None and time is not None and time < self.since:
+            if known.signature.kind in (Kind.FAILURE, Kind.RESTART):
+                if self.before is None:
+                    self.before = MarkedTally(shared_process=self.shared_process)
+                self.before.hit(known, time, payload)
+        elif len(self.marks) < MOST_MARKS:
             beginning = payload[:_ENOUGH]
             self.marks.append(crc32(beginning) << 32 | adler32(beginning))
         if known.signature.id == "START_NODE" and len(self.hostnames) < MOST_HOSTNAMES:
             self.hostnames.update(filter(None, [hostname_of(payload)]))
         Tally.hit(self, known, time, payload)
+
+    def settle(self) -> None:
+        """The stream is over: forget what only served to read on."""
+        Tally.settle(self)
+        if self.before is not None:
+            self.before.settle()
 
     @property
     def all_marked(self) -> bool:

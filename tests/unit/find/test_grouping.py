@@ -140,6 +140,13 @@ def test_many_repeats_are_noted_in_few_lines(tmp_path: Path) -> None:
     assert report.notes[-1] == "The same is so for 3 more logs that repeat others."
 
 
+def test_a_failure_before_the_window_that_is_in_two_logs_is_one(tmp_path: Path) -> None:
+    files = {"node-a/kube-proxy.log": bad(), "node-a/0.log": bad(), "node-a/kube-proxy.log.1": failure(minutes(-1))}
+    earlier = only(find(tmp_path, files, since_time=minutes(30))).earlier_failures
+    assert earlier is not None
+    assert (earlier.count, earlier.last_seen, earlier.next_start) == (2, minutes(1), None)
+
+
 @pytest.mark.parametrize("same", [True, False])
 def test_logs_with_more_records_than_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same: bool) -> None:
     monkeypatch.setattr(repeats, "MOST_MARKS", 3)

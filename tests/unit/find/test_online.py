@@ -155,9 +155,13 @@ def test_without_a_window_a_note_says_since_when_clean_holds(api: Server, find: 
     assert find(since=timedelta(hours=1)).notes == ()
 
 
-def test_failures_before_the_window_do_not_count(api: Server, find: Find) -> None:
+def test_a_failure_before_the_window_keeps_from_clean_unless_kube_proxy_started_again(api: Server, find: Find) -> None:
     one_node(api, container_log(bad()))
-    assert verdicts(find(since_time=minutes(30))) == {"a": "clean/nothingLogged"}
+    assert verdicts(find(since_time=minutes(30))) == {"a": "unknown/failureBeforeWindow"}
+    api.on(log_path("proxy-a"), container_log(bad() + start(minutes(61))))
+    finding = only(find(since_time=minutes(30)))
+    assert (finding.verdict, finding.reason_code) == (Verdict.CLEAN, "nothingLogged")
+    assert finding.earlier_failures is not None
 
 
 # --- the release

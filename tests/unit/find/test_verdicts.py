@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kdnsctl.find.judge import NodeLog, Question, judge
+from kdnsctl.find.report import EarlierFailures, to_json
 from kdnsctl.logs.tally import Tally
 from kdnsctl.model import Basis, Reason, Verdict
 from tests.unit.find.composing import (
@@ -262,15 +263,80 @@ def test_failures_of_other_services_are_not_left_out_by_a_signature(tmp_path: Pa
         (minutes(-1), "unknown", "logBegins"),
         (NOON, "suspect", "failureLogged"),
         (minutes(1), "suspect", "failureLogged"),
-        (minutes(1.5), "clean", "nothingLogged"),
-        (minutes(60), "clean", "nothingLogged"),
-        (minutes(60.5), "unknown", "logEnds"),
+        (minutes(1.5), "unknown", "failureBeforeWindow"),
+        (minutes(60), "unknown", "failureBeforeWindow"),
+        (minutes(60.5), "unknown", "failureBeforeWindow"),
     ],
 )
 def test_an_absolute_window(tmp_path: Path, since: object, verdict: str, code: str) -> None:
     text = start() + failure(minutes(1)) + sync(minutes(60)) if since != minutes(-1) else healthy()
     finding = one(tmp_path, text, since_time=since)
     assert (finding.verdict, finding.reason_code) == (Verdict(verdict), code)
+
+
+def test_a_log_that_ends_before_the_window_is_unknown(tmp_path: Path) -> None:
+    assert one(tmp_path, healthy(), since_time=minutes(60.5)).reason_code == "logEnds"
+
+
+def test_a_failure_before_the_window_lives_on(tmp_path: Path) -> None:
+    text = (
+        start() + failure(minutes(1)) + failure(minutes(2)) + failure(minutes(2), STATSD, "1.1.1.1") + sync(minutes(60))
+    )
+    report = find(tmp_path, {"node-a/kube-proxy.log": text}, since_time=minutes(30))
+    finding = only(report)
+    assert finding.reason == (
+        "2 failures were logged before the window, the last at 2026-03-12T12:02:00Z, and kube-proxy did not start again "
+        "since: what was left then may be there still"
+    )
+    assert (finding.signatures, finding.restarts, finding.earlier_failures) == (
+        (),
+        (),
+        EarlierFailures(2, minutes(2), None),
+    )
+    assert to_json(report)["nodes"][0]["earlierFailures"] == {
+        "count": 2, "lastSeen": "2026-03-12T12:02:00.000000Z", "nextStart": None,
+    }  # fmt: skip
+    assert one(tmp_path, text).earlier_failures is None
+
+
+@pytest.mark.parametrize("at", [20, 40])
+def test_a_start_after_a_failure_before_the_window_heals(tmp_path: Path, at: int) -> None:
+    text = start() + failure(minutes(1)) + start(minutes(at)) + start(minutes(50)) + sync(minutes(60))
+    report = find(tmp_path, {"node-a/kube-proxy.log": text}, since_time=minutes(30))
+    finding = only(report)
+    assert (finding.verdict, finding.earlier_failures) == (Verdict.CLEAN, EarlierFailures(1, minutes(1), minutes(at)))
+    assert finding.reason.endswith(
+        f"; 1 failure was logged before the window, at 2026-03-12T12:01:00Z, but kube-proxy started again at 2026-03-12T12:{at}:00Z"
+    )
+    (note,) = report.notes
+    assert note.startswith("1 clean node failed before the window (node-a); kube-proxy started again since")
+
+
+def test_the_second_half_of_a_start_is_no_later_start(tmp_path: Path) -> None:
+    text = start().replace("12:00:01", "12:00:40") + failure(minutes(0.5)) + sync(minutes(60))
+    assert one(tmp_path, text, since_time=minutes(0.6)).reason_code == "failureBeforeWindow"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        pytest.param(start() + failure(minutes(1), STATSD, "1.1.1.1") + sync(minutes(60)), "nothingLogged", id="another Service"),
+        pytest.param(
+            start() + service_port(NOON, STATSD, VIP) + service_failure(minutes(1)) + sync(minutes(60)),
+            "nothingLogged", id="another Service by its address",
+        ),
+        pytest.param(start() + restore_failure(minutes(1)) + sync(minutes(60)), "failureBeforeWindow", id="no Service"),
+        pytest.param(start(version="v1.32.0") + list_failure(minutes(1)) + sync(minutes(60)), "failureBeforeWindow", id="1.32"),
+        pytest.param(bad() + failure(minutes(61)), "failureLogged", id="one in the window as well"),
+    ],
+)  # fmt: skip
+def test_which_failures_before_the_window_matter(tmp_path: Path, text: str, code: str) -> None:
+    assert one(tmp_path, text, since_time=minutes(30)).reason_code == code
+
+
+def test_a_signature_does_not_hide_a_failure_before_the_window(tmp_path: Path) -> None:
+    finding = one(tmp_path, bad(), since_time=minutes(30), signatures=("IPT_RESTORE_FAIL",))
+    assert finding.reason_code == "failureBeforeWindow"
 
 
 def test_a_failure_in_a_window_that_is_not_covered_counts(tmp_path: Path) -> None:
@@ -292,7 +358,7 @@ def test_a_relative_window_counts_from_the_newest_record_of_all(tmp_path: Path) 
     report = find(tmp_path, files, since=timedelta(hours=2, minutes=30))
     assert report.since == minutes(30)
     assert verdicts(report) == {
-        "node-a": "clean/nothingLogged",  # its failure was before
+        "node-a": "unknown/failureBeforeWindow",
         "node-b": "clean/nothingLogged",
         "node-c": "unknown/logBegins",
         "node-d": "suspect/failureLogged",
@@ -316,7 +382,7 @@ def test_stdin_can_be_judged_relative_to_its_end(tmp_path: Path) -> None:
     finding = only(find(tmp_path, {}, **options))
     assert (finding.name, finding.name_from, finding.verdict) == ("node-a", "option", Verdict.SUSPECT)
     finding = only(find(tmp_path, {}, **{**options, "since": timedelta(minutes=30)}))
-    assert finding.verdict is Verdict.CLEAN
+    assert finding.reason_code == "failureBeforeWindow"
 
 
 def test_a_window_does_not_make_a_log_that_ends_early_clean(tmp_path: Path) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import pytest
 
 from kdnsctl.cancel import INTERRUPTED, CancelScope
 from kdnsctl.cluster.kubeproxy import PodPlace
-from kdnsctl.logs.sources.pods import HEAD, PodReading, read_pod
+from kdnsctl.logs.sources.pods import PodReading, read_pod
 from kdnsctl.logs.times import from_datetime
 from tests.unit.cluster.apiserver import Answer, Exchange, Server, chunks, chunks_then_reset, recorded, reply, status
 from tests.unit.cluster.conftest import Connect
@@ -47,11 +47,6 @@ def asked(api: Server) -> list[set[str]]:
     return [set(request.query) - plain for request in api.requests if request.path == LOG]
 
 
-def long_log() -> str:
-    """More than is read to learn where a log begins: a start at noon, and a line a second after it."""
-    return start(NOON) + "".join(sync(NOON + timedelta(seconds=second)) for second in range(2, 2_000))
-
-
 def test_without_a_window_all_of_the_log_is_read_once(api: Server, connect_to: Connect, scope: CancelScope) -> None:
     log = start() + failure(minutes(1)) + sync(minutes(60))
     api.on(LOG, container_log(log))
@@ -63,54 +58,13 @@ def test_without_a_window_all_of_the_log_is_read_once(api: Server, connect_to: C
     assert reading.sources == ["pod/kube-system/proxy-a/kube-proxy"]
 
 
-def test_of_a_short_log_the_beginning_is_all_of_it(api: Server, connect_to: Connect, scope: CancelScope) -> None:
+def test_of_a_window_what_failed_before_it_is_kept_apart(api: Server, connect_to: Connect, scope: CancelScope) -> None:
     api.on(LOG, container_log(start() + failure(minutes(1)) + failure(minutes(40))))
     reading = read(api, connect_to, scope, since=minutes(30))
-    assert asked(api) == [{"limitBytes"}]
+    assert asked(api) == [set()]
     assert reading.tally.counts["CT_DEL_ENDPOINT"].count == 1
+    assert reading.before.counts["CT_DEL_ENDPOINT"].count == 1
     assert reading.tally.first == from_datetime(NOON)
-
-
-def test_of_a_long_log_only_the_beginning_and_the_window_are_read(
-    api: Server, connect_to: Connect, scope: CancelScope
-) -> None:
-    log = failure(minutes(-5)) + long_log() + failure(minutes(34))
-    api.on(LOG, container_log(log))
-    reading = read(api, connect_to, scope, since=minutes(33))
-    assert asked(api) == [{"limitBytes"}, {"sinceTime"}, {"limitBytes"}]
-    assert HEAD < reading.size < len(log) / 2
-    assert reading.tally.first == from_datetime(minutes(-5))
-    assert reading.tally.counts["CT_DEL_ENDPOINT"].count == 1
-    assert [version for _, version in reading.tally.versions] == ["v1.27.3"]
-    assert (reading.problems, reading.tally.cuts) == ([], {})
-
-
-def test_a_window_in_which_nothing_was_logged_is_no_empty_log(
-    api: Server, connect_to: Connect, scope: CancelScope
-) -> None:
-    api.on(LOG, container_log(long_log()))
-    reading = read(api, connect_to, scope, since=minutes(300))
-    assert (reading.problems, reading.records) == ([], True)
-    assert reading.tally.first == from_datetime(NOON)
-
-
-def test_a_window_that_begins_early_is_read_with_all_that_is_before_it_and_nothing_twice(
-    api: Server, connect_to: Connect, scope: CancelScope
-) -> None:
-    api.on(LOG, container_log(start() + failure(minutes(1)) + long_log()))
-    reading = read(api, connect_to, scope, since=minutes(0.5))
-    assert asked(api) == [{"limitBytes"}, set()]
-    assert reading.tally.counts["CT_DEL_ENDPOINT"].count == 1
-
-
-def test_a_log_rotated_while_it_is_read_does_not_begin_where_it_did(
-    api: Server, connect_to: Connect, scope: CancelScope
-) -> None:
-    before, after = container_log(long_log()), container_log(sync(minutes(50)))
-    api.on(LOG, before, after)
-    reading = read(api, connect_to, scope, since=minutes(40))
-    assert asked(api) == [{"limitBytes"}, {"sinceTime"}, {"limitBytes"}, set()]
-    assert reading.tally.first == from_datetime(minutes(50))
 
 
 def test_the_previous_container_is_read_when_it_has_restarted(
@@ -130,7 +84,7 @@ def test_a_current_log_that_reaches_back_to_the_window_is_enough(
 ) -> None:
     api.on(LOG, container_log(healthy(), healthy()))
     read(api, connect_to, scope, restarts=1, since=minutes(10))
-    assert asked(api) == [{"limitBytes"}]
+    assert asked(api) == [set()]
 
 
 def test_that_there_is_no_previous_log_is_no_problem(api: Server, connect_to: Connect, scope: CancelScope) -> None:
@@ -190,16 +144,6 @@ def test_what_came_before_the_end_of_a_broken_log_counts(
     reading = read(api, connect_to, scope)
     assert codes(reading) == [code]
     assert reading.tally.counts["CT_DEL_ENDPOINT"].count == 1
-
-
-def test_what_came_before_the_end_of_a_broken_window_counts(
-    api: Server, connect_to: Connect, scope: CancelScope
-) -> None:
-    api.on(LOG, container_log(long_log()), chunks_then_reset(failure(minutes(34)).encode()))
-    reading = read(api, connect_to, scope, since=minutes(33))
-    assert codes(reading) == ["cutOff"]
-    assert reading.tally.counts["CT_DEL_ENDPOINT"].count == 1
-    assert reading.tally.first == from_datetime(minutes(34))
 
 
 def test_a_previous_log_that_cannot_be_read_is_a_problem_beside_the_current_one(
