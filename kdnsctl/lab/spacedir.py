@@ -1,0 +1,137 @@
+"""The lab's directory on the machine and what it says about the running lab: the only things outside its namespaces.
+
+One directory per lab, mode 0700, under `$XDG_STATE_HOME/kdnsctl/lab/NAME` (default `~/.local/state`). A lab is known
+by its first process: PID and start time together, because PIDs come back. Reading the record never trusts a PID alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
+
+
+class LabError(Exception):
+    """Something about the lab failed; the text says what, what was left as it is, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A lab's first process as the machine sees it."""
+
+    pid: int
+    started: int
+    """Clock ticks after boot at which the process started (/proc/PID/stat, field 22)."""
+    rootless: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LabDir:
+    """Paths of one lab. Nothing is created by asking for them."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @property
+    def identity_file(self) -> Path:
+        return self.root / "lab.json"
+
+    @property
+    def log_file(self) -> Path:
+        return self.root / "lab.log"
+
+    @property
+    def control_socket(self) -> Path:
+        return self.root / "control.sock"
+
+    @property
+    def space(self) -> Path:
+        """Where the lab mounts a tmpfs of its own; empty to everybody outside."""
+        return self.root / "space"
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.root / "kubeconfig"
+
+    @property
+    def ssh(self) -> Path:
+        return self.root / "ssh"
+
+    def node(self, name: str) -> Path:
+        return self.root / "nodes" / name
+
+    def node_log(self, name: str) -> Path:
+        """The node's /var/log, on disk, so that the log files can be read from outside."""
+        return self.node(name) / "var-log"
+
+
+def labs_root() -> Path:
+    """The directory that holds all labs of this user."""
+    state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    return Path(state) / "kdnsctl" / "lab"
+
+
+def lab_dir(name: str, root: Path | None = None) -> LabDir:
+    """The directory of lab `name`. Raises LabError for a name that could not be a file or host name."""
+    if not _NAME.fullmatch(name):
+        raise LabError(f"{name!r} is no name for a lab: use 1 to 32 of a-z, 0-9 and '-', not '-' at an end")
+    return LabDir((root or labs_root()) / name)
+
+
+def create(where: LabDir) -> None:
+    """Make the directory, new and private. Raises LabError when there is one already."""
+    where.root.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        where.root.mkdir(mode=0o700)
+    except FileExistsError:
+        raise LabError(
+            f"there is a lab {where.name!r} already ({where.root}); nothing was changed. "
+            f"Use it, or remove it with: kdnsctl lab down {where.name}"
+        ) from None
+    for each in (where.space, where.ssh):
+        each.mkdir(mode=0o700)
+
+
+def start_time(pid: int) -> int | None:
+    """When process `pid` started, in clock ticks after boot; None when it is gone or only a zombie is left."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in ("Z", "X") else int(fields[19])
+
+
+def write_identity(where: LabDir, identity: Identity) -> None:
+    """Record the lab's first process, in one step: a reader sees all of it or nothing."""
+    temporary = where.identity_file.with_suffix(".new")
+    temporary.write_text(json.dumps(asdict(identity)), encoding="ascii")
+    temporary.rename(where.identity_file)
+
+
+def read_identity(where: LabDir) -> Identity | None:
+    """What is recorded, whether or not it still runs; None when nothing (legible) is."""
+    try:
+        return Identity(**json.loads(where.identity_file.read_text(encoding="ascii")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def is_running(identity: Identity | None) -> bool:
+    """Whether the recorded first process is still the one that runs under its PID."""
+    return identity is not None and start_time(identity.pid) == identity.started
+
+
+def remove(where: LabDir) -> None:
+    """Remove the lab's directory and everything in it. Raises OSError when something cannot be removed."""
+    if where.root.is_symlink():
+        raise LabError(f"{where.root} is a symbolic link, not a lab's directory; nothing was removed")
+    if where.root.exists():
+        shutil.rmtree(where.root)
