@@ -74,9 +74,10 @@ def not_found(kind: Kind, name: str) -> Refused:
     return Refused(404, "NotFound", f'{kind.resource} "{name}" not found', details=_details(kind, name))
 
 
-def no_such_path() -> Refused:
-    """What a real server says about a path it does not serve."""
-    return Refused(404, "NotFound", "the server could not find the requested resource", details={})
+def no_such_method() -> Refused:
+    """A verb that the resource does not have."""
+    message = "the server does not allow this method on the requested resource"
+    return Refused(405, "MethodNotAllowed", message, details={})
 
 
 def already_exists(kind: Kind, name: str) -> Refused:
