@@ -11,6 +11,7 @@ from aiohttp import web
 
 from kdnsctl.lab import replies
 from kdnsctl.lab.api.exchange import Exchange
+from kdnsctl.lab.api.protobuf import MEDIA_TYPE, decode
 from kdnsctl.lab.api.representation import list_body, negotiate, object_body
 from kdnsctl.lab.api.requests import flag, is_dry_run, number
 from kdnsctl.lab.kinds import PODS, SERVICE_ACCOUNTS, SERVICES, Kind
@@ -109,6 +110,10 @@ def parse_version(text: str) -> int:
 async def read_body(exchange: Exchange) -> Any:
     """The request's body as JSON, noted in the journal. Raises Refused (400, 415)."""
     media = exchange.request.content_type
+    if media == MEDIA_TYPE:
+        body = decode(await exchange.request.read())
+        exchange.entry.body = body
+        return body
     if exchange.request.method != "PATCH" and media not in ("application/json", "application/octet-stream"):
         message = (
             "the body of the request was in an unknown format - accepted media types include: application/json"
@@ -118,11 +123,11 @@ async def read_body(exchange: Exchange) -> Any:
     if not data:
         return {}
     try:
-        body = msgspec.json.decode(data)
+        content = msgspec.json.decode(data)
     except msgspec.DecodeError as cause:
         raise bad_request(f"couldn't get version/kind; json parse error: {cause}") from cause
-    exchange.entry.body = body
-    return body
+    exchange.entry.body = content
+    return content
 
 
 def _expect_object(kind: Kind, body: Any, target_namespace: str) -> JSON:
