@@ -279,8 +279,35 @@ def _build_dev(dev: Path) -> None:
     (dev / "fd").symlink_to("/proc/self/fd")
 
 
+def resolve_inside(root: Path, path: str) -> Path:
+    """Where `path` of a container lies outside it: symbolic links are followed as the container would follow them.
+
+    Without this a link in an image, such as /var/run -> /run, would lead a mount to the node's own files.
+    """
+    here: list[str] = []
+    todo = [part for part in path.split("/") if part not in ("", ".")][::-1]
+    links = 0
+    while todo:
+        part = todo.pop()
+        if part == "..":
+            here = here[:-1]
+            continue
+        place = root.joinpath(*here, part)
+        if place.is_symlink():
+            links += 1
+            if links > 40:
+                raise StartError(f"too many levels of symbolic links in {path}")
+            target = os.readlink(place)
+            if target.startswith("/"):
+                here = []
+            todo += [part for part in target.split("/") if part not in ("", ".")][::-1]
+        else:
+            here.append(part)
+    return root.joinpath(*here)
+
+
 def _mount_volume(root: Path, volume: Mount) -> None:
-    target = root / volume.target.lstrip("/")
+    target = resolve_inside(root, volume.target)
     if not os.path.exists(volume.source):
         raise StartError(f'failed to mount "{volume.source}" to "{volume.target}": no such file or directory')
     if os.path.isdir(volume.source):

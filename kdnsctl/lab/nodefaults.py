@@ -1,0 +1,67 @@
+"""Faults the lab injects into a node's kube-proxy container, at the place where they happen in life.
+
+A fault changes files in the container's own directory tree and nothing else: the stand-in runs the tool, the tool
+fails, the stand-in logs what a kube-proxy logs. Faults stay with the node, so a restarted container has them too,
+until they are lifted.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from pathlib import Path
+
+_CONNTRACK = "usr/sbin/conntrack"
+_RESTORE = "usr/sbin/iptables-restore"
+_NETLINK = "run/kdnsctl-lab-netlink-fault"
+
+
+class Fault(enum.Enum):
+    """What can be made to fail."""
+
+    CONNTRACK = "conntrack"
+    """`conntrack -D` ends with 1 in the words of an entry that expired while it walked the table (tools up to 1.4.7).
+    From 1.32 on, where the program is not used, deleting over netlink fails instead."""
+    RESTORE = "restore"
+    """iptables-restore does not find its modules, so it fails on any rules; the other tools work."""
+
+
+_CONNTRACK_SCRIPT = """#!/bin/sh
+echo "conntrack v1.4.7 (conntrack-tools): Operation failed: such conntrack doesn't exist" >&2
+exit 1
+"""
+_RESTORE_SCRIPT = """#!/bin/sh
+XTABLES_LIBDIR=/usr/lib/absent exec /usr/sbin/iptables-nft-restore "$@"
+"""
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text, encoding="ascii")
+    temporary.chmod(0o755)
+    temporary.rename(path)
+
+
+def inject(root: Path, fault: Fault) -> None:
+    """Put the fault into a container's tree. Does nothing for a tool that the image does not hold."""
+    if fault is Fault.RESTORE:
+        _replace(root / _RESTORE, _RESTORE_SCRIPT)
+    elif (root / _CONNTRACK).exists():
+        _replace(root / _CONNTRACK, _CONNTRACK_SCRIPT)
+    else:
+        _replace(root / _NETLINK, "operation not permitted\n")
+
+
+def lift(root: Path, image: Path, fault: Fault) -> None:
+    """Undo `inject`, by the image's own file."""
+    if fault is Fault.CONNTRACK:
+        (root / _NETLINK).unlink(missing_ok=True)
+    name = _RESTORE if fault is Fault.RESTORE else _CONNTRACK
+    if not os.path.lexists(image / name):
+        return
+    temporary = (root / name).with_name(".lifted")
+    if (image / name).is_symlink():
+        temporary.symlink_to(os.readlink(image / name))
+    else:
+        os.link(image / name, temporary)
+    temporary.rename(root / name)

@@ -1,0 +1,406 @@
+"""The life of one pod on its node, in a thread of its own: network, containers, restarts, probes, the end.
+
+Everything that happens to the pod comes as an event into one queue, so there is no state shared between threads but
+what `containers` shows to readers. The rules are the kubelet's: init containers one after the other, restart policy
+with back-off, grace period before the kill, activeDeadlineSeconds for the whole pod.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import shutil
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdnsctl.lab import images, kernel, network, podspec
+from kdnsctl.lab.agent import AgentGone
+from kdnsctl.lab.container import Launch, StartError
+from kdnsctl.lab.kubeclient import JSON, ApiError
+from kdnsctl.lab.nodefaults import Fault, inject, lift
+from kdnsctl.lab.nodestatus import now
+from kdnsctl.lab.podlogs import ContainerLog
+from kdnsctl.lab.podprobe import probe
+from kdnsctl.lab.podstatus import pod_status
+
+if TYPE_CHECKING:
+    from kdnsctl.lab.kubelet import Kubelet
+
+_FIRST_BACKOFF = 10.0
+_LONGEST_BACKOFF = 300.0
+
+
+@dataclass(slots=True)
+class ContainerState:
+    """One container of the pod. Written by the worker only; readers take what they see."""
+
+    spec: JSON
+    is_init: bool = False
+    pid: int | None = None
+    """First process, as the node counts; None when nothing runs."""
+    container_id: str = ""
+    attempt: int = -1
+    launch: Launch | None = None
+    root: Path | None = None
+    log: ContainerLog | None = None
+    previous_log: ContainerLog | None = None
+    started_at: str = ""
+    started_clock: float = 0.0
+    waiting: tuple[str, str] = ("ContainerCreating", "")
+    terminated: JSON | None = None
+    last_terminated: JSON | None = None
+    ready: bool = False
+    successes: int = 0
+    failures: int = 0
+    restart_at: float | None = None
+    backoff: float = 0.0
+    next_probe: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return str(self.spec["name"])
+
+
+@dataclass(slots=True)
+class _Deadline:
+    at: float = field(default=float("inf"))
+
+
+class PodWorker:
+    """Runs one pod. Create, `start`, then feed it with `update` and `vanish`."""
+
+    def __init__(self, pod: JSON, kubelet: Kubelet, on_end: Callable[[PodWorker], None]) -> None:
+        metadata = pod["metadata"]
+        self.uid = str(metadata["uid"])
+        self.key = f"{metadata['namespace']}/{metadata['name']}"
+        self.pod = pod
+        self.pod_ip = ""
+        self.netns = ""
+        spec = pod["spec"]
+        self.containers = [
+            *(ContainerState(each, is_init=True) for each in spec.get("initContainers") or ()),
+            *(ContainerState(each) for each in spec["containers"]),
+        ]
+        self._kubelet = kubelet
+        self._on_end = on_end
+        self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._started_at = now()
+        self._kill_at: float | None = None
+        self._terminating = False
+        self._gone = False
+        self._failed: tuple[str, str] | None = None
+        self._reported: JSON | None = None
+        self._interface = "v" + self.uid.replace("-", "")[:12]
+        self._fault_lock = threading.Lock()
+        self._directory = kubelet.shared.space / "pods" / self.uid
+
+    # --- from other threads
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name=f"pod-{self.key}", daemon=True).start()
+
+    def update(self, pod: JSON) -> None:
+        """The object changed in the API."""
+        self._events.put(lambda: self._take(pod))
+
+    def vanish(self) -> None:
+        """The object is gone from the API: end at once and report nothing."""
+        self._events.put(self._disappear)
+
+    def find(self, container: str) -> ContainerState | None:
+        return next((each for each in self.containers if each.name == container), None)
+
+    def refresh_fault(self, fault: Fault, active: bool) -> None:
+        """Change the fault in this pod's kube-proxy container, if it has one."""
+        with self._fault_lock:
+            for each in self.containers:
+                if each.root is not None and each.spec["image"].startswith(images.KUBE_PROXY):
+                    if active:
+                        inject(each.root, fault)
+                    else:
+                        lift(each.root, self._kubelet.image_path(each.spec["image"]), fault)
+
+    # --- the thread
+
+    def _run(self) -> None:
+        try:
+            self._set_up()
+            while not self._finished():
+                self._step()
+            self._tear_down()
+        except AgentGone:
+            return  # the node is gone, and with it everything that would have to be cleaned
+        except Exception:  # a thread's last words belong into the lab's log
+            traceback.print_exc()
+        finally:
+            self._on_end(self)
+
+    def _finished(self) -> bool:
+        if any(each.pid is not None for each in self.containers):
+            return False
+        return self._gone or self._terminating or self._final()
+
+    def _final(self) -> bool:
+        """All containers have ended and none will be started again."""
+        main = [each for each in self.containers if not each.is_init]
+        if self._failed is not None:
+            return True
+        return all(each.terminated is not None and each.restart_at is None for each in main)
+
+    def _set_up(self) -> None:
+        spec = self.pod["spec"]
+        self._directory.mkdir(parents=True)
+        kernel_fd = self._kubelet.netns_fd(self._kubelet.name)
+        # This thread stays in the node's network: probes and `ip` come from where a kubelet's do.
+        kernel.setns(kernel_fd, kernel.CLONE_NEWNET)
+        os.close(kernel_fd)
+        if spec.get("hostNetwork"):
+            self.netns = self._kubelet.name
+            self.pod_ip = self._kubelet.net.address
+        else:
+            self.pod_ip = self._kubelet.addresses.take()
+            self.netns = f"cni-{self.uid}"
+            network.add_pod(self._kubelet.net, self.netns, self._interface, self.pod_ip)
+        self._take(self.pod)
+        self._advance()
+        self._report()
+
+    def _step(self) -> None:
+        """Take one event, or do what has become due."""
+        wait = max(0.0, self._next_deadline() - time.monotonic())
+        with contextlib.suppress(queue.Empty):
+            event = self._events.get(timeout=None if wait == float("inf") else wait)
+            event()
+        self._due()
+        self._advance()
+        self._report()
+
+    def _next_deadline(self) -> float:
+        moments = [each.restart_at for each in self.containers if each.restart_at is not None]
+        moments += [each.next_probe for each in self.containers if each.pid and each.spec.get("readinessProbe")]
+        if self._kill_at is not None:
+            moments.append(self._kill_at)
+        limit = self.pod["spec"].get("activeDeadlineSeconds")
+        if limit is not None and self._failed is None:
+            moments.append(self._born + float(limit))
+        return min(moments, default=float("inf"))
+
+    @property
+    def _born(self) -> float:
+        return min((each.started_clock for each in self.containers if each.started_clock), default=float("inf"))
+
+    def _due(self) -> None:
+        clock = time.monotonic()
+        if self._kill_at is not None and clock >= self._kill_at:
+            self._kill_at = None
+            self._signal_all(signal.SIGKILL)
+        limit = self.pod["spec"].get("activeDeadlineSeconds")
+        if limit is not None and self._failed is None and clock >= self._born + float(limit):
+            self._failed = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
+            self._stop(self._grace())
+        for each in self.containers:
+            if each.pid and each.spec.get("readinessProbe") and clock >= each.next_probe and not self._terminating:
+                self._probe(each)
+
+    def _take(self, pod: JSON) -> None:
+        self.pod = pod
+        deletion = pod["metadata"].get("deletionTimestamp")
+        if deletion and not self._terminating:
+            self._terminating = True
+            self._stop(float(pod["metadata"].get("deletionGracePeriodSeconds") or 0))
+
+    def _disappear(self) -> None:
+        self._gone = True
+        self._terminating = True
+        self._signal_all(signal.SIGKILL)
+
+    def _grace(self) -> float:
+        return float(self.pod["spec"].get("terminationGracePeriodSeconds", 30))
+
+    def _stop(self, grace: float) -> None:
+        for each in self.containers:
+            each.restart_at = None
+        if grace > 0:
+            self._signal_all(signal.SIGTERM)
+            self._kill_at = time.monotonic() + grace
+        else:
+            self._signal_all(signal.SIGKILL)
+
+    def _signal_all(self, number: int) -> None:
+        for each in self.containers:
+            if each.pid is not None:
+                with contextlib.suppress(StartError):  # it ended by itself
+                    self._kubelet.agent.signal(each.pid, number)
+                    if number == signal.SIGTERM:
+                        # A stopped process would never see it.
+                        self._kubelet.agent.signal(each.pid, signal.SIGCONT)
+
+    # --- containers
+
+    def _advance(self) -> None:
+        """Start what can be started now."""
+        if self._terminating or self._failed is not None:
+            return
+        clock = time.monotonic()
+        for each in self.containers:
+            due = each.restart_at is not None and clock >= each.restart_at
+            if each.pid is None and (each.terminated is None and each.restart_at is None or due):
+                self._start(each)
+            if each.is_init and not (each.terminated and each.terminated["exitCode"] == 0):
+                return  # the next waits for this one to succeed
+
+    def _start(self, state: ContainerState) -> None:
+        """Start one container; what goes wrong becomes its waiting state, to be tried again."""
+        state.restart_at = None
+        if state.terminated is not None:
+            state.last_terminated, state.terminated = state.terminated, None
+            state.previous_log = state.log
+        attempt = state.attempt + 1
+        try:
+            place = self._place()
+            root = self._directory / "containers" / f"{state.name}-{attempt}"
+            launch = podspec.launch(self.pod, state.spec, place, root)
+            self._build_tree(state, launch, root, place)
+            self._launch(state, launch, root, attempt)
+        except (podspec.SpecError, StartError, OSError) as error:
+            reason = error.reason if isinstance(error, podspec.SpecError) else "RunContainerError"
+            state.waiting = (reason, str(error))
+            state.backoff = min(max(state.backoff * 2, _FIRST_BACKOFF), _LONGEST_BACKOFF)
+            state.restart_at = time.monotonic() + (1.0 if reason == "ContainerCreating" else state.backoff)
+
+    def _place(self) -> podspec.PodPlace:
+        shared = self._kubelet.shared
+        return podspec.PodPlace(
+            self._kubelet.name, self._kubelet.net.address, self.pod_ip, self._directory / "volumes", shared.rootless,
+            shared.ca, network.HUB_ADDRESS, network.API_PORT, shared.token, self._kubelet.config_map,
+        )  # fmt: skip
+
+    def _build_tree(self, state: ContainerState, launch: Launch, root: Path, place: podspec.PodPlace) -> None:
+        shutil.rmtree(root, ignore_errors=True)
+        root.parent.mkdir(parents=True, exist_ok=True)
+        images.clone(self._kubelet.image_path(state.spec["image"]), root)
+        podspec.write_identity_files(self.pod, root, place)
+        if launch.cwd != "/":
+            (root / launch.cwd.lstrip("/")).mkdir(parents=True, exist_ok=True)
+        with self._fault_lock:
+            state.root = root
+            if state.spec["image"].startswith(images.KUBE_PROXY):
+                for fault in self._kubelet.faults:
+                    inject(root, fault)
+
+    def _launch(self, state: ContainerState, launch: Launch, root: Path, attempt: int) -> None:
+        log_path = self._kubelet.log_root / "pods" / podspec.log_directory(self.pod) / state.name / f"{attempt}.log"
+        log = ContainerLog(log_path)
+        out_read, out_write = os.pipe2(os.O_CLOEXEC)
+        err_read, err_write = os.pipe2(os.O_CLOEXEC)
+        nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        netns = None if self.pod["spec"].get("hostNetwork") else self._kubelet.netns_fd(self.netns)
+        self._kubelet.shared.pump.add(log, out_read, err_read)
+
+        def ended(code: int) -> None:
+            self._events.put(lambda: self._ended(state, attempt, code))
+
+        try:
+            pid = self._kubelet.agent.start(launch, (nothing, out_write, err_write), netns, ended)
+        finally:
+            for fd in (out_write, err_write, nothing, *(() if netns is None else (netns,))):
+                os.close(fd)
+        state.attempt, state.launch, state.log = attempt, launch, log
+        state.container_id = podspec.container_id()
+        state.started_at, state.started_clock = now(), time.monotonic()
+        state.waiting = ("ContainerCreating", "")
+        state.ready = not state.spec.get("readinessProbe")
+        state.successes = state.failures = 0
+        probing = state.spec.get("readinessProbe") or {}
+        state.next_probe = time.monotonic() + float(probing.get("initialDelaySeconds") or 0)
+        state.pid = pid
+        self._link_log(state, log_path)
+
+    def _link_log(self, state: ContainerState, log_path: Path) -> None:
+        """/var/log/containers/POD_NAMESPACE_CONTAINER-ID.log, as the kubelet links it."""
+        namespace, _, name = self.key.partition("/")
+        links = self._kubelet.log_root / "containers"
+        links.mkdir(exist_ok=True)
+        target = Path("/var/log") / log_path.relative_to(self._kubelet.log_root)
+        (links / f"{name}_{namespace}_{state.name}-{state.container_id}.log").symlink_to(target)
+
+    def _ended(self, state: ContainerState, attempt: int, code: int) -> None:
+        if state.attempt != attempt:
+            return
+        state.pid = None
+        state.ready = False
+        failed_by_kill = code > 128
+        state.terminated = {
+            "exitCode": code,
+            **({"signal": code - 128} if failed_by_kill else {}),
+            "reason": "Completed" if code == 0 else "Error",
+            "startedAt": state.started_at,
+            "finishedAt": now(),
+            "containerID": f"containerd://{state.container_id}",
+        }
+        policy = self.pod["spec"].get("restartPolicy") or "Always"
+        again = policy == "Always" and not state.is_init or (policy != "Never" and code != 0)
+        if self._terminating or self._failed is not None:
+            return
+        if state.is_init and code != 0 and policy == "Never":
+            self._failed = ("", "")
+        if again:
+            # The first restart comes at once, later ones after a growing pause; ten quiet minutes forget it.
+            quiet = time.monotonic() - state.started_clock > 2 * _LONGEST_BACKOFF
+            pause = 0.0 if state.attempt == 0 or quiet else max(state.backoff, _FIRST_BACKOFF)
+            state.backoff = min(max(pause * 2, _FIRST_BACKOFF), _LONGEST_BACKOFF)
+            state.restart_at = time.monotonic() + pause
+            if pause:
+                text = f"back-off {pause:.0f}s restarting failed container={state.name} pod={self.key}"
+                state.waiting = ("CrashLoopBackOff", text)
+
+    def _probe(self, state: ContainerState) -> None:
+        spec = state.spec["readinessProbe"]
+        good = probe(spec, state.spec, self.pod_ip)
+        state.successes = state.successes + 1 if good else 0
+        state.failures = 0 if good else state.failures + 1
+        if state.successes >= int(spec.get("successThreshold") or 1):
+            state.ready = True
+        elif state.failures >= int(spec.get("failureThreshold") or 3):
+            state.ready = False
+        period = float(spec.get("periodSeconds") or 10)
+        # Until the first success a second at most: nobody learns anything from a start that takes a whole period.
+        state.next_probe = time.monotonic() + (period if state.ready else min(period, 0.2))
+
+    # --- reporting and the end
+
+    def _report(self) -> None:
+        if self._gone:
+            return
+        status = pod_status(self.pod, self.containers, self.pod_ip, self._kubelet.net.address, self._started_at, self._failed, self._reported)
+        if status != self._reported:
+            namespace, _, name = self.key.partition("/")
+            try:
+                self._kubelet.report_pod(namespace, name, self.uid, status)
+                self._reported = status
+            except ApiError:
+                return  # told again with the next event
+
+    def _tear_down(self) -> None:
+        if not self.pod["spec"].get("hostNetwork"):
+            network.remove_pod(self._kubelet.net, self.netns, self._interface)
+            self._kubelet.addresses.give_back(self.pod_ip)
+        self._report()
+        if self._terminating and not self._gone:
+            self._kubelet.finish_deletion(self.pod)
+        if self._terminating:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._remove_logs()
+
+    def _remove_logs(self) -> None:
+        namespace, _, name = self.key.partition("/")
+        shutil.rmtree(self._kubelet.log_root / "pods" / podspec.log_directory(self.pod), ignore_errors=True)
+        for link in (self._kubelet.log_root / "containers").glob(f"{name}_{namespace}_*.log"):
+            link.unlink(missing_ok=True)
