@@ -74,6 +74,7 @@ class Subscription:
         self._changes: deque[Change] = deque(backlog)
         self._condition = threading.Condition()
         self._closed = False
+        self._nudged = False
         self._forget = forget
         self._wake = wake
 
@@ -101,6 +102,18 @@ class Subscription:
             changes = list(self._changes)
             self._changes.clear()
             return changes
+
+    def wait_for_news(self) -> None:
+        """Wait for a change without taking it, for a `nudge`, or for `close`."""
+        with self._condition:
+            self._condition.wait_for(lambda: bool(self._changes) or self._closed or self._nudged)
+            self._nudged = False
+
+    def nudge(self) -> None:
+        """Let go whoever waits for news, although there are none."""
+        with self._condition:
+            self._nudged = True
+            self._condition.notify_all()
 
     @property
     def closed(self) -> bool:

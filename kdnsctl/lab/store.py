@@ -303,6 +303,18 @@ class Store:
                 return self._commit(ChangeType.DELETED, kind, new, old, dry_run)
             return self._commit(ChangeType.MODIFIED, kind, new, old, dry_run)
 
+    def bind(self, name: str, namespace: str, node: str) -> JSON:
+        """Give a pod its node, which no ordinary write may. Raises Refused (404, or 409 when it has one)."""
+        with self.lock:
+            old = self._objects.get(PODS, {}).get((namespace, name))
+            if old is None:
+                raise replies.not_found(PODS, name)
+            if assigned := old["spec"].get("nodeName"):
+                raise replies.conflict(PODS, name, f'pod {name} is already assigned to node "{assigned}"')
+            new = copied(old)
+            new["spec"]["nodeName"] = node
+            return self._commit(ChangeType.MODIFIED, PODS, new, old, dry_run=False)
+
     def delete(
         self, kind: Kind, name: str, namespace: str = "", options: DeleteOptions = DeleteOptions()
     ) -> Deleted:
