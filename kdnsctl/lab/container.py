@@ -113,6 +113,7 @@ def run_container(launch: Launch, streams: Sequence[int], netns: int | None, rep
 def be_shim_of(pid: int, close: Sequence[int]) -> None:
     """Wait for child `pid` and end with its status (128+N after signal N), as a runtime's shim reports it."""
     kernel.set_process_name("lab-shim")
+    kernel.set_command_line(["lab-shim"])
     for fd in set(close):
         os.close(fd)
     # Signals for the container go to its first process directly; the shim only reports.
@@ -158,6 +159,7 @@ def run_builtin(launch: Launch, builtin: Builtin) -> None:
     os.environ.clear()
     os.environ.update(launch.env)
     kernel.set_process_name(os.path.basename(launch.argv[0]))
+    kernel.set_command_line(launch.argv)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # As the first process of a PID namespace it would not even notice a signal without a handler. A Go program

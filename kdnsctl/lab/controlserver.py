@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -61,20 +62,21 @@ class ControlServer:
             threading.Thread(target=self._serve, args=(link,), name="control-client", daemon=True).start()
 
     def _serve(self, link: socket.socket) -> None:
-        with link, link.makefile("rwb") as stream:
+        with link, contextlib.suppress(ConnectionError):  # an asker that left needs no answer
+            with link.makefile("rb") as stream:
+                line = stream.readline()
             try:
-                request = json.loads(stream.readline())
+                request = json.loads(line)
                 if request["op"] == "dial":
                     self._dial(link, request)
                     return
                 for reply in self._answers(request):
-                    stream.write(json.dumps(reply).encode() + b"\n")
-                    stream.flush()
-            except (BrokenPipeError, ConnectionError):
-                return  # the asker left
+                    link.sendall(json.dumps(reply).encode() + b"\n")
+            except ConnectionError:
+                raise
             except (BadRequest, KeyError, ValueError, StartError, AgentGone, NetworkError, OSError) as error:
                 text = str(error) if not isinstance(error, KeyError) else f"the request lacks {error}"
-                stream.write(json.dumps({"error": text}).encode() + b"\n")
+                link.sendall(json.dumps({"error": text}).encode() + b"\n")
 
     def _answers(self, request: JSON) -> Iterator[JSON]:
         if request["op"] == "follow-clients":

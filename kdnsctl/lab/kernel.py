@@ -174,6 +174,18 @@ def set_process_name(name: str) -> None:
     _check(_libc.prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()[:15]), 0, 0, 0), "prctl(PR_SET_NAME)")
 
 
+def set_command_line(words: Iterable[str]) -> None:
+    """What /proc/PID/cmdline shows, for a process that became something else without exec.
+
+    Written over the argument area of this process (/proc/PID/stat, fields 48 and 49), as far as there is room.
+    """
+    with open("/proc/self/stat", encoding="utf-8", errors="replace") as file:
+        fields = file.read().rpartition(")")[2].split()
+    start, end = int(fields[45]), int(fields[46])
+    text = b"".join(os.fsencode(word) + b"\0" for word in words)
+    ctypes.memmove(start, text[: end - start - 1].ljust(end - start, b"\0"), end - start)
+
+
 def sethostname(name: str) -> None:
     """Set the host name of this UTS namespace."""
     raw = name.encode()

@@ -112,20 +112,27 @@ class KubeClient:
 
         `on_open` receives the socket; shutting it down from another thread ends the iteration.
         """
-        link = self._connect(None)
+        parameters = {"watch": "true", "allowWatchBookmarks": "true", **query}
+        for line in self.lines(f"{path}?{urlencode(parameters)}", on_open):
+            if line.strip():
+                yield json.loads(line)
+
+    def lines(
+        self, path: str, on_open: Callable[[socket.socket], None] | None = None, timeout: float | None = None
+    ) -> Iterator[bytes]:
+        """The lines of an answer as they come: a watch or a followed log. Raises ApiError, also after `timeout` seconds
+        without a line."""
+        link = self._connect(timeout)
         try:
-            parameters = {"watch": "true", "allowWatchBookmarks": "true", **query}
-            link.request("GET", f"{path}?{urlencode(parameters)}", headers=self._headers)
+            link.request("GET", path, headers=self._headers)
             if on_open is not None and link.sock is not None:
                 on_open(link.sock)
             reply = link.getresponse()
             if reply.status >= 400:
                 raise ApiError(reply.status, reply.read().decode(errors="replace"))
-            for line in reply:
-                if line.strip():
-                    yield json.loads(line)
+            yield from reply
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise ApiError(0, f"watch {path}: {error or type(error).__name__}") from None
+            raise ApiError(0, f"{path}: {error or type(error).__name__}") from None
         finally:
             link.close()
 

@@ -57,11 +57,13 @@ def lift(root: Path, image: Path, fault: Fault) -> None:
     if fault is Fault.CONNTRACK:
         (root / _NETLINK).unlink(missing_ok=True)
     name = _RESTORE if fault is Fault.RESTORE else _CONNTRACK
-    if not os.path.lexists(image / name):
-        return
-    temporary = (root / name).with_name(".lifted")
-    if (image / name).is_symlink():
-        temporary.symlink_to(os.readlink(image / name))
+    own, original = root / name, image / name
+    if not os.path.lexists(original) or own.is_symlink() or (original.exists() and own.samefile(original)):
+        return  # the fault is not there
+    temporary = own.with_name(".lifted")
+    temporary.unlink(missing_ok=True)
+    if original.is_symlink():
+        temporary.symlink_to(os.readlink(original))
     else:
-        os.link(image / name, temporary)
-    temporary.rename(root / name)
+        os.link(original, temporary)
+    temporary.rename(own)

@@ -87,6 +87,7 @@ def _be_node(
     try:
         os.setsid()
         kernel.set_process_name(f"lab-{net.name}")
+        kernel.set_command_line([f"lab-node {net.name}"])
         kernel.sethostname(net.name)
         _mount(where, net, rootless)
         _set_sysctls()

@@ -62,6 +62,20 @@ class LabDir:
         return self.root / "kubeconfig"
 
     @property
+    def ca_file(self) -> Path:
+        return self.root / "ca.crt"
+
+    @property
+    def token_file(self) -> Path:
+        """A bearer token for the lab's own commands."""
+        return self.root / "operator.token"
+
+    @property
+    def incident_file(self) -> Path:
+        """What `break` did and `heal` has to undo."""
+        return self.root / "incident.json"
+
+    @property
     def ssh(self) -> Path:
         return self.root / "ssh"
 

@@ -56,6 +56,7 @@ def make_mounts(where: LabDir) -> None:
 def be_first_process(supervisor: int) -> None:
     """PID 1 of the lab: reap orphans until the supervisor ends, then end, which ends everything. Never returns."""
     kernel.set_process_name("lab-init")
+    kernel.set_command_line(["lab-init"])
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     while True:
@@ -109,6 +110,8 @@ def _first(where: LabDir, options: dict[str, object], ready: int, listener: int)
         code = 1
         try:
             kernel.die_with_parent()
+            kernel.set_process_name("lab-supervisor")
+            kernel.set_command_line([f"lab-supervisor {where.name}"])
             from kdnsctl.lab import supervisor as room
 
             code = room.run(where, options, ready, listener)

@@ -98,9 +98,12 @@ def run(where: LabDir, options: dict[str, Any], ready: int, listener: int) -> in
     api = _start_api(store, runtime, policy, listener)
     admin = secrets.token_urlsafe(32)
     policy.tokens[admin] = Identity("system:node-lab", (MASTERS, "system:nodes"))
-    ca_file = where.space / "ca.crt"
-    ca_file.write_bytes(api.authority.pem)
-    access = Access(f"https://{network.HUB_ADDRESS}:{network.API_PORT}", str(ca_file), admin)
+    operator = secrets.token_urlsafe(32)
+    policy.tokens[operator] = Identity("kdnsctl-lab", (MASTERS,))
+    where.ca_file.write_bytes(api.authority.pem)
+    where.token_file.touch(mode=0o600)
+    where.token_file.write_text(operator, encoding="ascii")
+    access = Access(f"https://{network.HUB_ADDRESS}:{network.API_PORT}", str(where.ca_file), admin)
     client = KubeClient(access, "kubelet/lab")
     ControllerManager(store).start()
     images = where.space / "images"
