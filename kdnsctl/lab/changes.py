@@ -51,11 +51,10 @@ def seen_through(change: Change, namespace: str, matches: Predicate) -> Change |
         return change if change.type is ChangeType.MODIFIED else replace(change, type=ChangeType.MODIFIED)
     if now:
         return change if change.type is ChangeType.ADDED else replace(change, type=ChangeType.ADDED, before=None)
-    if not then:
+    if not then or change.before is None:
         return None
     if change.type is ChangeType.DELETED:
         return change
-    assert change.before is not None
     metadata = {**change.before["metadata"], "resourceVersion": str(change.version)}
     return replace(change, type=ChangeType.DELETED, obj={**change.before, "metadata": metadata})
 

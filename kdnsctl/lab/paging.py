@@ -1,4 +1,4 @@
-"""Pages of a list: the continue token and cutting a sorted list at it. Which snapshot to cut is the store's business."""
+"""Pages of a list: the continue token, and cutting a sorted list at it. Which snapshot to cut is the store's choice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 
 from kdnsctl.lab.replies import JSON, bad_request
 
-_TOKEN_VERSION: Final = "meta.k8s.io/v1"
+_FORMAT: Final = "meta.k8s.io/v1"
 INCONSISTENT: Final = -1
 """The version in a token that gives up consistency, as handed out with a 410."""
 
@@ -31,7 +31,7 @@ class Page:
 
 def encode_token(version: int, start: str) -> str:
     """The token of a page that goes on behind the key `start`; recorded in `api/nodes-page.json`."""
-    body = json.dumps({"v": _TOKEN_VERSION, "rv": version, "start": start + "\0"}, separators=(",", ":"))
+    body = json.dumps({"v": _FORMAT, "rv": version, "start": start + "\0"}, separators=(",", ":"))
     return base64.urlsafe_b64encode(body.encode()).decode().rstrip("=")
 
 
@@ -39,11 +39,12 @@ def decode_token(token: str) -> tuple[int, str]:
     """Version and the key to go on behind. Raises Refused (400) when it is no token of ours."""
     try:
         body = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-        if body["v"] != _TOKEN_VERSION:
-            raise ValueError(body["v"])
-        return int(body["rv"]), str(body["start"]).removesuffix("\0").removeprefix("/")
+        format_, version, start = body["v"], int(body["rv"]), str(body["start"])
     except (binascii.Error, ValueError, KeyError, TypeError) as cause:
         raise bad_request(f"continue key is not valid: {cause}") from cause
+    if format_ != _FORMAT:
+        raise bad_request(f"continue key is not valid: unknown version {format_!r}")
+    return version, start.removesuffix("\0").removeprefix("/")
 
 
 def sort_key(obj: JSON) -> str:

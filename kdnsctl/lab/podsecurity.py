@@ -103,7 +103,8 @@ def _host_ports(spec: JSON) -> str:
     if not names:
         return ""
     verb = "use" if len(names) > 1 else "uses"
-    return f"hostPort ({_subject('container', names)} {verb} hostPort{'s' if len(ports) > 1 else ''} {', '.join(ports)})"
+    noun = "hostPorts" if len(ports) > 1 else "hostPort"
+    return f"hostPort ({_subject('container', names)} {verb} {noun} {', '.join(ports)})"
 
 
 def _added(container: JSON) -> set[str]:

@@ -16,7 +16,7 @@ from kdnsctl.lab.kinds import Kind
 JSON = dict[str, Any]
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818 - an answer, not an accident
     """A request the server does not carry out. `status()` is the body, `retry_after` a header in seconds."""
 
     def __init__(
@@ -38,6 +38,7 @@ class Refused(Exception):
         self.retry_after = retry_after
 
     def status(self) -> JSON:
+        """The body of the reply."""
         body: JSON = {
             "kind": "Status",
             "apiVersion": "v1",
@@ -71,6 +72,7 @@ def _details(kind: Kind, name: str) -> JSON:
 
 
 def not_found(kind: Kind, name: str) -> Refused:
+    """404, `api/missing-node.json`."""
     return Refused(404, "NotFound", f'{kind.resource} "{name}" not found', details=_details(kind, name))
 
 
@@ -81,15 +83,18 @@ def no_such_method() -> Refused:
 
 
 def already_exists(kind: Kind, name: str) -> Refused:
+    """409, `api/lease-create-conflict.json`."""
     return Refused(409, "AlreadyExists", f'{kind.resource} "{name}" already exists', details=_details(kind, name))
 
 
 def conflict(kind: Kind, name: str, why: str) -> Refused:
+    """409 with a reason of its own."""
     message = f'Operation cannot be fulfilled on {kind.resource} "{name}": {why}'
     return Refused(409, "Conflict", message, details=_details(kind, name))
 
 
 def stale_write(kind: Kind, name: str) -> Refused:
+    """409 for a version that is not the current one, `api/lease-update-conflict.json`."""
     why = "the object has been modified; please apply your changes to the latest version and try again"
     return conflict(kind, name, why)
 
@@ -104,6 +109,7 @@ def wrong_uid(kind: Kind, name: str, wanted: str, actual: str) -> Refused:
 
 
 def wrong_version(kind: Kind, name: str, wanted: str, actual: str) -> Refused:
+    """A version precondition on a deletion that does not hold."""
     why = (
         f"the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({actual}). "
         "The object might have been modified"
@@ -121,6 +127,7 @@ def _kind_conflict(kind: Kind, name: str, why: str) -> Refused:
 
 
 def bad_request(message: str) -> Refused:
+    """400, as `api/log-bad-container.json`."""
     return Refused(400, "BadRequest", message)
 
 
@@ -141,9 +148,7 @@ def invalid(what: str, name: str, faults: Sequence[FieldFault], *, group: str = 
     if group:
         details["group"] = group
     details["kind"] = what
-    details["causes"] = [
-        {"reason": fault.reason, "message": fault.message, "field": fault.field} for fault in faults
-    ]
+    details["causes"] = [{"reason": fault.reason, "message": fault.message, "field": fault.field} for fault in faults]
     return Refused(422, "Invalid", f'{qualified} "{name}" is invalid: {joined}', details=details)
 
 
@@ -164,6 +169,7 @@ def expired_version(asked: int, oldest: int) -> Refused:
 
 
 def future_version(asked: int, current: int) -> Refused:
+    """504: the version asked for has not been written yet."""
     return Refused(
         504,
         "Timeout",
@@ -177,6 +183,7 @@ def future_version(asked: int, current: int) -> Refused:
 
 
 def forbidden(kind_plural: str, group: str, name: str, why: str) -> Refused:
+    """403, `api/forbidden-*.json` and `api/psa-denied.json`; `name` "" when the request names no object."""
     resource = f"{kind_plural}.{group}" if group else kind_plural
     message = f'{resource} "{name}" is forbidden: {why}' if name else f"{resource} is forbidden: {why}"
     details: JSON = {"name": name} if name else {}

@@ -20,7 +20,7 @@ from datetime import datetime
 from typing import Protocol
 
 
-class RuntimeRefusal(Exception):
+class RuntimeRefusal(Exception):  # noqa: N818 - an answer of the node, not an accident
     """The node could not do what was asked; `str()` is the message for the client. Answered with HTTP 500."""
 
 

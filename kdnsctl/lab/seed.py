@@ -126,6 +126,12 @@ def node_object(node: NodeSeed, now: str) -> JSON:
                 "operatingSystem": "linux",
                 "architecture": "amd64",
             },
+            "declaredFeatures": [
+                "ExtendWebSocketsToKubelet",
+                "InPlacePodLevelResourcesVerticalScaling",
+                "InPlacePodVerticalScalingInitContainers",
+                "RestartAllContainersOnContainerExits",
+            ],
         },
     }
 
@@ -173,38 +179,50 @@ def _workloads(images: Images, dns_replicas: int, proxy_config: str, verbosity: 
 
     dns_labels = {"k8s-app": "kube-dns"}
     proxy_labels = {"k8s-app": "kube-proxy"}
-    yield kinds.CONFIG_MAPS, {
-        "metadata": meta("kube-proxy", {"app": "kube-proxy"}),
-        "data": {"config.conf": proxy_config, "kubeconfig": _PROXY_KUBECONFIG},
-    }
+    yield (
+        kinds.CONFIG_MAPS,
+        {
+            "metadata": meta("kube-proxy", {"app": "kube-proxy"}),
+            "data": {"config.conf": proxy_config, "kubeconfig": _PROXY_KUBECONFIG},
+        },
+    )
     yield kinds.CONFIG_MAPS, {"metadata": meta("coredns"), "data": {"Corefile": _COREFILE}}
-    yield kinds.SERVICES, {
-        "metadata": meta("kube-dns", {**dns_labels, "kubernetes.io/name": "CoreDNS"}),
-        "spec": {
-            "ports": [
-                {"name": "dns", "protocol": "UDP", "port": 53},
-                {"name": "dns-tcp", "protocol": "TCP", "port": 53},
-            ],
-            "selector": dns_labels,
-            "clusterIP": DNS_ADDRESS,
+    yield (
+        kinds.SERVICES,
+        {
+            "metadata": meta("kube-dns", {**dns_labels, "kubernetes.io/name": "CoreDNS"}),
+            "spec": {
+                "ports": [
+                    {"name": "dns", "protocol": "UDP", "port": 53},
+                    {"name": "dns-tcp", "protocol": "TCP", "port": 53},
+                ],
+                "selector": dns_labels,
+                "clusterIP": DNS_ADDRESS,
+            },
         },
-    }
-    yield kinds.DAEMON_SETS, {
-        "metadata": meta("kube-proxy", proxy_labels),
-        "spec": {
-            "selector": {"matchLabels": proxy_labels},
-            "template": {"metadata": {"labels": proxy_labels}, "spec": _proxy_pod(images.kube_proxy, verbosity)},
+    )
+    yield (
+        kinds.DAEMON_SETS,
+        {
+            "metadata": meta("kube-proxy", proxy_labels),
+            "spec": {
+                "selector": {"matchLabels": proxy_labels},
+                "template": {"metadata": {"labels": proxy_labels}, "spec": _proxy_pod(images.kube_proxy, verbosity)},
+            },
         },
-    }
-    yield kinds.DEPLOYMENTS, {
-        "metadata": meta("coredns", dns_labels),
-        "spec": {
-            "replicas": dns_replicas,
-            "selector": {"matchLabels": dns_labels},
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": "25%"}},
-            "template": {"metadata": {"labels": dns_labels}, "spec": _dns_pod(images.dns)},
+    )
+    yield (
+        kinds.DEPLOYMENTS,
+        {
+            "metadata": meta("coredns", dns_labels),
+            "spec": {
+                "replicas": dns_replicas,
+                "selector": {"matchLabels": dns_labels},
+                "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": "25%"}},
+                "template": {"metadata": {"labels": dns_labels}, "spec": _dns_pod(images.dns)},
+            },
         },
-    }
+    )
 
 
 def _proxy_pod(image: str, verbosity: int) -> JSON:

@@ -66,7 +66,7 @@ def _split(text: str) -> list[str]:
 LabelTest = Callable[[Mapping[str, str]], bool]
 
 
-def _set_test(key: str, values: frozenset[str], wanted: bool) -> LabelTest:
+def _set_test(key: str, values: frozenset[str], *, wanted: bool) -> LabelTest:
     # An object without the key satisfies notin and !=, and never in and =.
     if wanted:
         return lambda labels: key in labels and labels[key] in values
@@ -76,10 +76,10 @@ def _set_test(key: str, values: frozenset[str], wanted: bool) -> LabelTest:
 def _label_term(term: str) -> LabelTest:
     if match := _SET_TERM.match(term):
         key, operator, listed = match.groups()
-        return _set_test(key, frozenset(value.strip() for value in listed.split(",")), operator == "in")
+        return _set_test(key, frozenset(value.strip() for value in listed.split(",")), wanted=operator == "in")
     if match := _EQUALITY_TERM.match(term):
         key, operator, value = match.groups()
-        return _set_test(key, frozenset({value}), operator != "!=")
+        return _set_test(key, frozenset({value}), wanted=operator != "!=")
     if match := _ORDER_TERM.match(term):
         return _order_test(match[1], match[2], int(match[3]))
     if match := _KEY.match(term):
@@ -109,10 +109,9 @@ def parse_labels(text: str) -> LabelTest:
 def match_selector(selector: Mapping[str, Any] | None) -> LabelTest:
     """A LabelSelector of an object (matchLabels, matchExpressions) as a test; None selects nothing, {} everything."""
     if selector is None:
-        return lambda labels: False
-    tests = [_set_test(key, frozenset({value}), True) for key, value in selector.get("matchLabels", {}).items()]
-    for expression in selector.get("matchExpressions", []):
-        tests.append(expression_test(expression))
+        return lambda _: False
+    tests = [_set_test(key, frozenset({value}), wanted=True) for key, value in selector.get("matchLabels", {}).items()]
+    tests += [expression_test(expression) for expression in selector.get("matchExpressions", [])]
     return lambda labels: all(test(labels) for test in tests)
 
 
@@ -121,7 +120,7 @@ def expression_test(expression: Mapping[str, Any]) -> LabelTest:
     key, operator = expression["key"], expression["operator"]
     values: Sequence[str] = expression.get("values", [])
     if operator in ("In", "NotIn"):
-        return _set_test(key, frozenset(values), operator == "In")
+        return _set_test(key, frozenset(values), wanted=operator == "In")
     if operator == "Exists":
         return lambda labels: key in labels
     if operator == "DoesNotExist":
@@ -160,11 +159,11 @@ def parse_fields(kind: Kind, text: str) -> Predicate:
                 f'Unable to find "{kind.api_version}, Resource={kind.plural}" that match label selector "", '
                 f'field selector "{text}": field label not supported: {field}'
             )
-        tests.append(_field_test(kind, field, operator != "!=", value))
+        tests.append(_field_test(kind, field, value, wanted=operator != "!="))
     return lambda obj: all(test(obj) for test in tests)
 
 
-def _field_test(kind: Kind, field: str, wanted: bool, value: str) -> Predicate:
+def _field_test(kind: Kind, field: str, value: str, *, wanted: bool) -> Predicate:
     return lambda obj: (_field_value(kind, obj, field) == value) is wanted
 
 
@@ -177,4 +176,5 @@ def object_filter(kind: Kind, label_selector: str = "", field_selector: str = ""
 
 
 def labels_of(obj: Mapping[str, Any]) -> JSON:
+    """The labels, {} when there are none."""
     return obj.get("metadata", {}).get("labels") or {}

@@ -41,6 +41,7 @@ _NEEDS_VERSION: Final = (LEASES, DISRUPTION_BUDGETS)
 
 
 def utc_now() -> datetime:
+    """The clock of a lab that is not a test."""
     return datetime.now(UTC)
 
 
@@ -90,7 +91,7 @@ class Store:
 
     def __init__(self, clock: Clock = utc_now, *, seed: int | None = None, history: int = 20_000) -> None:
         self.clock = clock
-        self.random = random.Random(seed)
+        self.random = random.Random(seed)  # noqa: S311 - names and ids, no secrets
         self.admission: list[Callable[[Admission], None]] = []
         self.lock = threading.RLock()
         self._version = 1
@@ -238,16 +239,15 @@ class Store:
             if _key(obj) in self._objects.get(kind, {}):
                 raise replies.already_exists(kind, metadata["name"])
             self._refuse_in_terminating(kind, metadata)
-            return self._commit(ChangeType.ADDED, kind, obj, None, dry_run)
+            return self._commit(ChangeType.ADDED, kind, obj, None, dry_run=dry_run)
 
-    def update(
-        self, kind: Kind, obj: JSON, *, subresource: str | None = None, dry_run: bool = False
-    ) -> JSON:
+    def update(self, kind: Kind, obj: JSON, *, subresource: str | None = None, dry_run: bool = False) -> JSON:
         """Replace an object. A resourceVersion in it must be the current one (409 otherwise)."""
         metadata = obj.get("metadata", {})
         name, namespace = metadata.get("name", ""), metadata.get("namespace", "") if kind.namespaced else ""
         if kind in _NEEDS_VERSION and not metadata.get("resourceVersion"):
-            fault = replies.FieldFault("metadata.resourceVersion", "Invalid value: 0x0: must be specified for an update")
+            message = "Invalid value: 0x0: must be specified for an update"
+            fault = replies.FieldFault("metadata.resourceVersion", message)
             raise replies.invalid(kind.plural, name, [fault], group=kind.group)
         if uid := metadata.get("uid"):
             current = self.get(kind, name, namespace)["metadata"]["uid"]
@@ -300,8 +300,8 @@ class Store:
             if new == old:
                 return copied(old)
             if "deletionTimestamp" in asked and not _held(kind, new) and not _waits_for_kubelet(kind, new):
-                return self._commit(ChangeType.DELETED, kind, new, old, dry_run)
-            return self._commit(ChangeType.MODIFIED, kind, new, old, dry_run)
+                return self._commit(ChangeType.DELETED, kind, new, old, dry_run=dry_run)
+            return self._commit(ChangeType.MODIFIED, kind, new, old, dry_run=dry_run)
 
     def bind(self, name: str, namespace: str, node: str) -> JSON:
         """Give a pod its node, which no ordinary write may. Raises Refused (404, or 409 when it has one)."""
@@ -315,9 +315,7 @@ class Store:
             new["spec"]["nodeName"] = node
             return self._commit(ChangeType.MODIFIED, PODS, new, old, dry_run=False)
 
-    def delete(
-        self, kind: Kind, name: str, namespace: str = "", options: DeleteOptions = DeleteOptions()
-    ) -> Deleted:
+    def delete(self, kind: Kind, name: str, namespace: str = "", options: DeleteOptions = DeleteOptions()) -> Deleted:
         """Delete at once, or mark a pod on a node (its kubelet confirms with grace 0) or an object with finalizers."""
         with self.lock:
             old = self._objects.get(kind, {}).get((namespace, name))
@@ -329,10 +327,12 @@ class Store:
             if options.version is not None and options.version != metadata["resourceVersion"]:
                 raise replies.wrong_version(kind, name, options.version, metadata["resourceVersion"])
             if options.orphan:
-                self._orphan_dependents(metadata["uid"], options.dry_run)
+                self._orphan_dependents(metadata["uid"], dry_run=options.dry_run)
             grace = _grace(kind, old, options)
             if grace == 0 and not _held(kind, old):
-                return Deleted(self._commit(ChangeType.DELETED, kind, copied(old), old, options.dry_run), gone=True)
+                return Deleted(
+                    self._commit(ChangeType.DELETED, kind, copied(old), old, dry_run=options.dry_run), gone=True
+                )
             if "deletionTimestamp" in metadata and grace >= metadata.get("deletionGracePeriodSeconds", 0):
                 return Deleted(copied(old), gone=False)
             new = copied(old)
@@ -348,7 +348,7 @@ class Store:
             changed["deletionGracePeriodSeconds"] = grace
             if kind is NAMESPACES:
                 new.setdefault("status", {})["phase"] = "Terminating"
-            return Deleted(self._commit(ChangeType.MODIFIED, kind, new, old, options.dry_run), gone=False)
+            return Deleted(self._commit(ChangeType.MODIFIED, kind, new, old, dry_run=options.dry_run), gone=False)
 
     def suffix(self) -> str:
         """Five letters for a generated name."""
@@ -366,23 +366,21 @@ class Store:
         name = namespace["metadata"]["name"]
         why = f"unable to create new content in namespace {name} because it is being terminated"
         refusal = replies.forbidden(kind.plural, kind.group, metadata["name"], why)
-        assert refusal.details is not None
-        refusal.details["causes"] = [
-            {"reason": "NamespaceTerminating", "message": f"namespace {name} is being terminated",
-             "field": "metadata.namespace"}
-        ]  # fmt: skip
+        message = f"namespace {name} is being terminated"
+        cause = {"reason": "NamespaceTerminating", "message": message, "field": "metadata.namespace"}
+        refusal.details = {**(refusal.details or {}), "causes": [cause]}
         raise refusal
 
-    def _orphan_dependents(self, uid: str, dry_run: bool) -> None:
+    def _orphan_dependents(self, uid: str, *, dry_run: bool) -> None:
         for kind, objects in self._objects.items():
             for obj in list(objects.values()):
                 owners = obj["metadata"].get("ownerReferences", [])
                 if any(owner["uid"] == uid for owner in owners):
                     new = copied(obj)
                     new["metadata"]["ownerReferences"] = [owner for owner in owners if owner["uid"] != uid]
-                    self._commit(ChangeType.MODIFIED, kind, new, obj, dry_run)
+                    self._commit(ChangeType.MODIFIED, kind, new, obj, dry_run=dry_run)
 
-    def _commit(self, type_: ChangeType, kind: Kind, new: JSON, old: JSON | None, dry_run: bool) -> JSON:
+    def _commit(self, type_: ChangeType, kind: Kind, new: JSON, old: JSON | None, *, dry_run: bool) -> JSON:
         version = self._version + 1
         if not dry_run:
             new["metadata"]["resourceVersion"] = str(version)

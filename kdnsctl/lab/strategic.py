@@ -81,14 +81,14 @@ def _below(field: Field) -> Mapping[str, Field]:
 
 
 def _merge_items(field: Field, current: list[Any], patch: list[Any]) -> list[Any]:
-    assert field.key is not None
+    key = field.key or ""
     if any(isinstance(item, dict) and item.get(_DIRECTIVE) == "replace" for item in patch):
         return [_without_directives(item) for item in patch if _DIRECTIVE not in item]
     result = list(current)
     for item in patch:
-        if not isinstance(item, dict) or field.key not in item:
-            raise bad_request(f"map: {item} does not contain declared merge key: {field.key}")
-        places = [index for index, old in enumerate(result) if old.get(field.key) == item[field.key]]
+        if not isinstance(item, dict) or key not in item:
+            raise bad_request(f"map: {item} does not contain declared merge key: {key}")
+        places = [index for index, old in enumerate(result) if old.get(key) == item[key]]
         if item.get(_DIRECTIVE) == "delete":
             result = [old for index, old in enumerate(result) if index not in places]
         elif places:

@@ -97,9 +97,8 @@ def _metadata_faults(metadata: JSON) -> list[FieldFault]:
         if not isinstance(value, str) or (value and not (_LABEL_NAME.match(value) and len(value) <= 63)):
             faults.append(FieldFault("metadata.labels", f'Invalid value: "{value}": {_VALUE_RULE}'))
     annotations = metadata.get("annotations") or {}
-    for key in annotations:
-        if not _is_key(key):
-            faults.append(FieldFault("metadata.annotations", f'Invalid value: "{key}": {_KEY_RULE}'))
+    bad = [key for key in annotations if not _is_key(key)]
+    faults += [FieldFault("metadata.annotations", f'Invalid value: "{key}": {_KEY_RULE}') for key in bad]
     size = sum(len(key.encode()) + len(str(value).encode()) for key, value in annotations.items())
     if size > _ANNOTATION_LIMIT:
         message = f"Too long: may not be more than {_ANNOTATION_LIMIT} bytes"

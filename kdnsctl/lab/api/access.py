@@ -70,16 +70,16 @@ _DISCOVERY: Final = Rule(
     paths=("/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version",
            "/version/"),
 )  # fmt: skip
-_BASIC: Final = Rule(
-    ("create",), ("authorization.k8s.io",), ("selfsubjectaccessreviews", "selfsubjectrulesreviews")
-)
+_BASIC: Final = Rule(("create",), ("authorization.k8s.io",), ("selfsubjectaccessreviews", "selfsubjectrulesreviews"))
 _REVIEW: Final = Rule(("create",), ("authentication.k8s.io",), ("selfsubjectreviews",))
 _PUBLIC: Final = Rule(("get",), paths=("/healthz", "/livez", "/readyz", "/version", "/version/"))
 
 
 class Policy:
-    """Rules by user and by group, and the tokens that stand for users. Change it before the server starts, or under
-    its feet: every request reads it anew."""
+    """Rules by user and by group, and the tokens that stand for users.
+
+    May be changed before the server starts or while it runs: every request reads it anew.
+    """
 
     def __init__(self) -> None:
         self.tokens: dict[str, Identity] = {}
@@ -181,9 +181,7 @@ def _with(groups: Iterable[str], group: str) -> tuple[str, ...]:
 
 def _why(identity: Identity, verb: str, target: Target) -> str:
     scope = f'in the namespace "{target.namespace}"' if target.namespace else "at the cluster scope"
-    return (
-        f'User "{identity.user}" cannot {verb} resource "{target.resource}" in API group "{target.group}" {scope}'
-    )
+    return f'User "{identity.user}" cannot {verb} resource "{target.resource}" in API group "{target.group}" {scope}'
 
 
 def access_review(policy: Policy, identity: Identity, review: JSON) -> JSON:

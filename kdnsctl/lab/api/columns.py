@@ -24,6 +24,8 @@ NONE: Final = "<none>"
 
 @dataclass(frozen=True, slots=True)
 class Column:
+    """One column of a Table; the fields are those of its definition in the reply."""
+
     name: str
     description: str
     priority: int = 0
@@ -65,7 +67,7 @@ def _age(obj: Mapping[str, Any], now: datetime) -> str:
     return age(obj["metadata"].get("creationTimestamp"), now)
 
 
-def _plain(obj: Mapping[str, Any], now: datetime) -> Cells:
+def _plain(obj: Mapping[str, Any], _: datetime) -> Cells:
     return [_name(obj), obj["metadata"].get("creationTimestamp", "")]
 
 
@@ -77,11 +79,8 @@ _PLAIN: Final = Layout(
 
 def _node(obj: Mapping[str, Any], now: datetime) -> Cells:
     status = obj.get("status", {})
-    words = []
-    for condition in status.get("conditions", []):
-        if condition["type"] == "Ready":
-            words.append("Ready" if condition["status"] == "True" else "NotReady")
-    words = words or ["Unknown"]
+    ready = [item["status"] == "True" for item in status.get("conditions", []) if item["type"] == "Ready"]
+    words = [("Ready" if ready[0] else "NotReady") if ready else "Unknown"]
     if obj.get("spec", {}).get("unschedulable"):
         words.append("SchedulingDisabled")
     labels = obj["metadata"].get("labels") or {}
@@ -290,7 +289,9 @@ _LAYOUTS: Final[dict[Kind, Layout]] = {
         _service,
     ),
     kinds.CONFIG_MAPS: Layout((_NAME, Column("Data", "Number of entries."), _AGE), _config_map),
-    kinds.SECRETS: Layout((_NAME, Column("Type", "Kind of secret."), Column("Data", "Number of entries."), _AGE), _secret),
+    kinds.SECRETS: Layout(
+        (_NAME, Column("Type", "Kind of secret."), Column("Data", "Number of entries."), _AGE), _secret
+    ),
     kinds.NAMESPACES: Layout((_NAME, Column("Status", "Active or Terminating."), _AGE), _namespace),
     kinds.SERVICE_ACCOUNTS: Layout((_NAME, _AGE), _service_account),
     kinds.EVENTS: Layout(

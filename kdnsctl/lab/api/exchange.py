@@ -31,6 +31,8 @@ _FLOW_SCHEMA: Final = uuid.UUID("6b2f5a52-92b4-4e5e-9a3b-0f0c4f9d3b10")
 
 
 class Closable(Protocol):
+    """What can be open while the server stops."""
+
     def close(self) -> None: ...
 
 
@@ -186,8 +188,7 @@ class Spoiler:
                 self._spoil()
 
     def _spoil(self) -> None:
-        assert self._disturbance is not None
-        if self._disturbance.reset:
+        if self.resets:
             reset(self._request)
         raise SpoiledError
 

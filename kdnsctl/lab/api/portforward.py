@@ -44,9 +44,7 @@ async def pod_portforward(exchange: Exchange) -> web.StreamResponse:
     try:
         for index, port in enumerate(ports):
             try:
-                connection = await backend.blocking(
-                    backend.runtime.portforward, target.namespace, target.name, port
-                )
+                connection = await backend.blocking(backend.runtime.portforward, target.namespace, target.name, port)
             except RuntimeRefusal as error:
                 text = f"error forwarding port {port} to pod {target.name}: {error}"
                 await socket.send_bytes(bytes([2 * index + 1]) + text.encode())
@@ -76,9 +74,7 @@ def _ports(exchange: Exchange) -> list[int]:
     return ports
 
 
-async def _forward(
-    exchange: Exchange, socket: web.WebSocketResponse, connections: dict[int, PortConnection]
-) -> None:
+async def _forward(exchange: Exchange, socket: web.WebSocketResponse, connections: dict[int, PortConnection]) -> None:
     incoming = asyncio.create_task(_receive(exchange, socket, connections))
     outgoing = [
         asyncio.create_task(_send(exchange, socket, index, connection)) for index, connection in connections.items()

@@ -1,6 +1,6 @@
-"""The few protobuf bodies kubectl sends: `auth can-i` asks its questions in protobuf and in nothing else.
+r"""The few protobuf bodies kubectl sends: `auth can-i` asks its questions in protobuf and in nothing else.
 
-Decodes the envelope (`k8s\\0` and a runtime.Unknown) and the types listed here into what the JSON body would have been.
+Decodes the envelope (`k8s\0` and a runtime.Unknown) and the types listed here into what the JSON body would have been.
 Field numbers: Kubernetes 1.36, generated.proto of apimachinery pkg/runtime and of api authorization/v1. Answers are
 JSON, which every client accepts that sends these.
 """

@@ -64,9 +64,7 @@ def negotiate(accept: str, include_object: str | None) -> Representation:
             return Representation(Form.TABLE, include_object or "Metadata")
         if wanted in ("PartialObjectMetadata", "PartialObjectMetadataList"):
             return Representation(Form.METADATA)
-    raise Refused(
-        406, "NotAcceptable", "only the following media types are accepted: application/json", details={}
-    )
+    raise Refused(406, "NotAcceptable", "only the following media types are accepted: application/json", details={})
 
 
 def object_body(kind: Kind, obj: Mapping[str, Any], wanted: Representation, now: datetime) -> JSON:

@@ -29,6 +29,7 @@ _RETURNED_WHEN_DELETED: Final = (PODS, SERVICES, SERVICE_ACCOUNTS)
 
 
 async def get(exchange: Exchange, kind: Kind) -> web.StreamResponse:
+    """Answer with one object, in the form the client asks for."""
     store = exchange.backend.store
     wanted = negotiate(exchange.request.headers.get("Accept", ""), exchange.query.get("includeObject"))
     obj = store.get(kind, exchange.target.name, exchange.target.namespace)
@@ -36,6 +37,7 @@ async def get(exchange: Exchange, kind: Kind) -> web.StreamResponse:
 
 
 async def list_objects(exchange: Exchange, kind: Kind) -> web.StreamResponse:
+    """Answer with a page of objects."""
     store, query = exchange.backend.store, exchange.query
     check_list_options(query)
     wanted = negotiate(exchange.request.headers.get("Accept", ""), query.get("includeObject"))
@@ -115,9 +117,7 @@ async def read_body(exchange: Exchange) -> Any:
         exchange.entry.body = body
         return body
     if exchange.request.method != "PATCH" and media not in ("application/json", "application/octet-stream"):
-        message = (
-            "the body of the request was in an unknown format - accepted media types include: application/json"
-        )
+        message = "the body of the request was in an unknown format - accepted media types include: application/json"
         raise Refused(415, "UnsupportedMediaType", message, details={})
     data = await exchange.request.read()
     if not data:
@@ -137,7 +137,7 @@ def _expect_object(kind: Kind, body: Any, target_namespace: str) -> JSON:
     if given != (kind.api_version, kind.kind):
         message = f"the API version in the data ({given[0]}) does not match the expected API version"
         if given[0] == kind.api_version:
-            message = f"{given[1]} in version \"{kind.version}\" cannot be handled as a {kind.kind}"
+            message = f'{given[1]} in version "{kind.version}" cannot be handled as a {kind.kind}'
         else:
             message += f" ({kind.api_version})"
         raise bad_request(message)
@@ -154,6 +154,7 @@ def _dry_run(exchange: Exchange, what: str) -> bool:
 
 
 async def create(exchange: Exchange, kind: Kind) -> web.StreamResponse:
+    """Store the object in the body."""
     dry_run = _dry_run(exchange, "CreateOptions")
     wanted = negotiate(exchange.request.headers.get("Accept", ""), exchange.query.get("includeObject"))
     body = _expect_object(kind, await read_body(exchange), exchange.target.namespace)
@@ -163,6 +164,7 @@ async def create(exchange: Exchange, kind: Kind) -> web.StreamResponse:
 
 
 async def update(exchange: Exchange, kind: Kind) -> web.StreamResponse:
+    """Replace an object, or its status, by the body."""
     dry_run = _dry_run(exchange, "UpdateOptions")
     wanted = negotiate(exchange.request.headers.get("Accept", ""), exchange.query.get("includeObject"))
     body = _expect_object(kind, await read_body(exchange), exchange.target.namespace)
@@ -176,6 +178,7 @@ async def update(exchange: Exchange, kind: Kind) -> web.StreamResponse:
 
 
 async def patch(exchange: Exchange, kind: Kind) -> web.StreamResponse:
+    """Patch an object, or its status, in the way that the Content-Type names."""
     dry_run = _dry_run(exchange, "PatchOptions")
     wanted = negotiate(exchange.request.headers.get("Accept", ""), exchange.query.get("includeObject"))
     edit = _edit(kind, exchange.request.content_type, await read_body(exchange))
@@ -201,6 +204,7 @@ def _edit(kind: Kind, media: str, body: Any) -> Callable[[JSON], JSON]:
 
 
 async def delete(exchange: Exchange, kind: Kind) -> web.StreamResponse:
+    """Delete an object, or begin to."""
     options = await _delete_options(exchange)
     target = exchange.target
     deleted = exchange.backend.store.delete(kind, target.name, target.namespace, options)
@@ -215,6 +219,7 @@ async def delete(exchange: Exchange, kind: Kind) -> web.StreamResponse:
 
 
 async def delete_collection(exchange: Exchange, kind: Kind) -> web.StreamResponse:
+    """Delete everything the selectors choose."""
     options = await _delete_options(exchange)
     store = exchange.backend.store
     page = store.page(kind, exchange.target.namespace, selection(exchange, kind))

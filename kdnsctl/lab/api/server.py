@@ -254,9 +254,7 @@ class ApiServer:
         body = answer(request.path, self._backend.address)
         if body is None or request.method not in ("GET", "HEAD"):
             return self._nothing(entry)
-        exchange = Exchange(
-            self._backend, request, Target("get", "", "", ""), identity, entry, disturbance
-        )
+        exchange = Exchange(self._backend, request, Target("get", "", "", ""), identity, entry, disturbance)
         return await exchange.json(200, body)
 
     def _nothing(self, entry: Entry) -> web.Response:

@@ -49,8 +49,7 @@ async def watch(exchange: Exchange, kind: Kind) -> web.StreamResponse:
             expired = refusal
     try:
         stream = await exchange.stream(200, exchange.headers() | {"Content-Type": "application/json"})
-        if subscription is None:
-            assert expired is not None
+        if expired is not None:
             await _send(stream, "ERROR", expired.status())
             return await stream.end()
         for obj in initial:
@@ -59,7 +58,7 @@ async def watch(exchange: Exchange, kind: Kind) -> web.StreamResponse:
         if bookmarks and flag(query, "sendInitialEvents"):
             await _send(stream, "BOOKMARK", encoder.bookmark(since, initial_end=True))
         deadline = asyncio.get_running_loop().time() + lifetime
-        while True:
+        while subscription is not None:
             news.clear()
             with store.lock:
                 # Read together: every change up to this version is in the list.
@@ -76,7 +75,8 @@ async def watch(exchange: Exchange, kind: Kind) -> web.StreamResponse:
             if bookmarks:
                 await _send(stream, "BOOKMARK", encoder.bookmark(version, initial_end=False))
             if deadline <= asyncio.get_running_loop().time():
-                return await stream.end()
+                break
+        return await stream.end()
     finally:
         if subscription is not None:
             subscription.close()

@@ -165,13 +165,14 @@ def _current_revision(store: Store, daemon_set: JSON) -> JSON:
     limit = daemon_set["spec"].get("revisionHistoryLimit", 10)
     for old in known[: max(0, len(known) - limit)]:
         store.delete(CONTROLLER_REVISIONS, old["metadata"]["name"], metadata["namespace"], DeleteOptions())
+    labels = daemon_set["spec"]["template"].get("metadata", {}).get("labels") or {}
     return store.create(
         CONTROLLER_REVISIONS,
         {
             "metadata": {
                 "name": f"{metadata['name']}-{label}",
                 "namespace": metadata["namespace"],
-                "labels": {**(daemon_set["spec"]["template"].get("metadata", {}).get("labels") or {}), HASH_LABEL: label},
+                "labels": {**labels, HASH_LABEL: label},
                 "ownerReferences": [owner_reference(DAEMON_SETS, daemon_set)],
             },
             "data": {"spec": {"template": {**daemon_set["spec"]["template"], "$patch": "replace"}}},

@@ -200,9 +200,7 @@ def _conditions(store: Store, deployment: JSON, current: JSON | None, available:
     rolling = deployment["spec"]["strategy"].get("rollingUpdate") or {}
     missing = scaled(rolling.get("maxUnavailable", "25%"), wanted, round_up=False)
     if available >= wanted - missing:
-        wanted_conditions = [
-            ("Available", "True", "MinimumReplicasAvailable", "Deployment has minimum availability.")
-        ]
+        wanted_conditions = [("Available", "True", "MinimumReplicasAvailable", "Deployment has minimum availability.")]
     else:
         wanted_conditions = [
             ("Available", "False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.")

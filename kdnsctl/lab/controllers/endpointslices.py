@@ -37,8 +37,8 @@ def reconcile_endpoint_slices(store: Store) -> None:
 
 def _write(store: Store, service: JSON, pods: list[JSON], current: JSON | None) -> None:
     before = current["endpoints"] if current is not None and current.get("endpoints") else []
-    publish = bool(service["spec"].get("publishNotReadyAddresses"))
-    wanted = {pod["metadata"]["uid"]: _endpoint(pod, publish) for pod in pods if _has_address(pod)}
+    publish: bool = service["spec"].get("publishNotReadyAddresses", False)
+    wanted = {pod["metadata"]["uid"]: _endpoint(pod, publish=publish) for pod in pods if _has_address(pod)}
     # Known endpoints keep their place, as on a real server.
     kept = [uid for endpoint in before if (uid := endpoint["targetRef"]["uid"]) in wanted]
     endpoints = [wanted[uid] for uid in [*kept, *(uid for uid in wanted if uid not in kept)]]
@@ -65,9 +65,9 @@ def _write(store: Store, service: JSON, pods: list[JSON], current: JSON | None) 
     new["metadata"] = current["metadata"] | {"labels": _labels(service)}
     if new == current:
         return
-    new["metadata"]["annotations"] = {**(current["metadata"].get("annotations") or {}), _TRIGGER: timestamp(store.clock())}
+    annotations = current["metadata"].get("annotations") or {}
+    new["metadata"]["annotations"] = {**annotations, _TRIGGER: timestamp(store.clock())}
     store.update(ENDPOINT_SLICES, new)
-
 
 
 def _labels(service: JSON) -> JSON:
@@ -81,7 +81,7 @@ def _has_address(pod: Mapping[str, Any]) -> bool:
     return bool(pod.get("status", {}).get("podIP")) and not has_ended(pod)
 
 
-def _endpoint(pod: Mapping[str, Any], publish: bool) -> JSON:
+def _endpoint(pod: Mapping[str, Any], *, publish: bool) -> JSON:
     metadata, serving, terminating = pod["metadata"], is_ready(pod), is_terminating(pod)
     return {
         "addresses": [pod["status"]["podIP"]],

@@ -69,6 +69,7 @@ def template_hash(template: Any) -> str:
 
 
 def is_terminating(obj: Mapping[str, Any]) -> bool:
+    """Whether its deletion has begun."""
     return "deletionTimestamp" in obj["metadata"]
 
 
@@ -79,6 +80,7 @@ def is_ready(pod: Mapping[str, Any]) -> bool:
 
 
 def has_ended(pod: Mapping[str, Any]) -> bool:
+    """Whether all its containers ended for good."""
     return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
 

@@ -58,6 +58,4 @@ def tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
         return False
     if toleration.get("operator", "Equal") == "Exists":
         return toleration.get("key", "") in ("", taint["key"])
-    return bool(
-        toleration.get("key") == taint["key"] and toleration.get("value", "") == taint.get("value", "")
-    )
+    return bool(toleration.get("key") == taint["key"] and toleration.get("value", "") == taint.get("value", ""))

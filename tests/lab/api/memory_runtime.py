@@ -217,10 +217,7 @@ class MemoryRuntime:
         while True:
             with self._condition:
                 if follow and place >= len(log.lines):
-                    self.followers += 1
-                    self._condition.notify_all()
-                    self._condition.wait_for(lambda: place < len(log.lines) or log.ended or closed.is_set())
-                    self.followers -= 1
+                    self._wait_for_line(log, place, closed)
                 lines, place = log.lines[place:], len(log.lines)
             if closed.is_set() or not lines:
                 return
@@ -233,6 +230,12 @@ class MemoryRuntime:
                     yield data
                 if limit is not None and limit <= 0:
                     return
+
+    def _wait_for_line(self, log: Log, place: int, closed: threading.Event) -> None:
+        self.followers += 1
+        self._condition.notify_all()
+        self._condition.wait_for(lambda: place < len(log.lines) or log.ended or closed.is_set())
+        self.followers -= 1
 
     def exec(
         self,
