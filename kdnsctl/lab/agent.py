@@ -117,6 +117,7 @@ def _child(
 
 def _join_and_run(target: int, launch: Launch, streams: Sequence[int], report: int) -> None:
     """Exec: enter all namespaces of the container whose first process is `target`, then run the command there."""
+    container.name_shim()
     kinds = ("ipc", "uts", "net", "pid", "mnt")
     handles = [os.open(f"/proc/{target}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in kinds]
     root = os.open(f"/proc/{target}/root", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -92,6 +92,7 @@ def run_container(launch: Launch, streams: Sequence[int], netns: int | None, rep
     receives `pid N` and, when the start fails, `error TEXT`; it is closed once the process runs.
     """
     try:
+        name_shim()
         if netns is not None:
             kernel.setns(netns, kernel.CLONE_NEWNET)
         if launch.root is not None:
@@ -110,10 +111,14 @@ def run_container(launch: Launch, streams: Sequence[int], netns: int | None, rep
     be_shim_of(pid, [*streams, report, *([] if netns is None else [netns])])
 
 
-def be_shim_of(pid: int, close: Sequence[int]) -> None:
-    """Wait for child `pid` and end with its status (128+N after signal N), as a runtime's shim reports it."""
+def name_shim() -> None:
+    """Show up as a shim in `ps`. Before the fork: the new root directory of the child becomes the shim's as well."""
     kernel.set_process_name("lab-shim")
     kernel.set_command_line(["lab-shim"])
+
+
+def be_shim_of(pid: int, close: Sequence[int]) -> None:
+    """Wait for child `pid` and end with its status (128+N after signal N), as a runtime's shim reports it."""
     for fd in set(close):
         os.close(fd)
     # Signals for the container go to its first process directly; the shim only reports.

@@ -12,6 +12,7 @@ import os
 import queue
 import shutil
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -272,6 +273,8 @@ class PodWorker:
         except (podspec.SpecError, StartError, OSError) as error:
             reason = error.reason if isinstance(error, podspec.SpecError) else "RunContainerError"
             state.waiting = (reason, str(error))
+            if reason != "ContainerCreating":
+                print(f"{self._kubelet.name}: {self.key}: container {state.name}: {reason}: {error}", file=sys.stderr, flush=True)
             state.backoff = min(max(state.backoff * 2, _FIRST_BACKOFF), _LONGEST_BACKOFF)
             state.restart_at = time.monotonic() + (1.0 if reason == "ContainerCreating" else state.backoff)
 
