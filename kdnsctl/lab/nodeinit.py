@@ -36,8 +36,12 @@ def prepare_files(where: LabDir, net: NodeNet) -> None:
     own = where.node(net.name)
     (where.node_log(net.name) / "pods").mkdir(parents=True)
     (where.node_log(net.name) / "containers").mkdir()
+    (where.node_log(net.name) / "lastlog").touch()
     # sshd wants a user of this name; without root there is only uid 0.
     (own / "passwd").write_text("root:x:0:0:root:/run/home:/bin/sh\nsshd:x:0:0::/run/sshd:/usr/sbin/nologin\n")
+    # No password opens it, and "*" is not the "!" that sshd takes for a locked account.
+    (own / "shadow").write_text("root:*:20000:0:99999:7:::\nsshd:*:20000:0:99999:7:::\n")
+    (own / "shadow").chmod(0o600)
     (own / "group").write_text("root:x:0:\n")
     (own / "hostname").write_text(f"{net.name}\n")
 
@@ -106,7 +110,7 @@ def _mount(where: LabDir, net: NodeNet, rootless: bool) -> None:
     kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     own = where.node(net.name)
     kernel.bind(str(where.node_log(net.name)), "/var/log")
-    for name in ("passwd", "group", "hostname"):
+    for name in ("passwd", "shadow", "group", "hostname"):
         if os.path.exists(f"/etc/{name}"):
             kernel.bind(str(own / name), f"/etc/{name}")
     kernel.set_read_only("/", recursive=True)

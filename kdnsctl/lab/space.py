@@ -25,7 +25,7 @@ from kdnsctl.lab import control
 from kdnsctl.lab.spacedir import LabDir, LabError, create, is_running, lab_dir, read_identity, remove
 
 DEFAULT_NAME = "default"
-DEFAULT_VERSION = "v1.30.3"
+DEFAULT_VERSION = "v1.30.14"
 
 
 @dataclass(frozen=True, slots=True)
