@@ -1,0 +1,172 @@
+"""How commands are declared and loaded: functions become commands, and options work before and after them.
+
+This is the one place that hooks into typer. It uses `TyperGroup` and `TyperCommand` only, by the names that typer's
+documentation gives; what the commands and options are is said in `app` and `options`.
+
+Two ideas:
+
+* A command asks for a group of options by a parameter of that group's type (`connection: Connection`). `expand` shows
+  typer the fields in its place and hands the command the filled dataclass. A group marked `Hidden` is accepted and
+  left out of `--help`: for commands that can say why it has no effect.
+* An option before the command means what it means after it: the words before the command are handed on in front of the
+  words after it, so that only the command itself interprets them.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, NamedTuple, get_args, get_origin, get_type_hints
+
+import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
+
+from kdnsctl.cli.terminal import put
+
+HELP_NAMES = ["-h", "--help"]
+NOT_FROM_ENVIRONMENT = frozenset({"--help", "--version"})
+
+
+class Entry(NamedTuple):
+    """Where a command is ("package.module:function") and its first line of help."""
+
+    path: str
+    summary: str
+
+
+class Hidden:
+    """Marks a group of options as accepted but not shown: `connection: Annotated[Connection, Hidden]`."""
+
+
+def expand(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function` with each parameter that is a dataclass replaced by its fields, as typer must see it."""
+    own: list[inspect.Parameter] = []
+    shared: list[inspect.Parameter] = []
+    groups: dict[str, type[Any]] = {}
+    for parameter in inspect.signature(function, eval_str=True).parameters.values():
+        annotation, hidden = parameter.annotation, False
+        if get_origin(annotation) is Annotated:
+            annotation, *marks = get_args(annotation)
+            hidden = Hidden in marks
+        if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
+            groups[parameter.name] = annotation
+            shared += _fields(annotation, hidden=hidden)
+        else:
+            own.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+    parameters = own + shared  # in this order in --help: what is the command's own comes first
+
+    def call(**values: Any) -> Any:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
+        return function(**values)
+
+    call.__name__, call.__doc__ = function.__name__, function.__doc__
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect looks for first
+    return call
+
+
+def _fields(group: type[Any], *, hidden: bool) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    parameters = []
+    for field in dataclasses.fields(group):
+        kind, option = get_args(hints[field.name])
+        if hidden:
+            option = copy.copy(option)
+            option.hidden = True
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        parameters.append(
+            inspect.Parameter(
+                field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
+            )
+        )
+    return parameters
+
+
+def _through_put(option: Any) -> Any:
+    """The --help option, writing as everything here writes: a full disk or a gone reader is met in one place."""
+    if option is not None:
+        option.callback = _print_help
+    return option
+
+
+def _print_help(ctx: Any, _: Any, value: bool) -> None:  # noqa: FBT001  # typer calls it so
+    if value and not ctx.resilient_parsing:
+        put(ctx.get_help() + "\n")
+        raise typer.Exit
+
+
+class Command(TyperCommand):
+    """A command whose long options can all be set in the environment: KDNSCTL_SINCE for --since."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.help = "\n\n".join(_keep_lines(paragraph) for paragraph in (self.help or "").split("\n\n"))
+        for parameter in self.params:
+            if not isinstance(parameter, TyperOption):
+                continue
+            long = next((name for name in parameter.opts if name.startswith("--")), None)
+            if long and long not in NOT_FROM_ENVIRONMENT:
+                parameter.envvar = environment_name(long)
+                parameter.show_envvar = False  # the root's help says it once, for all
+
+    def get_help_option(self, ctx: Any) -> Any:
+        return _through_put(super().get_help_option(ctx))
+
+
+def _keep_lines(paragraph: str) -> str:
+    """Mark a paragraph with indented lines (examples) so that it is not filled: a backspace, says typer, does that."""
+    return "\b\n" + paragraph if "\n " in paragraph else paragraph
+
+
+def environment_name(option: str) -> str:
+    """The environment variable of a long option: "--since-time" is KDNSCTL_SINCE_TIME."""
+    return "KDNSCTL_" + option.removeprefix("--").replace("-", "_").upper()
+
+
+class LazyGroup(TyperGroup):
+    """Commands that are imported when they run, and that also take the options written before their name."""
+
+    entries: ClassVar[Mapping[str, Entry]] = {}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name, entry in self.entries.items():
+            self.add_command(Command(name, help=entry.summary, short_help=entry.summary, rich_markup_mode=None))
+
+    def get_help_option(self, ctx: Any) -> Any:
+        return _through_put(super().get_help_option(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        words = list(args)  # the parser empties the list it is given
+        rest = super().parse_args(ctx, args)
+        leading = words[: len(words) - len(rest) - 1]  # 1: the command's name; without one nothing is handed on
+        ctx.meta[self._key(ctx)] = [word for word in leading if word != "--"]
+        return rest
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, stub, rest = super().resolve_command(ctx, args)
+        if name is None or stub is None:
+            return name, stub, rest
+        return name, self.load(name), [*ctx.meta.get(self._key(ctx), ()), *rest]
+
+    def load(self, name: str) -> Any:
+        """Import the command `name` and build it."""
+        module, _, function = self.entries[name].path.partition(":")
+        return build_command(name, getattr(importlib.import_module(module), function))
+
+    @staticmethod
+    def _key(ctx: Any) -> str:
+        return f"{__name__}.leading.{ctx.command_path}"
+
+
+def build_command(name: str, function: Callable[..., Any]) -> Any:
+    """Make `function` the command `name`; its docstring is the help."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command(name, cls=Command, context_settings={"help_option_names": HELP_NAMES})(expand(function))
+    return typer.main.get_command(app)

@@ -1,0 +1,248 @@
+"""A FindReport as people and programs read it. Nothing is judged or left out here that the report holds.
+
+The table and the summary below it are the answer and go to stdout; notes, and what could not be read, go to stderr
+before it, so that the verdict is the last thing on the screen. The default table has a row for each affected and
+suspect node, groups the unknown by reason and counts the rest; `wide`, JSON and YAML show every node.
+"""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Iterable
+from datetime import datetime
+
+from kdnsctl.cli import output, table
+from kdnsctl.cli.options import Format
+from kdnsctl.cli.table import Cell
+from kdnsctl.cli.terminal import Color, columns, has_color, put, tell, visible
+from kdnsctl.cli.values import is_node_name
+from kdnsctl.find.report import FindReport, NodeFinding, Problem, to_json
+from kdnsctl.model import Scope, Verdict
+
+HEADINGS = ("NODE", "VERDICT", "BASIS", "STALE", "SIGNATURES", "LAST-SEEN", "KUBE-PROXY", "RESTARTS")
+WIDE_HEADINGS = (*HEADINGS, "POD", "PEERS", "CAUSES", "RACE", "SPAN", "REASON")
+
+UNREAD = "<unknown>"
+NONE = "<none>"
+MOST_NAMES = 8  # of a group of unknown nodes, on a terminal
+MOST_PROBLEMS = 5  # told on stderr without -v
+
+_STYLES = {Verdict.AFFECTED: "red", Verdict.SUSPECT: "yellow", Verdict.CLEAN: "green", Verdict.UNKNOWN: "magenta"}
+_RANK = {verdict: rank for rank, verdict in enumerate(Verdict)}
+_UNNAMED_MARK = "*"
+
+
+def find_report(
+    report: FindReport,
+    form: Format,
+    *,
+    headers: bool = True,
+    include: frozenset[Verdict] = frozenset(),
+    color: Color = Color.AUTO,
+    verbose: bool = False,
+    program: str = "kdnsctl",
+) -> None:
+    """Print `report`.
+
+    Args:
+        report: what was found.
+        form: how to print it.
+        headers: False leaves rows only on stdout; the summary then goes to stderr.
+        include: verdicts that `-o name` prints besides `affected`.
+        color: the operator's choice.
+        verbose: tell every problem on stderr, not only the first few.
+        program: how the operator calls us, for the commands suggested.
+    """
+    _tell_notes(report, verbose=verbose)
+    if form in (Format.JSON, Format.YAML):
+        output.document(to_json(report), form)
+    elif form is Format.NAME:
+        put("".join(f"node/{name}\n" for name in _names(report, include)))
+    else:
+        lines, summary = _table(report, form, headers=headers, color=color), _summary(report, program)
+        if headers:
+            put("\n".join([*lines, *([""] if lines else []), *summary]) + "\n")
+        else:
+            put("".join(line + "\n" for line in lines))
+            for line in summary:
+                tell(line)
+
+
+def _tell_notes(report: FindReport, *, verbose: bool) -> None:
+    for note in report.notes:
+        tell(f"note: {note}")
+    problems = [f"not read: {_placed(problem)}" for problem in report.skipped]
+    problems += [f"{node.name}: {_placed(problem)}" for node in report.nodes for problem in node.problems]
+    shown = problems if verbose else problems[:MOST_PROBLEMS]
+    for line in shown:
+        tell(f"warning: {line}")
+    if len(problems) > len(shown):
+        tell(f"warning: {len(problems) - len(shown)} more pieces of evidence missing or damaged (-v lists them)")
+
+
+def _placed(problem: Problem) -> str:
+    return f"{problem.message} ({problem.source})" if problem.source else problem.message
+
+
+def _names(report: FindReport, include: frozenset[Verdict]) -> list[str]:
+    """The nodes that another command may be given, and on stderr a word about those it may not."""
+    wanted = [node for node in report.nodes if node.verdict is Verdict.AFFECTED or node.verdict in include]
+    named = [node.name for node in wanted if node.identified and is_node_name(node.name)]
+    if len(named) < len(wanted):
+        tell(
+            f"warning: {len(wanted) - len(named)} left out, because the logs do not say which node they are from; "
+            "say it with --node NODE, one node's logs at a time"
+        )
+    suspects = sum(node.verdict is Verdict.SUSPECT for node in report.nodes)
+    if suspects and Verdict.SUSPECT not in include:
+        tell(f"note: {_count(suspects, 'suspect node')} not printed; --include suspect adds them")
+    return named
+
+
+def _table(report: FindReport, form: Format, *, headers: bool, color: Color) -> list[str]:
+    width = columns(sys.stdout)
+    paint = table.painter(color=has_color(sys.stdout, color))
+    found = (Verdict.AFFECTED, Verdict.SUSPECT)
+    in_rows = tuple(Verdict) if form is Format.WIDE else found if headers else (*found, Verdict.UNKNOWN)
+    nodes = sorted((node for node in report.nodes if node.verdict in in_rows), key=lambda node: _RANK[node.verdict])
+    wide = form is Format.WIDE
+    cap = None if width is None else MOST_NAMES
+    lines: list[str] = []
+    if nodes:
+        rows = [[*_row(node), *(_more(node, cap) if wide else ())] for node in nodes]
+        heads = WIDE_HEADINGS if wide else HEADINGS
+        lines = table.lay_out(heads, rows, width=width, paint=paint, with_headings=headers)
+    if headers:
+        rest = [] if wide else [*_unknown_groups(report, width, paint), *_not_listed(report, width)]
+        lines += [*([""] if lines and rest else []), *rest]
+        if any(
+            _name(node) != node.name and (wide or node.verdict in (*found, Verdict.UNKNOWN)) for node in report.nodes
+        ):
+            lines += _wrapped(f"{_UNNAMED_MARK} not a node's name: the log does not say which node it is from.", width)
+    return lines
+
+
+def _row(node: NodeFinding) -> list[Cell]:
+    proxy = node.kube_proxy
+    seen = [signature.last_seen for signature in node.signatures if signature.last_seen]
+    return [
+        Cell.of(_name(node)),
+        Cell.of(node.verdict.value, style=_STYLES.get(node.verdict, "")),
+        Cell.of(node.basis.value if node.basis else NONE),
+        Cell.of(UNREAD if node.stale_entries is None else str(node.stale_entries)),
+        _several(f"{signature.id}({signature.count})" for signature in node.signatures),
+        Cell.of(clock(max(seen)) if seen else UNREAD if node.signatures else NONE),
+        Cell.of(proxy.version or proxy.versions or UNREAD, *([proxy.mode] if proxy.mode else [])),
+        Cell.of(str(node.restart_count)),
+    ]
+
+
+def _more(node: NodeFinding, cap: int | None) -> list[Cell]:
+    race, span = node.race_window, node.span
+    return [
+        _several(node.kube_proxy.pods, cap),
+        _several((f"{peer.vip}->{peer.endpoint or '?'}({peer.count})" for peer in node.peers), cap),
+        _several(f"{cause.id}({cause.count})" for cause in node.causes),
+        Cell.of(f"restarts={len(race.restarts)}", f"sync-failures={race.sync_failures}", f"within={race.seconds}s")
+        if race
+        else Cell.of(NONE),
+        Cell.of(f"{clock(span.first)}/{clock(span.last)}" if span else NONE),
+        Cell.of(node.reason or NONE),
+    ]
+
+
+def _several(texts: Iterable[str], cap: int | None = None) -> Cell:
+    parts = list(texts)
+    if cap is not None and len(parts) > cap:
+        parts = [*parts[:cap], f"+{len(parts) - cap}"]
+    return Cell.of(*parts) if parts else Cell.of(NONE)
+
+
+def _name(node: NodeFinding) -> str:
+    return node.name if node.identified else node.name + _UNNAMED_MARK
+
+
+def _unknown_groups(report: FindReport, width: int | None, paint: table.Paint) -> list[str]:
+    """The nodes that could not be judged: why, how many, and which."""
+    groups: dict[str, list[NodeFinding]] = {}
+    for node in report.nodes:
+        if node.verdict is Verdict.UNKNOWN:
+            groups.setdefault(node.reason_code or node.reason, []).append(node)
+    lines: list[str] = []
+    for nodes in sorted(groups.values(), key=len, reverse=True):
+        reasons = {node.reason for node in nodes}
+        shown = nodes if width is None else nodes[:MOST_NAMES]
+        more = [f"and {len(nodes) - len(shown)} more (-o wide lists them)"] if len(nodes) > len(shown) else []
+        why = visible(next(iter(reasons)) if len(reasons) == 1 else nodes[0].reason_code)
+        head, *rest = _wrapped(f"{len(nodes)} unknown: {why}", width)
+        word = f"{len(nodes)} unknown"
+        lines += [paint(word, _STYLES[Verdict.UNKNOWN]) + head.removeprefix(word), *rest]
+        if len(reasons) == 1:
+            lines += _wrapped(", ".join([*(visible(_name(node)) for node in shown), *more]), width, indent=2)
+        else:
+            for node in shown:
+                lines += _wrapped(visible(f"{_name(node)}: {node.reason}"), width, indent=2)
+            lines += [f"  {line}" for line in more]
+    return lines
+
+
+def _not_listed(report: FindReport, width: int | None) -> list[str]:
+    said = [
+        f"{count} {word}"
+        for verdict, word in ((Verdict.CLEAN, "clean"), (Verdict.NOT_APPLICABLE, "not applicable"))
+        if (count := sum(node.verdict is verdict for node in report.nodes))
+    ]
+    return _wrapped(f"{' and '.join(said)}, not listed (-o wide lists them)", width) if said else []
+
+
+def _summary(report: FindReport, program: str) -> list[str]:
+    """Coverage, the time covered, and what to run next."""
+    width = columns(sys.stdout)
+    coverage = report.coverage
+    counts = [
+        f"{count} {'not applicable' if verdict is Verdict.NOT_APPLICABLE else verdict.value}"
+        for verdict in Verdict
+        if (count := sum(node.verdict is verdict for node in report.nodes))
+    ]
+    text = f"{_count(coverage.in_scope, 'node')} in scope, {coverage.judged} judged: {', '.join(counts) or 'none'}."
+    if coverage.scope is Scope.PARTIAL:
+        text += " The scope is partial: there may be nodes that could not even be listed."
+    lines = _wrapped(text, width)
+    spans = [node.span for node in report.nodes if node.span]
+    if spans:
+        first, last = min(span.first for span in spans), max(span.last for span in spans)
+        differ = len({(span.first, span.last) for span in spans}) > 1
+        each = "; it differs by node (-o wide)" if differ else ""
+        lines += _wrapped(f"Time covered by the logs: {clock(first)} to {clock(last)}{each}.", width)
+    if report.since:
+        lines += _wrapped(f"Window judged: since {clock(report.since)}.", width)
+    if report.services:
+        lines += _wrapped(visible(f"Services: {', '.join(report.services)}."), width)
+    if report.next_commands:
+        lines.append("Next:")
+        lines += [f"  {visible(_as_called(command, program))}" for command in report.next_commands]
+    return lines
+
+
+def _as_called(command: str, program: str) -> str:
+    return program + command.removeprefix("kdnsctl") if command.startswith("kdnsctl ") else command
+
+
+def _wrapped(text: str, width: int | None, indent: int = 0) -> list[str]:
+    margin = " " * indent
+    if width is None:
+        return [margin + text]
+    wrapped = textwrap.wrap(
+        text, max(width, table.LEAST_WIDTH), initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False
+    )
+    return wrapped or [""]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def clock(moment: datetime) -> str:
+    """A moment in UTC, to the second: JSON has the rest."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

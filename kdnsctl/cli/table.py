@@ -1,0 +1,150 @@
+"""Tables in plain text: aligned as kubectl's when there is room, and still whole when there is not.
+
+Nothing is ever cut off. Without a width (a pipe) or when it fits, each row is one line. On a narrower terminal columns
+that say the same in every row are said once below, the parts of a cell go under each other, the first column gets a
+line of its own, and at last each row becomes a list of "heading value" lines.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from kdnsctl.cli.terminal import visible, width_of
+
+GAP = 3  # spaces between columns, as kubectl has it
+NARROW_GAP = 2
+LEAST_WIDTH = 10  # cells; for less nothing can be laid out, and the terminal wraps by itself
+
+_STYLES = {"bold": "1", "red": "1;31", "yellow": "33", "green": "32", "magenta": "35"}
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What stands in one place: one or several short texts, and a colour that repeats what the words say."""
+
+    parts: tuple[str, ...]
+    style: str = ""
+
+    @classmethod
+    def of(cls, *parts: str, style: str = "") -> Cell:
+        """Texts from anywhere, made safe to show."""
+        return cls(tuple(visible(part) for part in parts), style)
+
+    @property
+    def joined(self) -> str:
+        """All parts on one line, without spaces: `awk` sees one column."""
+        return ",".join(self.parts)
+
+
+Row = Sequence[Cell]
+Paint = Callable[[str, str], str]
+
+
+def painter(*, color: bool) -> Paint:
+    """A function that wraps a text in the style's escape sequence, or leaves it alone."""
+
+    def paint(text: str, style: str) -> str:
+        return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if color and style and text else text
+
+    return paint
+
+
+def lay_out(
+    headings: Sequence[str], rows: Sequence[Row], *, width: int | None, paint: Paint, with_headings: bool = True
+) -> list[str]:
+    """The lines of a table at most `width` cells wide (None: as wide as it comes)."""
+    heads: Row = [Cell((heading,)) for heading in headings]
+    shown = [heads, *rows] if with_headings else list(rows)
+    one_line = [[Cell((cell.joined,), cell.style) for cell in row] for row in shown]
+    if width is None or _natural_width(one_line, GAP) <= width:
+        return _aligned(one_line, GAP, paint)
+    if not with_headings:  # rows for a script: a terminal may wrap them, we do not
+        return _aligned(one_line, GAP, paint)
+    heads, rows, everywhere = _factor_out(heads, rows)
+    shown = [heads, *rows]
+    footer = textwrap.wrap(everywhere, max(width, LEAST_WIDTH)) if everywhere else []
+    if _natural_width(shown, NARROW_GAP) <= width:
+        return _aligned(shown, NARROW_GAP, paint) + footer
+    indented = [[Cell(("",)), *row[1:]] for row in shown]
+    if len(heads) > 1 and _natural_width(indented, NARROW_GAP) <= width:
+        return _hanging(shown, paint) + footer
+    return _records(heads, rows, width, paint) + footer
+
+
+def _natural_width(rows: Sequence[Row], gap: int) -> int:
+    return sum(_column_widths(rows)) + gap * (len(rows[0]) - 1) if rows else 0
+
+
+def _column_widths(rows: Sequence[Row]) -> list[int]:
+    return [
+        max((width_of(part) for cell in column for part in cell.parts), default=0) for column in zip(*rows, strict=True)
+    ]
+
+
+def _aligned(rows: Sequence[Row], gap: int, paint: Paint, indent: int = 0) -> list[str]:
+    if not rows:
+        return []
+    widths = _column_widths(rows)
+    lines = []
+    for row in rows:
+        for index in range(max(1, *(len(cell.parts) for cell in row))):
+            line, behind = " " * indent, 0
+            for cell, width in zip(row, widths, strict=True):
+                part = cell.parts[index] if index < len(cell.parts) else ""
+                if part:
+                    line += " " * behind + paint(part, cell.style)
+                    behind = 0
+                behind += width - width_of(part) + gap
+            lines.append(line)
+    return lines
+
+
+def _factor_out(heads: Row, rows: Sequence[Row]) -> tuple[Row, Sequence[Row], str]:
+    """Take out the columns, but the first, that say the same in every row; and the sentence that says them once."""
+    if len(rows) < 2:
+        return heads, rows, ""
+    same = [
+        index > 0 and len({row[index].joined for row in rows}) == 1 and not rows[0][index].style
+        for index in range(len(heads))
+    ]
+    said = [f"{heads[index].joined} {rows[0][index].joined}" for index, is_same in enumerate(same) if is_same]
+
+    def keep(row: Row) -> Row:
+        return [cell for cell, is_same in zip(row, same, strict=True) if not is_same]
+
+    return keep(heads), [keep(row) for row in rows], f"In every row: {'; '.join(said)}." if said else ""
+
+
+def _hanging(rows: Sequence[Row], paint: Paint) -> list[str]:
+    """Each row's first cell on a line of its own, the others below it, aligned."""
+    lines: list[str] = []
+    blocks = [[Cell(("",)), *row[1:]] for row in rows]
+    rest = [block[1:] for block in blocks]
+    heights = [max(1, *(len(cell.parts) for cell in row)) for row in rest]
+    aligned = iter(_aligned(rest, NARROW_GAP, paint, indent=NARROW_GAP))
+    for row, height in zip(rows, heights, strict=True):
+        lines.append(paint(row[0].joined, row[0].style))
+        lines += [next(aligned) for _ in range(height)]
+    return lines
+
+
+def _records(heads: Row, rows: Sequence[Row], width: int, paint: Paint) -> list[str]:
+    """Each row as lines of "heading value", for a terminal with no room for columns."""
+    label = max((width_of(head.joined) for head in heads[1:]), default=0)
+    room = max(LEAST_WIDTH, width - label - 2 * NARROW_GAP)
+    lines: list[str] = []
+    for row in rows:
+        lines += [paint(piece, row[0].style or "bold") for piece in _broken(row[0].joined, max(LEAST_WIDTH, width))]
+        for head, cell in zip(heads[1:], row[1:], strict=True):
+            pieces = [piece for part in cell.parts for piece in _broken(part, room)] or [""]
+            for index, piece in enumerate(pieces):
+                name = head.joined if index == 0 else ""
+                lines.append(" " * NARROW_GAP + name.ljust(label + NARROW_GAP) + paint(piece, cell.style))
+    return lines
+
+
+def _broken(text: str, width: int) -> list[str]:
+    """`text` in pieces of at most `width` characters, at spaces where there are any."""
+    return textwrap.wrap(text, width, break_on_hyphens=False) or [""]

@@ -1,0 +1,556 @@
+"""Finds the catalogue's messages in a stream of log bytes and hands each to a sink, record by record, stream by stream.
+
+Pure and streaming: `feed` takes chunks of any size, memory does not grow with the log. One pass of a linear-time
+automaton over each chunk finds where any phrase of the catalogue occurs; only those lines are looked at. The common
+shapes (klog text or JSON, bare, in CRI, behind a timestamp) are read in place, and what the bytes up to the phrase
+mean is remembered; everything else takes the general way through `framing`. Both ways give the same answer.
+
+A record can be longer than a line: the runtime cuts lines into fragments (CRI "P", Docker without the newline), klog
+prints multi-line errors as a block that ends with " >", and releases before 1.21 print their newlines raw. While such
+a record is open, lines are read one by one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from kdnsctl.logs.framing import Line, strip_ansi, unwrap
+from kdnsctl.logs.klog import STAMP_LENGTH, Head, TextClock, json_time, parse
+from kdnsctl.logs.signatures import CATALOGUE, Kind, Known, recognise
+from kdnsctl.logs.times import rfc3339
+
+MOST_LINE = 16 * 1024 * 1024
+"""Bytes of one line or record that are read; what is longer is cut, and the sink is told."""
+MOST_OPEN_LINES = 2_000
+"""Lines for which a record stays open; a block or fragment that never ends is then taken as it is."""
+MOST_STREAMS = 100_000
+"""Streams told apart in one input; records of further ones are dropped, and the input's own sink is told."""
+EDGE_LINES = 64
+"""Lines at either end of a chunk that are tried for a time while nothing shows that the input is klog's at all."""
+EDGE_LINES_OF_KLOG = 5_000
+"""The same in klog's logs, where many lines without a header can follow one record (the output of conntrack -D)."""
+LONGEST_KEY = 256
+"""Bytes up to a phrase whose meaning is remembered; messages of the catalogue are shorter."""
+
+StreamKey = tuple[str, str, str]
+"""Node, pod, container, as far as the lines themselves name them: ("", "", "") when they do not."""
+
+
+class StreamSink(Protocol):
+    """Takes what is found in one stream."""
+
+    def hit(self, known: Known, time: int | None, payload: bytes) -> None:
+        """One record of the catalogue: when (microseconds, UTC) and its text without layers, block lines included."""
+
+    def seen(self, time: int, file: str) -> None:
+        """There is a record at this time, printed by this Go source file ("" when it is not klog's)."""
+
+    def cut(self, why: str) -> None:
+        """Something of this stream was too long, or ended too early, to be read whole."""
+
+
+class Sink(Protocol):
+    """Gives out one StreamSink for each stream."""
+
+    def stream(self, key: StreamKey, line: Line | None) -> StreamSink:
+        """The sink of the stream; `line` is a line of it when the stream is named by its lines."""
+
+
+def _pattern() -> str:
+    """Every phrase, longest first so that the longest wins, and the marks of lines that need the general way."""
+    phrases = sorted(
+        {phrase for signature in CATALOGUE for phrase in signature.phrases}, key=lambda text: (-len(text), text)
+    )
+    fragments = (
+        r"std(?:out|err) P[ :]",  # a CRI fragment
+        r'[^n]","stream":"std|[^\\]n","stream":"std',  # a Docker fragment: no \n before the quote
+        r'"logtag":"P"',  # Fluent Bit's name for a CRI fragment
+        r"\\u001[bB]",  # an escape sequence inside JSON can hide in the middle of a phrase
+        r'"MESSAGE":\[',  # journald prints what is not UTF-8 as a list of numbers
+    )
+    return "|".join([*(re.escape(phrase).replace(r"\ ", " ") for phrase in phrases), *fragments])
+
+
+class _Finder(Protocol):
+    def finditer(self, text: bytes, pos: int = ..., /) -> Iterator[Any]: ...
+    def search(self, text: bytes, pos: int = ..., /) -> Any: ...
+
+
+def _compile() -> _Finder:
+    source = _pattern().encode()
+    try:
+        import re2  # noqa: PLC0415 - optional where there is no wheel
+    except ImportError:
+        # Without the wheel for this platform the standard library finds the same, some ten times slower.
+        return re.compile(source)
+    options = re2.Options()
+    options.encoding = re2.Options.Encoding.LATIN1
+    options.never_capture = True
+    finder: _Finder = re2.compile(source, options)
+    return finder
+
+
+_FINDER = _compile()
+
+
+@dataclass(slots=True)
+class _Open:
+    """A record that further lines continue."""
+
+    time: int | None
+    since: int
+    known: Known | None = None
+    parts: list[bytes] = field(default_factory=list)
+    size: int = 0
+    fragment: bool = False
+    until_header: bool = False
+
+    def add(self, part: bytes) -> bool:
+        """Take one more part; False when the record has become too long."""
+        kept = part[: MOST_LINE - self.size]
+        self.parts.append(kept)
+        self.size += len(kept)
+        return len(kept) == len(part)
+
+
+_UNDECIDED: Known = Known(CATALOGUE[0], CATALOGUE[0].variants[0])
+"""Stands for "not decided yet" where None means "none of the catalogue's"; told by identity."""
+
+
+class _Nowhere:
+    """Takes what belongs to streams beyond the limit, and drops it."""
+
+    def hit(self, known: Known, time: int | None, payload: bytes) -> None:
+        pass
+
+    def seen(self, time: int, file: str) -> None:
+        pass
+
+    def cut(self, why: str) -> None:
+        pass
+
+
+class Scanner:
+    """Scans one input, which may hold one stream or many interleaved ones."""
+
+    def __init__(self, sink: Sink, clock: TextClock) -> None:
+        self._sink = sink
+        self._clock = clock
+        self._carry: list[bytes] = []
+        self._carried = 0
+        self._skipping = False
+        self._open: dict[StreamKey, _Open] = {}
+        self._open_size = 0
+        self._lines_read = 0
+        self._streams: dict[StreamKey, StreamSink] = {}
+        self._nowhere: _Nowhere | None = None
+        self._decided: dict[bytes, Known | None] = {}
+        self._interleaved = False
+        self.klog_records = False
+        """Whether any line looked at was klog's: if not, this is no log of kube-proxy."""
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the input."""
+        if self._skipping:
+            newline = data.find(b"\n")
+            if newline < 0:
+                return
+            data = data[newline + 1 :]
+            self._skipping = False
+        end = data.rfind(b"\n") + 1
+        if not end:
+            self._keep(data)
+            return
+        whole = b"".join([*self._carry, data[:end]]) if self._carry else data[:end]
+        self._carry.clear()
+        self._carried = 0
+        self._keep(data[end:])
+        self._block(whole)
+
+    def finish(self) -> None:
+        """The input is over: read the last line even if no newline ends it, and close what is still open."""
+        if self._carry:
+            last = b"".join(self._carry)
+            self._carry.clear()
+            self._block(last + b"\n")
+        for key in list(self._open):
+            self._close(key, complete=False)
+
+    def _keep(self, rest: bytes) -> None:
+        if not rest:
+            return
+        self._carry.append(rest)
+        self._carried += len(rest)
+        if self._carried > MOST_LINE:
+            line = b"".join(self._carry)
+            self._carry.clear()
+            self._carried = 0
+            self._skipping = True
+            stream = self._stream_of(unwrap(line[:65_536]))
+            stream.cut(f"a line longer than {MOST_LINE // 1024 // 1024} MiB")
+            self._block(line[:MOST_LINE] + b"\n")
+
+    # --- one block of whole lines
+
+    def _block(self, block: bytes) -> None:
+        if b"\x1b" in block:
+            block = strip_ansi(block)
+        position = self._lines(block, 0) if self._open else 0
+        while position < len(block):
+            position = self._hits(block, position)
+        self._edges(block)
+
+    def _hits(self, block: bytes, position: int) -> int:  # noqa: C901 - the hot loop; every call in it would be felt
+        """Handle hits from `position` on; returns where to go on, which is the end unless a record has opened."""
+        decided = self._decided
+        time_of = self._clock.time
+        hit = None
+        line_end = position - 1
+        for match in _FINDER.finditer(block, position):
+            phrase_end = match.end()
+            if phrase_end <= line_end:
+                continue
+            start = block.rfind(b"\n", max(line_end, 0), phrase_end - 1) + 1 or position
+            line_end = block.find(b"\n", phrase_end - 1)
+            # Where the payload and its time begin, for the shapes that are read in place.
+            first = block[start]
+            offset = start
+            space = -1
+            if 0x30 <= first <= 0x39:
+                space = block.find(b" ", start, start + 48)
+                if space > 0 and block.startswith((b" stderr F ", b" stdout F "), space):
+                    offset = space + 10
+                elif space > 0 and block[space - 1] == 0x5A:
+                    offset = space + 1
+                else:
+                    space = -1
+                first = block[offset]
+            key_end = phrase_end + 2 if phrase_end + 2 < line_end else line_end  # noqa: FURB136 - a call fewer
+            stamp_end = -1
+            if first == 0x7B and block.startswith(b'{"ts":', offset):
+                stamp_end = block.find(b",", offset, offset + 40)
+                key = block[stamp_end:key_end] if stamp_end > 0 else b""
+            elif (
+                first in b"IWEF"
+                and key_end - offset > STAMP_LENGTH
+                and block[offset + 5] == 0x20
+                and block[offset + 14] == 0x2E
+            ):
+                key = block[offset + 1 + STAMP_LENGTH : key_end]
+            else:
+                key = b""
+            known = decided.get(key, _UNDECIDED) if key else _UNDECIDED
+            if known is _UNDECIDED:
+                if key:
+                    self._decide(key, block[offset:key_end])
+                self._line(block[start:line_end])
+                if self._open:
+                    return self._lines(block, line_end + 1)
+                continue
+            if known is None:
+                continue
+            payload = block[offset:line_end]
+            if payload[-1] == 0x3C and space < 0 and stamp_end < 0 and (end := _end_of_block(block, line_end)) > 0:
+                line_end = end
+                payload = block[offset:line_end]
+            elif payload[-1] in b"<\r" or (known.goes_on and payload.count(b"(") > payload.count(b")")):
+                # A block begins here that is not whole in sight, or an old line goes on below.
+                self._line(block[start:line_end])
+                if self._open:
+                    return self._lines(block, line_end + 1)
+                continue
+            if space > 0:
+                time = rfc3339(block[start:space])
+            elif stamp_end > 0:
+                time = json_time(block[offset + 6 : stamp_end])
+            else:
+                time = time_of(block[offset + 1 : offset + 1 + STAMP_LENGTH])
+            if time is None:
+                # What stands where the time should be may be no time, and then the line is no record.
+                self._line(block[start:line_end])
+                if self._open:
+                    return self._lines(block, line_end + 1)
+                continue
+            if known.unless and known.unless in payload:
+                continue
+            if hit is None:
+                hit = self._stream_of(None).hit
+            hit(known, time, payload)
+        return len(block)
+
+    def _decide(self, key: bytes, beginning: bytes) -> None:
+        """Remember what every record with this beginning means, if the beginning alone decides it."""
+        head = parse(beginning) if len(key) <= LONGEST_KEY and len(self._decided) < 50_000 else None
+        if head is None:
+            return
+        known = recognise(head.file, head.message, structured=head.structured)
+        if known is None:
+            # Prose may still become a match further on; a message that is whole inside the key cannot.
+            if head.is_json or (head.structured and head.end < len(beginning)):
+                self._decided[key] = None
+        elif (
+            # Prose of a start may have to end where it ends; see START_MODE.
+            (head.structured is not False or known.signature.kind is not Kind.RESTART)
+            and (head.structured is not True or head.end < len(beginning))
+            and _recognise(head, beginning) is not None
+        ):
+            self._decided[key] = known
+
+    # --- the general way: one physical line
+
+    def _lines(self, block: bytes, position: int) -> int:
+        """Read line by line until no record is open; returns where the next unread line begins."""
+        while self._open and position < len(block):
+            end = block.find(b"\n", position)
+            self._line(block[position:end])
+            position = end + 1
+        return position
+
+    def _line(self, physical: bytes) -> None:
+        physical = physical.rstrip(b"\r")
+        line = unwrap(physical)
+        self._interleaved = self._interleaved or line.interleaved
+        if self._open:
+            self._lines_read += 1
+            self._expire()
+            if self._ends_fragment(physical, line):
+                return
+        key = line.key
+        opened = self._open.get(key)
+        if opened is not None and self._continues(opened, key, line):
+            return
+        if line.partial:
+            self._stream_of(line)
+            self._begin(key, _Open(line.time, self._lines_read, fragment=True), line.payload)
+            return
+        self._record(line, key)
+
+    def _expire(self) -> None:
+        """Close what has been open for too long, oldest first, and the oldest while all of it is too much."""
+        while self._open:
+            oldest = next(iter(self._open))
+            if self._lines_read - self._open[oldest].since <= MOST_OPEN_LINES and self._open_size <= MOST_LINE:
+                return
+            self._close(oldest, complete=False)
+
+    def _ends_fragment(self, physical: bytes, line: Line) -> bool:
+        """Whether the line is a further piece of an open fragment, and was added to it."""
+        piece = unwrap(physical, whole=False) if line.piece else line
+        key = piece.key
+        opened = self._open.get(key)
+        if opened is None or not opened.fragment:
+            return False
+        if opened.size and parse(piece.payload) is not None:
+            # A new record: the rest of the one before was lost, with a rotated file or in a collector.
+            self._close(key, complete=False)
+            return False
+        if not self._add(opened, piece.payload):
+            self._close(key, complete=False)
+        elif not piece.partial:
+            self._close(key)
+        return True
+
+    def _begin(self, key: StreamKey, opened: _Open, first: bytes) -> None:
+        self._open[key] = opened
+        if not self._add(opened, first):
+            self._close(key, complete=False)
+
+    def _add(self, opened: _Open, part: bytes) -> bool:
+        before = opened.size
+        fits = opened.add(part)
+        self._open_size += opened.size - before
+        return fits
+
+    def _continues(self, opened: _Open, key: StreamKey, line: Line) -> bool:
+        """Whether the line belongs to the open block; closes the block when it ends here or before."""
+        payload = line.payload
+        if parse(payload) is not None or (opened.until_header and not payload.strip()):
+            self._close(key, complete=opened.until_header)
+            return False
+        if not self._add(opened, payload):
+            self._close(key, complete=False)
+            return True
+        ended = payload.rstrip().endswith(b")") if opened.until_header else payload.startswith(b" >")
+        if ended:
+            self._close(key)
+        return True
+
+    def _record(self, line: Line, key: StreamKey) -> None:
+        payload = line.payload
+        if _FINDER.search(payload) is None:
+            return
+        head = parse(payload)
+        if head is None:
+            known = recognise(b"", payload, structured=False)
+            if known is None or known.signature.id != "EXIT_CONFIG_CHANGED":
+                return
+            self._stream_of(line).hit(known, line.time, payload)
+            return
+        self.klog_records = True
+        known = _recognise(head, payload)
+        if known is None:
+            return
+        time = line.time if line.time is not None else self._time(head)
+        stream = self._stream_of(line)
+        if not head.is_json and payload.endswith(b"<"):
+            self._begin(key, _Open(time, self._lines_read, known), payload)
+        elif (
+            head.structured is False
+            and known.signature.kind is Kind.FAILURE
+            and payload.count(b"(") > payload.count(b")")
+        ):
+            self._begin(key, _Open(time, self._lines_read, known, until_header=True), payload)
+        else:
+            stream.hit(known, time, payload)
+
+    def _close(self, key: StreamKey, *, complete: bool = True) -> None:
+        opened = self._open.pop(key)
+        self._open_size -= opened.size
+        stream = Line(b"", opened.time, *key)
+        if not complete:
+            self._stream_of(stream).cut("a record that ends too early")
+        if opened.fragment:
+            # The joined text can hold layers that its pieces did not show.
+            stream.payload = unwrap(b"".join(opened.parts)).payload
+            self._record(stream, key)
+        elif opened.known is not None:
+            self._streams[key].hit(opened.known, opened.time, b"\n".join(opened.parts))
+
+    def _time(self, head: Head) -> int | None:
+        return json_time(head.stamp) if head.is_json else self._clock.time(head.stamp)
+
+    # --- which streams there are, and what time they cover
+
+    def _stream_of(self, line: Line | None) -> StreamSink:
+        key: StreamKey = ("", "", "") if line is None else line.key
+        stream = self._streams.get(key)
+        if stream is None:
+            if len(self._streams) > MOST_STREAMS:
+                return self._too_many()
+            stream = self._streams[key] = self._sink.stream(key, line)
+        return stream
+
+    def _too_many(self) -> StreamSink:
+        if self._nowhere is None:
+            self._nowhere = _Nowhere()
+            own: StreamKey = ("", "", "")
+            if own not in self._streams:
+                self._streams[own] = self._sink.stream(own, None)
+            self._streams[own].cut(f"more than {MOST_STREAMS} streams in one input")
+        return self._nowhere
+
+    def _edges(self, block: bytes) -> None:
+        """Note the first and last dated record of the block, or of each stream in it."""
+        if not self._interleaved:
+            first = self._note(self._edge(_forwards(block)))
+            last = self._note(self._edge(_backwards(block)))
+            self._interleaved = first or last
+        if self._interleaved:
+            for line in _ends_of_streams(block):
+                self._note_line(line)
+
+    def _edge(self, lines: Iterator[bytes]) -> Iterator[bytes]:
+        for tried, line in enumerate(lines):
+            if tried >= (EDGE_LINES_OF_KLOG if self.klog_records else EDGE_LINES):
+                return
+            yield line
+
+    def _note(self, lines: Iterator[bytes]) -> bool:
+        for physical in lines:
+            line = unwrap(physical)
+            if line.interleaved:
+                return True
+            if self._note_line(line):
+                break
+        return False
+
+    def _note_line(self, line: Line) -> bool:
+        head = parse(line.payload)
+        if head is not None:
+            self.klog_records = True
+        time = line.time if line.time is not None or head is None else self._time(head)
+        if time is None:
+            return False
+        self._stream_of(line).seen(time, head.file.decode("ascii", "replace") if head else "")
+        return head is not None
+
+
+def _recognise(head: Head, payload: bytes) -> Known | None:
+    known = recognise(head.file, head.message, structured=head.structured)
+    if known is None:
+        return None
+    signature = known.signature
+    if known.unless and known.unless in payload:
+        return None
+    if not any(phrase.encode() in payload for phrase in signature.phrases):
+        return None
+    return known
+
+
+def _end_of_block(block: bytes, line_end: int) -> int:
+    """Where the bare text block ends whose first line ends at `line_end`; -1 when its end is not in sight."""
+    last = block.find(b"\n >", line_end, line_end + 65_536)
+    if last < 0 or block.count(b"\n", line_end, last) != block.count(b"\n\t", line_end, last):
+        return -1
+    return block.find(b"\n", last + 1)
+
+
+def _forwards(block: bytes) -> Iterator[bytes]:
+    position = 0
+    while position < len(block):
+        end = block.find(b"\n", position)
+        yield block[position:end].rstrip(b"\r")
+        position = end + 1
+
+
+def _backwards(block: bytes) -> Iterator[bytes]:
+    end = len(block) - 1
+    while end > 0:
+        start = block.rfind(b"\n", 0, end) + 1
+        yield block[start:end].rstrip(b"\r")
+        end = start - 1
+
+
+def _ends_of_streams(block: bytes) -> Iterator[Line]:
+    """The first and the last dated line of every stream in the block, unwrapped."""
+    ends: dict[bytes, tuple[bytes, bytes]] = {}
+    seen: dict[StreamKey, tuple[Line, Line]] = {}
+    for physical in _forwards(block):
+        prefix = _stream_prefix(physical)
+        if prefix:
+            first = ends.get(prefix)
+            ends[prefix] = (first[0] if first else physical, physical)
+            continue
+        line = unwrap(physical)
+        if line.time is not None or parse(line.payload) is not None:
+            line.payload = line.payload[:512]
+            known = seen.get(line.key)
+            seen[line.key] = (known[0] if known else line, line)
+    for first_line, last_line in ends.values():
+        yield unwrap(first_line)
+        if last_line is not first_line:
+            yield unwrap(last_line)
+    for first_seen, last_seen in seen.values():
+        yield first_seen
+        if last_seen is not first_seen:
+            yield last_seen
+
+
+def _stream_prefix(physical: bytes) -> bytes:
+    """The bytes that name the stream at the start of a prefixed text line, b"" where it takes a closer look."""
+    first = physical[:1]
+    if first == b"[":
+        end = physical.find(b"]") + 1
+    elif first.islower():
+        end = physical.find(b" ", physical.find(b" ") + 1)
+    else:
+        return b""
+    # Only a line with a record of its own is worth keeping as the stream's first or last.
+    if end > 0:
+        record = physical[end + 1 : end + 5]
+        if record[:1] == b"{" or (record[:1] in (b"I", b"W", b"E", b"F", b"2") and record[1:].isdigit()):
+            return physical[:end]
+    return b""

@@ -1,0 +1,181 @@
+"""The nouns that every room shares: verdicts, outcomes, coverage, progress and errors.
+
+This module is pure: it does no input or output and imports nothing but the standard library. It does not judge
+anything; who reaches a verdict and why is the business of `find` and `diagnosis`.
+
+Errors, all with a message for an operator and an optional hint that says what to do next:
+
+    KdnsctlError            exit 1   an operation failed
+    ├── UsageError          exit 2   the command line does not make sense
+    ├── RefusedError        exit 5   a safety guard, or the operator, said no; nothing was changed
+    └── CancelledError      exit 130 the operator interrupted the command
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class ExitCode(enum.IntEnum):
+    """What the process tells its caller. 3 wins over 4; 130 is the shell's convention for SIGINT."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    FOUND = 3
+    INCOMPLETE = 4
+    REFUSED = 5
+    INTERRUPTED = 130
+
+
+class Verdict(enum.StrEnum):
+    """What is said of one node, in the same words by every command."""
+
+    AFFECTED = "affected"
+    SUSPECT = "suspect"
+    CLEAN = "clean"
+    UNKNOWN = "unknown"
+    NOT_APPLICABLE = "notApplicable"
+
+
+class Basis(enum.StrEnum):
+    """What a verdict rests on: what kube-proxy said, what the kernel holds, or both."""
+
+    LOG = "log"
+    STATE = "state"
+    BOTH = "both"
+
+
+class Scope(enum.StrEnum):
+    """Whether the nodes looked at are all that were meant, or only those that could be listed."""
+
+    FULL = "full"
+    PARTIAL = "partial"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a node could not be judged.
+
+    `code` is stable and short, so that nodes can be grouped by it; `message` says the particulars of this node.
+    `error` is the exception behind it, if any, for --debug: it is no part of what two reasons are compared by.
+    """
+
+    code: str
+    message: str
+    error: BaseException | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T]):
+    """What came of one node: a value, or the reason why there is none. Never both, never neither."""
+
+    node: str
+    value: T | None = None
+    reason: Reason | None = None
+
+    def __post_init__(self) -> None:
+        if (self.value is None) == (self.reason is None):
+            raise ValueError(f"an outcome needs either a value or a reason: {self.node}")
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much of what was in scope could be judged. `in_scope` is the sum of the other three counts."""
+
+    in_scope: int
+    judged: int
+    unknown: int
+    not_applicable: int
+    scope: Scope = Scope.FULL
+
+    @classmethod
+    def of(cls, verdicts: Iterable[Verdict], scope: Scope = Scope.FULL) -> Coverage:
+        """Count verdicts, one per node in scope."""
+        counted = list(verdicts)
+        unknown = counted.count(Verdict.UNKNOWN)
+        not_applicable = counted.count(Verdict.NOT_APPLICABLE)
+        return cls(len(counted), len(counted) - unknown - not_applicable, unknown, not_applicable, scope)
+
+
+def exit_code_of(verdicts: Iterable[Verdict], coverage: Coverage) -> ExitCode:
+    """The exit code of a command that looked at nodes: found (3) wins over incomplete (4), else all is well (0)."""
+    if any(verdict in (Verdict.AFFECTED, Verdict.SUSPECT) for verdict in verdicts):
+        return ExitCode.FOUND
+    if coverage.unknown or coverage.scope is Scope.PARTIAL:
+        return ExitCode.INCOMPLETE
+    return ExitCode.OK
+
+
+class Reporter(Protocol):
+    """Where long work says how far it is. Implementations write to stderr or nowhere; the work never prints."""
+
+    def started(self, what: str, total: int | None) -> None:
+        """Work of `total` units (None: unknown) begins; `what` names it for a person."""
+
+    def advanced(self, done: int, total: int | None = None) -> None:
+        """`done` units in all are finished now; `total` is given again when it has become known."""
+
+    def noted(self, message: str) -> None:
+        """Something the operator should read now, in one line."""
+
+    def finished(self) -> None:
+        """The work that `started` announced is over, well or badly."""
+
+
+class SilentReporter:
+    """A Reporter that says nothing."""
+
+    def started(self, what: str, total: int | None) -> None:
+        pass
+
+    def advanced(self, done: int, total: int | None = None) -> None:
+        pass
+
+    def noted(self, message: str) -> None:
+        pass
+
+    def finished(self) -> None:
+        pass
+
+
+class KdnsctlError(Exception):
+    """An operation failed. `str(error)` says what failed and where; `hint` what to do next.
+
+    `code` names the kind of failure as `Reason.code` does, when the error becomes the reason of one node's outcome.
+    """
+
+    exit_code = ExitCode.FAILED
+    code = "failed"
+
+    def __init__(self, message: str, *, hint: str = "", code: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+        if code is not None:
+            self.code = code
+
+
+class UsageError(KdnsctlError):
+    """The command line, or what it names, does not make sense. Nothing was done."""
+
+    exit_code = ExitCode.USAGE
+    code = "usage"
+
+
+class RefusedError(KdnsctlError):
+    """A safety guard or the operator said no. Nothing was changed."""
+
+    exit_code = ExitCode.REFUSED
+    code = "refused"
+
+
+class CancelledError(KdnsctlError):
+    """The operator interrupted the command; the message says where things were left."""
+
+    exit_code = ExitCode.INTERRUPTED
+    code = "cancelled"

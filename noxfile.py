@@ -1,0 +1,120 @@
+"""The one door to every check: `nox` runs lint, types and tests, as CI does; `nox -l` lists the rest.
+
+Started from the project's own `.venv` (which `./check` makes from requirements-dev.lock), sessions run right there.
+Started from any other nox, each session makes and keeps an environment of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+IN_PROJECT_VENV = Path(sys.prefix).resolve() == (ROOT / ".venv").resolve()
+BACKEND = "none" if IN_PROJECT_VENV else "uv|venv"
+if IN_PROJECT_VENV:  # its tools are found also when it was not activated
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+# Pure rooms: no reason to leave a branch untested. Each is measured by itself, from the day it exists.
+GATED_ROOMS = {
+    "logs": ("kdnsctl/logs/sources/*",),  # room: what in it is not pure
+    "netfilter": (),
+    "diagnosis": (),
+}
+GATE_PERCENT = 95
+
+nox.needs_version = ">=2025.5.1"
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_external_run = True
+
+
+def prepare(session: nox.Session) -> None:
+    """Install the package and all development dependencies as locked, unless this environment already holds them."""
+    if IN_PROJECT_VENV:
+        return
+    session.install("--require-hashes", "-r", "requirements-dev.lock")
+    session.install("--no-deps", "--no-build-isolation", "-e", ".")
+
+
+def measured_rooms() -> list[tuple[str, tuple[str, ...]]]:
+    return [(room, omit) for room, omit in GATED_ROOMS.items() if (ROOT / "kdnsctl" / room).is_dir()]
+
+
+@nox.session(venv_backend=BACKEND)
+def lint(session: nox.Session) -> None:
+    """Style, likely bugs, format, and which room may import which."""
+    prepare(session)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports", "--no-logo", silent=True)  # printed only when a contract is broken
+
+
+@nox.session(venv_backend=BACKEND)
+def types(session: nox.Session) -> None:
+    """Run mypy --strict over the package, the tests and this file."""
+    prepare(session)
+    session.run("mypy", "--strict", *session.posargs)
+
+
+@nox.session(venv_backend=BACKEND)
+def tests(session: nox.Session) -> None:
+    """Run the tests, and hold the pure rooms to their coverage. With arguments: those to pytest, and no gate."""
+    prepare(session)
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest")
+    for room, omit in measured_rooms():
+        omitted = [f"--omit={','.join(omit)}"] if omit else []
+        session.log(f"coverage of {room}, branches included, must reach {GATE_PERCENT} %")
+        session.run("coverage", "report", f"--include=kdnsctl/{room}/*", *omitted, f"--fail-under={GATE_PERCENT}")
+
+
+@nox.session(venv_backend="uv")
+def minimums(session: nox.Session) -> None:
+    """Run the tests with the lowest version that pyproject.toml declares of each direct dependency."""
+    lowest = str(Path(session.create_tmp()) / "lowest.txt")
+    resolve = ["uv", "pip", "compile", "pyproject.toml", "--resolution=lowest-direct", "--quiet"]
+    session.run(*resolve, "--output-file", lowest, external=True, silent=True)
+    session.install("--require-hashes", "-r", "requirements-dev.lock")  # the test tools; then the rest is lowered
+    session.install("-r", lowest)
+    session.install("--no-deps", "--no-build-isolation", "-e", ".")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(venv_backend=BACKEND)
+def bench(session: nox.Session) -> None:
+    """Measure speed and memory beside the peers; prints figures, asserts none."""
+    prepare(session)
+    session.run("python", "-m", "tests.bench", *session.posargs)
+
+
+@nox.session(venv_backend=BACKEND)
+def docs(session: nox.Session) -> None:
+    """Build the site into site/; a broken link is an error."""
+    prepare(session)
+    session.run("zensical", "build", "--strict", "--clean")
+
+
+@nox.session(venv_backend="uv")
+def lock(session: nox.Session) -> None:
+    """Write the lock files anew. With arguments: those to uv, for example `--upgrade`."""
+    common = [
+        "--universal",
+        "--python-version=3.11",
+        "--generate-hashes",
+        "--no-emit-index-url",
+        "--no-emit-find-links",
+        "--no-annotate",
+        "--custom-compile-command=nox -s lock",
+        "--quiet",
+        *session.posargs,
+    ]
+    run = ["uv", "pip", "compile", "pyproject.toml", *common, "--output-file"]
+    session.run(*run, "requirements.lock", external=True)
+    session.run(*run, "requirements-dev.lock", "--group=dev", "--constraints=requirements.lock", external=True)

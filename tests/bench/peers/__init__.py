@@ -1,0 +1,1 @@
+"""What kdnsctl is measured against."""

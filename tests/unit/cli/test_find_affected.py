@@ -1,0 +1,159 @@
+"""find-affected: what is asked of the library, what is refused, and the exit code."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from kdnsctl.find.offline import OfflineOptions
+from kdnsctl.find.report import NodeFinding
+from tests.unit.cli import reports
+from tests.unit.cli.conftest import Judge, Run
+
+
+def test_every_option_reaches_the_library(run: Run, judge: Judge) -> None:
+    arguments = """
+        find-affected --logs a --logs b --node node/n1 --only-node n2 --only-node node/n3
+        --since-time 2026-11-23T04:00:00+01:00 --year 2025 --kube-proxy-version 1.30.3-eks-abc
+        --service kube-system/kube-dns --signature ct_list_fail
+    """
+    run(*arguments.split())
+    assert judge.asked == [
+        OfflineOptions(
+            paths=("a", "b"),
+            node="n1",
+            since_time=datetime(2026, 11, 23, 3, tzinfo=UTC),
+            services=("kube-system/kube-dns",),
+            signatures=("CT_LIST_FAIL",),
+            year=2025,
+            kube_proxy_version="v1.30.3",
+            nodes=("n2", "n3"),
+        )
+    ]
+
+
+def test_without_options_all_of_the_logs_are_judged(run: Run, judge: Judge) -> None:
+    run("find-affected", "--logs", "a")
+    assert judge.asked == [OfflineOptions(paths=("a",))]
+
+
+@pytest.mark.parametrize(
+    ("words", "paths"),
+    [
+        (["--logs", "a", "b", "c"], ("a", "b", "c")),
+        (["a", "--logs", "b"], ("b", "a")),
+        (["--logs=a", "-o", "json", "b", "--logs", "c"], ("a", "c", "b")),
+        (["--logs", "a", "--", "-strange"], ("a", "-strange")),
+    ],
+)
+def test_words_beside_logs_are_further_paths(run: Run, judge: Judge, words: list[str], paths: tuple[str, ...]) -> None:
+    run("find-affected", *words)
+    assert judge.asked[0].paths == paths
+
+
+def test_a_dash_reads_stdin(run: Run, judge: Judge) -> None:
+    run("find-affected", "--logs", "-", stdin=b"\xff\x00 bytes")
+    assert judge.read == b"\xff\x00 bytes"
+
+
+@pytest.mark.parametrize("words", [[], ["node-1"], ["--only-node", "node-1"], ["--context", "prod"]])
+def test_without_logs_it_says_that_clusters_are_not_read_yet(run: Run, judge: Judge, words: list[str]) -> None:
+    ran = run("find-affected", *words)
+    assert ran.code == 2
+    assert "reading from a cluster is not in this version; give kube-proxy's logs with --logs" in ran.error
+    assert judge.asked == []
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [("90s", 90), ("10m", 600), ("24h", 86400), ("1h30m", 5400), ("2d", 172800), ("1.5h", 5400), ("1d12h", 129600)],
+)
+def test_durations_are_written_as_in_kubectl(run: Run, judge: Judge, said: str, seconds: int) -> None:
+    run("find-affected", "--logs", "x", "--since", said)
+    assert judge.asked[0].since == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("said", ["", "5", "5.5", "h", "5x", "-5m", "5m ", "0s", "1e3s", "٣m", "99999999999d", "1h-5m"])
+def test_what_is_no_duration_is_refused_with_an_example(run: Run, judge: Judge, said: str) -> None:
+    ran = run("find-affected", "--logs", "x", "--since", said)
+    assert ran.code == 2
+    assert ran.error.startswith("error: --since: ")
+    assert "24h" in ran.error or "hundred years" in ran.error
+    assert judge.asked == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "accepted"),
+    [
+        ("--since-time", "yesterday", "2026-11-23T03:00:00Z"),
+        ("--since-time", "2026-11-23T03:00:00", "has no time zone"),
+        ("--since-time", "0001-01-01T00:00:00+14:00", "2026-11-23T03:00:00Z"),
+        ("--since-time", "", "2026-11-23T03:00:00Z"),
+        ("--year", "26", "2026"),
+        ("--year", "1999", "2026"),
+        ("--year", "", "2026"),
+        ("--node", "", "node/ip-10-0-0-1"),
+        ("--node", "Node_1", "node/ip-10-0-0-1"),
+        ("--node", "node/", "node/ip-10-0-0-1"),
+        ("--node", "a" * 254, "node/ip-10-0-0-1"),
+        ("--only-node", "a b", "node/ip-10-0-0-1"),
+        ("--service", "kube-dns", "NAMESPACE/NAME"),
+        ("--service", "", "NAMESPACE/NAME"),
+        ("--service", "a/b/c", "NAMESPACE/NAME"),
+        ("--kube-proxy-version", "latest", "v1.30.3"),
+        ("--kube-proxy-version", "", "v1.30.3"),
+        ("--kube-proxy-version", "2.0", "v1.30.3"),
+        ("--signature", "", "kdnsctl signatures"),
+        ("--signature", "nonsense", "kdnsctl signatures"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused_with_what_is_accepted(
+    run: Run, judge: Judge, option: str, value: str, accepted: str
+) -> None:
+    ran = run("find-affected", "--logs", "x", option, value)
+    assert ran.code == 2
+    assert ran.error.startswith(f"error: {option}: ")
+    assert accepted in ran.error
+    assert judge.asked == []
+
+
+ONLY_NAME = "only -o name leaves suspects out"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--since", "1h", "--since-time", "2026-11-23T03:00:00Z"], "--since and --since-time exclude each other"),
+        (["--include", "suspect"], f"--include has no effect with -o table: {ONLY_NAME}"),
+        (["-o", "wide", "--include", "suspect"], f"--include has no effect with -o wide: {ONLY_NAME}"),
+        (["-o", "yaml", "--no-headers"], "--no-headers has no effect with -o yaml"),
+        (["-o", "name", "--no-headers"], "--no-headers has no effect with -o name"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(run: Run, judge: Judge, words: list[str], message: str) -> None:
+    ran = run("find-affected", "--logs", "x", *words)
+    assert (ran.code, ran.error) == (2, f"error: {message}")
+    assert judge.asked == []
+
+
+@pytest.mark.parametrize("form", ["table", "wide", "json", "yaml", "name"])
+@pytest.mark.parametrize(
+    ("nodes", "code"),
+    [
+        ([reports.clean("a")], 0),
+        ([reports.clean("a"), reports.unknown("b")], 4),
+        ([reports.failing("a"), reports.unknown("b")], 3),
+    ],
+)
+def test_the_exit_code_is_the_report_s_whatever_the_format(
+    run: Run, judge: Judge, form: str, nodes: list[NodeFinding], code: int
+) -> None:
+    judge.report = reports.report(*nodes)
+    assert run("find-affected", "--logs", "x", "-o", form).code == code
+
+
+def test_a_recorded_log_is_judged_from_end_to_end(run: Run, pytestconfig: pytest.Config) -> None:
+    recording = pytestconfig.rootpath / "tests/recordings/kube-proxy-1.36/iptables-restore-failing.log"
+    ran = run("find-affected", "--logs", str(recording), "--node", "knode1", "-o", "name", "--include", "suspect")
+    assert (ran.code, ran.out) == (3, "node/knode1\n")
