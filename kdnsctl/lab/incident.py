@@ -21,7 +21,8 @@ from kdnsctl.lab import control, space
 from kdnsctl.lab.clients import HELD_PORT
 from kdnsctl.lab.kubeclient import JSON, STRATEGIC_PATCH, Access, ApiError, KubeClient
 from kdnsctl.lab.measure import Readings, in_a_row, wait_for_clients
-from kdnsctl.lab.network import DNS_ADDRESS
+from kdnsctl.lab.network import DNS_ADDRESS, dns_targets
+from kdnsctl.lab.podstatus import is_ready
 from kdnsctl.lab.spacedir import LabDir, LabError
 
 _PODS = "/api/v1/namespaces/kube-system/pods"
@@ -99,8 +100,7 @@ def break_dns(
             f"the lab {name!r} is broken already ({standing.mode} on {standing.node}); nothing was changed. "
             f"Heal it first: kdnsctl lab heal"
         )
-    _wait_all_well(scene, "DNS works on every node before it is broken")
-    before = _dns_pods(scene)
+    before = _wait_until_settled(scene)
     proxy = _proxy_pod(scene, target)
     began = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     incident = Incident(mode.value, target, began, (), proxy["metadata"]["name"])
@@ -189,6 +189,29 @@ def _dns_pods(scene: _Scene) -> dict[str, JSON]:
     return {each["metadata"]["uid"]: each for each in scene.client.get(f"{_PODS}?{_DNS}")["items"]}
 
 
+def _wait_until_settled(scene: _Scene) -> dict[str, JSON]:
+    """Wait until DNS works everywhere, over rules that lead to every CoreDNS pod; the pods.
+
+    A pod that kube-proxy never knew could not become stale there. The clients' results are the occasions to look.
+    """
+    pods: dict[str, JSON] = {}
+
+    def settled(readings: Readings) -> bool:
+        if len(readings) != 2 * len(scene.nodes) or not all(in_a_row(each, True, _ENOUGH) for each in readings.values()):
+            return False
+        pods.clear()
+        pods.update(_dns_pods(scene))
+        addresses = {each["status"].get("podIP", "") for each in pods.values()}
+        if not pods or not all(is_ready(each) for each in pods.values()):
+            return False
+        argv = ["iptables-save", "-t", "nat"]
+        outputs = (control.ask(scene.where, {"op": "run", "node": node, "argv": argv})["output"] for node in scene.nodes)
+        return all(dns_targets(output) == addresses for output in outputs)
+
+    wait_for_clients(scene.where, settled, scene.left, "DNS works on every node before it is broken")
+    return pods
+
+
 def _proxy_pod(scene: _Scene, node: str) -> JSON:
     for each in scene.client.get(f"{_PODS}?{_PROXY}")["items"]:
         if each["spec"].get("nodeName") == node and not each["metadata"].get("deletionTimestamp"):
@@ -206,18 +229,13 @@ def _roll_coredns(scene: _Scene, before: dict[str, JSON]) -> set[str]:
     return {each["status"]["podIP"] for each in before.values()}
 
 
-def _is_ready(pod: JSON) -> bool:
-    conditions = pod.get("status", {}).get("conditions") or ()
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
-
-
 def _wait_for_dns_pods(scene: _Scene, gone: set[str], ready: int) -> None:
     """Wait, by watching, until none of the pods `gone` is left and `ready` pods are ready."""
     answer = scene.client.get(f"{_PODS}?{_DNS}")
     pods = {each["metadata"]["uid"]: each for each in answer["items"]}
 
     def done() -> bool:
-        return not gone & set(pods) and sum(_is_ready(each) for each in pods.values()) == ready
+        return not gone & set(pods) and sum(is_ready(each) for each in pods.values()) == ready
 
     if done():
         return

@@ -11,6 +11,7 @@ ARP on the pod bridge, as in life.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -145,6 +146,11 @@ def remove_pod(node: NodeNet, netns: str, interface: str) -> None:
     """Take a pod's wire and namespace away; from now on its address does not answer ARP."""
     batch([f"link delete {interface}"], node.name)
     run(["ip", "netns", "delete", netns])
+
+
+def dns_targets(saved: str) -> set[str]:
+    """Pod addresses that the rules in an iptables-save send new queries to the DNS Service's UDP port to."""
+    return set(re.findall(r"kube-system/kube-dns:dns\" .*-j DNAT --to-destination ([0-9.]+):53$", saved, re.MULTILINE))
 
 
 def netns_path(name: str) -> str:

@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from kdnsctl.lab.podworker import ContainerState
 
 
+def is_ready(pod: JSON) -> bool:
+    """Whether a pod object says that it is ready."""
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
 def _state(each: ContainerState) -> JSON:
     if each.pid is not None:
         return {"running": {"startedAt": each.started_at}}

@@ -12,6 +12,7 @@ import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import TracebackType
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
 
@@ -144,8 +145,16 @@ def is_running(identity: Identity | None) -> bool:
 
 
 def remove(where: LabDir) -> None:
-    """Remove the lab's directory and everything in it. Raises OSError when something cannot be removed."""
+    """Remove the lab's directory and everything in it. Raises OSError when something cannot be removed.
+
+    Somebody else may be removing it at the same time: what is gone already is no error.
+    """
     if where.root.is_symlink():
         raise LabError(f"{where.root} is a symbolic link, not a lab's directory; nothing was removed")
-    if where.root.exists():
-        shutil.rmtree(where.root)
+
+    def failed(function: object, path: str, reason: tuple[type[BaseException], BaseException, TracebackType]) -> None:
+        if not isinstance(reason[1], FileNotFoundError):
+            raise reason[1]
+
+    while where.root.exists():
+        shutil.rmtree(where.root, onerror=failed)

@@ -7,6 +7,7 @@ from kdnsctl.lab.kubeclient import JSON
 from kdnsctl.lab.network import API_PORT, DNS_ADDRESS, HUB_ADDRESS, POD_RANGE
 
 COREDNS_VERSION = "v1.11.1"
+COREDNS_REPLICAS = 2
 _EVERYWHERE = [{"operator": "Exists"}]
 
 
@@ -86,7 +87,7 @@ def coredns() -> JSON:
         "kind": "Deployment",
         "metadata": {"name": "coredns", "namespace": "kube-system", "labels": labels},
         "spec": {
-            "replicas": 2,
+            "replicas": COREDNS_REPLICAS,
             "selector": {"matchLabels": labels},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 1}},
             "template": {
