@@ -66,6 +66,9 @@ class _Scene:
     def left(self) -> float:
         return max(1.0, self.deadline - time.monotonic())
 
+    def close(self) -> None:
+        self.client.close()
+
 
 def _scene(name: str, timeout: float, root: Any) -> _Scene:
     state = space.status(name, root=root)
@@ -90,7 +93,11 @@ def break_dns(
     mode: Mode, *, name: str = space.DEFAULT_NAME, node: str | None = None, timeout: float = 60.0, root: Any = None
 ) -> Incident:
     """Break DNS on one node (default: the second, or the only one). Raises LabError; then `heal` undoes what was done."""
-    scene = _scene(name, timeout, root)
+    with contextlib.closing(_scene(name, timeout, root)) as scene:
+        return _break(scene, mode, name, node)
+
+
+def _break(scene: _Scene, mode: Mode, name: str, node: str | None) -> Incident:
     target = node or scene.nodes[min(1, len(scene.nodes) - 1)]
     if target not in scene.nodes:
         raise LabError(f"there is no node {target!r} in the lab {name!r}; it has {', '.join(scene.nodes)}. Nothing was broken")
@@ -294,7 +301,11 @@ def heal(*, name: str = space.DEFAULT_NAME, timeout: float = 60.0, root: Any = N
 
     Returns what was healed, None when nothing was broken. Raises LabError when DNS did not come back.
     """
-    scene = _scene(name, timeout, root)
+    with contextlib.closing(_scene(name, timeout, root)) as scene:
+        return _heal(scene)
+
+
+def _heal(scene: _Scene) -> Incident | None:
     incident = current(scene.where)
     if incident is None:
         return None

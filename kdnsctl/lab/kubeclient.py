@@ -59,6 +59,12 @@ class KubeClient:
             if access.cert_file:
                 self._tls.load_cert_chain(access.cert_file, access.key_file)
         self._local = threading.local()
+        self._links: list[http.client.HTTPConnection] = []
+
+    def close(self) -> None:
+        """Close the kept connections of all threads. Streams end with their iteration."""
+        while self._links:
+            self._links.pop().close()
 
     def _connect(self, timeout: float | None) -> http.client.HTTPConnection:
         if self._tls is None:
@@ -75,12 +81,14 @@ class KubeClient:
             reused = link is not None
             if link is None:
                 link = self._connect(30.0)
+                self._links.append(link)
             try:
                 link.request(method, path, data, headers)
                 reply = link.getresponse()
                 text = reply.read()
             except (OSError, http.client.HTTPException) as error:
                 link.close()
+                self._links.remove(link)
                 self._local.link = None
                 if reused:
                     continue
@@ -123,6 +131,7 @@ class KubeClient:
         """The lines of an answer as they come: a watch or a followed log. Raises ApiError, also after `timeout` seconds
         without a line."""
         link = self._connect(timeout)
+        reply: http.client.HTTPResponse | None = None
         try:
             link.request("GET", path, headers=self._headers)
             if on_open is not None and link.sock is not None:
@@ -134,6 +143,8 @@ class KubeClient:
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise ApiError(0, f"{path}: {error or type(error).__name__}") from None
         finally:
+            if reply is not None:
+                reply.close()
             link.close()
 
 

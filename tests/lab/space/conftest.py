@@ -42,7 +42,9 @@ def healed_after(lab: LabDir) -> Iterator[LabDir]:
 
 
 @pytest.fixture(scope="session")
-def api(lab: LabDir) -> KubeClient:
+def api(lab: LabDir) -> Iterator[KubeClient]:
     """The shared lab's API as an operator uses it."""
     server = json.loads(lab.kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
-    return KubeClient(Access(server, str(lab.ca_file), lab.token_file.read_text()), "tests")
+    client = KubeClient(Access(server, str(lab.ca_file), lab.token_file.read_text()), "tests")
+    yield client
+    client.close()
