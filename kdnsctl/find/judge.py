@@ -7,10 +7,10 @@ it clean only if the log is whole, covers the window, is kube-proxy's, and is of
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 
 from kdnsctl.find.race import race_window
+from kdnsctl.find.releases import Releases
 from kdnsctl.find.report import (
     CauseCount,
     EmbeddedEntries,
@@ -20,20 +20,15 @@ from kdnsctl.find.report import (
     Problem,
     SignatureCount,
     Span,
-    timestamp,
 )
 from kdnsctl.find.services import concerns, resolved
 from kdnsctl.logs.details import CAUSES, OTHER_CAUSE
 from kdnsctl.logs.signatures import BY_ID, Kind
 from kdnsctl.logs.tally import MOST_CLIENTS, Count, Tally
 from kdnsctl.logs.times import to_datetime
-from kdnsctl.model import Basis, Reason, UsageError, Verdict
-
-LAST_MINOR_WHOSE_LOG_TELLS = 31
-"""From 1.32 on kube-proxy can leave stale entries without a line (kubernetes/kubernetes#139628, #112604)."""
+from kdnsctl.model import Basis, Reason, Verdict
 
 _MEANING = {cause.id: cause.meaning for cause in CAUSES}
-_VERSION = re.compile(r"v?1\.(\d{1,3})(?:[.+\-]\S*)?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +56,15 @@ class NodeLog:
     records: bool = False
 
 
-def minor_of(version: str) -> int:
-    """The minor release of "v1.30.3", "1.30" or "v1.30.3+k3s1"; raises UsageError for anything else."""
-    match = _VERSION.match(version)
-    if match is None:
-        raise UsageError(f"{version!r} is not a kube-proxy version", hint="for example v1.30.3 or 1.30")
-    return int(match[1])
-
-
 def judge(log: NodeLog, question: Question) -> NodeFinding:
     """The verdict on one node from its log alone."""
     tally = log.tally
-    failures, others, peers = _sort_failures(tally, question)
-    versions = _Versions.of(tally, question)
-    verdict, reason = _verdict(log, question, failures, others, versions)
+    said = _sort_failures(tally, question)
+    failures = said.asked
+    releases = Releases.of(
+        [version for _, version in tally.versions], tally.oldest_possible, tally.newest_possible, question.version
+    )
+    verdict, reason = _verdict(log, question, said, releases)
     removals = [
         time
         for time, service in (*tally.deletions_failed, *tally.endpoint_changes)
@@ -97,7 +87,7 @@ def judge(log: NodeLog, question: Question) -> NodeFinding:
             for signature in BY_ID.values()
             if signature.kind is not Kind.FAILURE and signature.id in tally.counts
         ),
-        peers=peers,
+        peers=said.peers,
         causes=_causes(tally, failures) if failures else (),
         embedded_entries=EmbeddedEntries(
             tally.entries,
@@ -106,11 +96,11 @@ def judge(log: NodeLog, question: Question) -> NodeFinding:
         )
         if tally.entries
         else None,
-        other_services=others,
+        other_services=said.others,
         race_window=race_window(removals, tally.starts, tally.syncs_failed),
         kube_proxy=KubeProxy(
-            version=versions.exact,
-            versions=versions.text,
+            version=releases.exact,
+            versions=releases.text,
             mode=tally.mode,
             verbosity=tally.verbosity,
             pods=tuple(sorted(set(log.pods))),
@@ -124,28 +114,43 @@ def judge(log: NodeLog, question: Question) -> NodeFinding:
     )
 
 
-def _sort_failures(tally: Tally, question: Question) -> tuple[dict[str, Count], dict[str, int], tuple[Peer, ...]]:
-    """Failures about the Services asked for by signature, counts of those about others, and the peers."""
-    failures: dict[str, Count] = {}
+@dataclass(frozen=True, slots=True)
+class _Failures:
+    """The failures logged: those asked for by signature, counts of those about other Services, and the peers.
+
+    `left_out`: some were about a Service asked for, and their signature was not asked for.
+    """
+
+    asked: dict[str, Count]
+    left_out: bool
+    others: dict[str, int]
+    peers: tuple[Peer, ...]
+
+
+def _sort_failures(tally: Tally, question: Question) -> _Failures:
+    asked: dict[str, Count] = {}
+    left_out = False
     others: dict[str, int] = {}
     peers: dict[tuple[str, str, str], Count] = {}
-    addresses = dict(tally.addresses)
-    for _, service, vip, _ in tally.peers:
-        if service and vip:
-            addresses.setdefault(vip, service)
+    addresses = {address: {*names} for address, names in tally.addresses.items()}
+    for signature, said, vip, _ in tally.peers:
+        # Other signatures name external addresses, which Services can share.
+        if signature == "CT_DEL_ENDPOINT" and said and vip:
+            addresses.setdefault(vip, set()).add(said)
     for (signature, said, vip, endpoint), count in tally.peers.items():
-        service = resolved(said, vip, addresses)
+        service = resolved(said, vip, addresses, question.services)
         if not concerns(service, question.services):
             others[service] = others.get(service, 0) + count.count
-            continue
-        if question.signatures and signature not in question.signatures:
-            continue
-        failures.setdefault(signature, Count()).merge(count)
-        if vip:
-            peers.setdefault((vip, endpoint, service), Count()).merge(count)
+        elif question.signatures and signature not in question.signatures:
+            left_out = True
+        else:
+            asked.setdefault(signature, Count()).merge(count)
+            if vip:
+                peers.setdefault((vip, endpoint, service), Count()).merge(count)
     ordered = sorted(peers.items(), key=lambda item: (-item[1].count, item[0]))
-    return (
-        failures,
+    return _Failures(
+        asked,
+        left_out,
         dict(sorted(others.items())),
         tuple(
             Peer(vip, endpoint, service, count.count, to_datetime(count.first), to_datetime(count.last))
@@ -170,61 +175,20 @@ def _causes(tally: Tally, failures: dict[str, Count]) -> tuple[CauseCount, ...]:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Versions:
-    """The releases of kube-proxy that can have written the log: `oldest` and `newest` are minors of 1.N."""
-
-    exact: str | None
-    oldest: int
-    newest: int
-
-    @classmethod
-    def of(cls, tally: Tally, question: Question) -> _Versions:
-        said = [version for _, version in tally.versions if _VERSION.match(version)]
-        if said:
-            minors = [minor_of(version) for version in said]
-            return cls(said[-1], min(minors), max(minors))
-        if question.version is not None:
-            minor = minor_of(question.version)
-            return cls(None, minor, minor)
-        if tally.oldest_possible > tally.newest_possible:
-            # Wordings of two releases: an upgrade happened inside the log, and only the outer limits are known.
-            return cls(None, tally.newest_possible, tally.oldest_possible)
-        return cls(None, tally.oldest_possible, tally.newest_possible)
-
-    @property
-    def log_tells(self) -> bool | None:
-        """Whether the absence of failures means anything; None when the release is not known well enough."""
-        if self.newest <= LAST_MINOR_WHOSE_LOG_TELLS:
-            return True
-        return False if self.oldest > LAST_MINOR_WHOSE_LOG_TELLS or self.exact else None
-
-    @property
-    def text(self) -> str:
-        if self.oldest == self.newest:
-            return f"1.{self.oldest}"
-        known_oldest, known_newest = self.oldest > 0, self.newest < 37
-        if known_oldest and known_newest:
-            return f"1.{self.oldest}–1.{self.newest}"
-        if known_oldest:
-            return f"1.{self.oldest}+"
-        return f"up to 1.{self.newest}" if known_newest else ""
-
-
-def _verdict(
-    log: NodeLog, question: Question, failures: dict[str, Count], others: dict[str, int], versions: _Versions
-) -> tuple[Verdict, Reason]:
-    if failures:
-        said = ", ".join(f"{count.count}x {signature}" for signature, count in failures.items())
-        return Verdict.SUSPECT, Reason("failureLogged", f"logged {said}")
-    unknown = _why_unknown(log, question, versions)
+def _verdict(log: NodeLog, question: Question, said: _Failures, releases: Releases) -> tuple[Verdict, Reason]:
+    if said.asked:
+        counts = ", ".join(f"{count.count}x {signature}" for signature, count in said.asked.items())
+        return Verdict.SUSPECT, Reason("failureLogged", f"logged {counts}")
+    unknown = _why_unknown(log, question, said, releases)
     if unknown is not None:
         return Verdict.UNKNOWN, unknown
-    elsewhere = f"; failures were logged for {', '.join(others)}" if others else ""
-    return Verdict.CLEAN, Reason("nothingLogged", f"no failure logged in the time covered{elsewhere}")
+    first, last = log.tally.first, log.tally.last
+    covered = f"from {_clock(question.since or first)} to {_clock(last)}"
+    elsewhere = f"; failures were logged for {', '.join(said.others)}" if said.others else ""
+    return Verdict.CLEAN, Reason("nothingLogged", f"no failure logged {covered}{elsewhere}")
 
 
-def _why_unknown(log: NodeLog, question: Question, versions: _Versions) -> Reason | None:
+def _why_unknown(log: NodeLog, question: Question, said: _Failures, releases: Releases) -> Reason | None:
     """The first reason why a log without failures does not prove health, None when it does."""
     tally = log.tally
     first, last = tally.first, tally.last
@@ -240,16 +204,21 @@ def _why_unknown(log: NodeLog, question: Question, versions: _Versions) -> Reaso
     if first is None or last is None:
         return Reason("noTimes", "no record has a time")
     if question.since is not None and last < question.since:
-        return Reason("logEnds", f"log ends at {timestamp(to_datetime(last))}, before the window")
+        return Reason("logEnds", f"log ends at {_clock(last)}, before the window")
     if question.since is not None and first > question.since:
-        return Reason("logBegins", f"log begins at {timestamp(to_datetime(first))}, inside the window")
-    if question.signatures and any(signature not in question.signatures for signature, *_ in tally.peers):
+        return Reason("logBegins", f"log begins at {_clock(first)}, inside the window")
+    if said.left_out:
         return Reason("otherSignatures", "failures were logged with signatures that were not asked for")
-    if versions.log_tells is None:
+    if releases.log_tells is None:
         return Reason(
             "versionUnknown",
             "no failure logged, but the log does not tell kube-proxy's version, and from 1.32 on a log proves nothing",
         )
-    if not versions.log_tells:
+    if not releases.log_tells:
         return Reason("logProvesNothing", "no failure logged, but from 1.32 on a log alone proves nothing")
     return None
+
+
+def _clock(moment: int | None) -> str:
+    time = to_datetime(moment)
+    return "" if time is None else time.strftime("%Y-%m-%dT%H:%M:%SZ")

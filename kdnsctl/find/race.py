@@ -31,8 +31,18 @@ def race_window(removals: Sequence[int], starts: Sequence[int], syncs_failed: Se
         last=last,
         endpoint_changes=len(moments),
         restarts=tuple(moment for start in starts if _near(start, moments) and (moment := to_datetime(start))),
-        sync_failures=sum(_near(failed, moments) for failed in syncs_failed),
+        sync_failures=_syncs([failed for failed in syncs_failed if _near(failed, moments)]),
     )
+
+
+def _syncs(failures: Sequence[int]) -> int:
+    """How many syncs failed: one that does is logged as an error and again as "Sync failed", within microseconds."""
+    count = 0
+    before: int | None = None
+    for failed in sorted(failures):
+        count += before is None or failed - before >= SECOND
+        before = failed
+    return count
 
 
 def _near(moment: int, moments: Sequence[int]) -> bool:

@@ -6,7 +6,7 @@ Service at all is never taken to be about another one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from kdnsctl.model import UsageError
 
@@ -32,6 +32,12 @@ def concerns(service: str, services: Sequence[str]) -> bool:
     return name in services if services else "dns" in service.partition("/")[2].lower()
 
 
-def resolved(service: str, vip: str, addresses: Mapping[str, str]) -> str:
-    """The Service of a line: as it says itself, else by its address where another line ties that to a Service."""
-    return service or addresses.get(vip, "")
+def resolved(service: str, vip: str, addresses: Mapping[str, Collection[str]], services: Sequence[str]) -> str:
+    """The Service port of a line: as it says itself, else by its address where other lines tie that to Service ports.
+
+    Of several ports at one address it is the one that concerns `services`: what may be about DNS is about DNS.
+    """
+    if service:
+        return service
+    known = addresses.get(vip, ())
+    return min([name for name in known if concerns(name, services)] or known, default="")

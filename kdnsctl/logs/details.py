@@ -15,7 +15,10 @@ MOST_CLIENTS_OF_A_LINE = 256
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why a deletion or a write failed: `texts` are what the inner error says, any of them."""
+    """Why a deletion or a write failed: `texts` are what the inner error says, any of them.
+
+    Without apostrophes, which some JSON writers escape.
+    """
 
     id: str
     texts: tuple[bytes, ...]
@@ -36,7 +39,7 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(
         "noNetlinkModule",
-        (b"Can't open handler", b"Can\\u0027t open handler"),
+        (b"t open handler",),
         "the kernel module nf_conntrack_netlink is not loaded (k3s-io/k3s#6169)",
     ),
     Cause(
@@ -54,9 +57,7 @@ CAUSES: tuple[Cause, ...] = (
         (b"cannot open shared object file",),
         "a library is missing in kube-proxy's image, so iptables cannot load one of its modules",
     ),
-    Cause(
-        "missingMatch", (b"Couldn't load match", b"Couldn't load target"), "iptables lacks a module that the rules need"
-    ),
+    Cause("missingMatch", (b"t load match", b"t load target"), "iptables lacks a module that the rules need"),
     Cause(
         "permission",
         (b"sorry, you must be root or get CAP_NET_ADMIN", b"peration not permitted", b"ermission denied"),

@@ -27,7 +27,7 @@ LATEST = 253_402_300_799 * SECOND
 STAMP_LENGTH = len("0606 16:49:46.155398")
 """Bytes of the time in a text header; it follows the severity letter."""
 
-TEXT_HEADER = re.compile(rb"([IWEF])(\d{4} \d\d:\d\d:\d\d\.\d{6}) +\d+ (?:[\w.\-]+/)*([\w.\-]+\.go):\d+\] ?")
+TEXT_HEADER = re.compile(rb"([IWEF])(\d{4} \d\d:\d\d:\d\d\.\d{6}) +\d+ (?:[\w.\-]+/){0,20}([\w.\-]+\.go):\d+\] ?")
 # A bounded number of escapes: the engine keeps a record of every repetition, and a line may be megabytes long.
 _STRING = rb'"([^"\\]*(?:\\.[^"\\]*){0,1000})"'
 JSON_HEAD = re.compile(rb'\{"ts":([0-9.eE+]+),"caller":"(?:[^"\\]*/)?([^"\\/:]+\.go):\d+","msg":' + _STRING)

@@ -94,6 +94,8 @@ def _compile() -> _Finder:
 
 
 _FINDER = _compile()
+_STAMP = re.compile(rb"\d{4} \d\d:\d\d:\d\d\.\d{6}")
+_JSON_STAMP = re.compile(rb'\{"ts":[0-9.eE+]{1,40}(?=,)')
 
 
 @dataclass(slots=True)
@@ -207,6 +209,7 @@ class Scanner:
         """Handle hits from `position` on; returns where to go on, which is the end unless a record has opened."""
         decided = self._decided
         time_of = self._clock.time
+        stamp_at, json_stamp_at = _STAMP.match, _JSON_STAMP.match
         hit = None
         line_end = position - 1
         for match in _FINDER.finditer(block, position):
@@ -230,15 +233,10 @@ class Scanner:
                 first = block[offset]
             key_end = phrase_end + 2 if phrase_end + 2 < line_end else line_end  # noqa: FURB136 - a call fewer
             stamp_end = -1
-            if first == 0x7B and block.startswith(b'{"ts":', offset):
-                stamp_end = block.find(b",", offset, offset + 40)
-                key = block[stamp_end:key_end] if stamp_end > 0 else b""
-            elif (
-                first in b"IWEF"
-                and key_end - offset > STAMP_LENGTH
-                and block[offset + 5] == 0x20
-                and block[offset + 14] == 0x2E
-            ):
+            if first == 0x7B and (json_stamp := json_stamp_at(block, offset)):
+                stamp_end = json_stamp.end()
+                key = block[stamp_end:key_end]
+            elif first in b"IWEF" and key_end - offset > STAMP_LENGTH and stamp_at(block, offset + 1):
                 key = block[offset + 1 + STAMP_LENGTH : key_end]
             else:
                 key = b""
@@ -417,7 +415,7 @@ class Scanner:
             stream.payload = unwrap(b"".join(opened.parts)).payload
             self._record(stream, key)
         elif opened.known is not None:
-            self._streams[key].hit(opened.known, opened.time, b"\n".join(opened.parts))
+            self._stream_of(stream).hit(opened.known, opened.time, b"\n".join(opened.parts))
 
     def _time(self, head: Head) -> int | None:
         return json_time(head.stamp) if head.is_json else self._clock.time(head.stamp)

@@ -25,6 +25,8 @@ from kdnsctl.logs.signatures import Kind, Known
 
 MOST_PEERS = 10_000
 """Different (signature, Service, address, endpoint) counted apart; what comes after is counted without them."""
+MOST_PORTS = 100
+"""Service ports remembered for one address."""
 MOST_CLIENTS = 1_000
 MOST_MOMENTS = 10_000
 """Moments of one sort that are kept, the first ones; counts go on beyond."""
@@ -104,7 +106,7 @@ class Tally:
     deletions_failed: list[tuple[int, str]] = field(default_factory=list)
     endpoint_changes: list[tuple[int, str]] = field(default_factory=list)
     syncs_failed: list[int] = field(default_factory=list)
-    addresses: dict[str, str] = field(default_factory=dict)
+    addresses: dict[str, set[str]] = field(default_factory=dict)
     versions: list[tuple[int, str]] = field(default_factory=list)
     oldest_possible: int = 0
     newest_possible: int = 1_000
@@ -237,9 +239,12 @@ class Tally:
             self.endpoint_changes.append((time, service))
 
     def _address(self, payload: bytes) -> None:
-        address = port_address_of(payload)
-        if address and len(self.addresses) < MOST_PEERS:
-            self.addresses[address] = service_of(payload)
+        # One address has several ports: which of them a line without a name is about, the line does not say.
+        address, service = port_address_of(payload), service_of(payload)
+        if address and service and (address in self.addresses or len(self.addresses) < MOST_PEERS):
+            names = self.addresses.setdefault(address, set())
+            if len(names) < MOST_PORTS:
+                names.add(service)
 
     def _learn(self, signature: str, time: int | None, payload: bytes) -> None:
         if signature == "START_VERSION":
@@ -292,7 +297,8 @@ class Tally:
         self.deletions_failed = sorted([*self.deletions_failed, *other.deletions_failed])[:MOST_MOMENTS]
         self.endpoint_changes = sorted([*self.endpoint_changes, *other.endpoint_changes])[:MOST_MOMENTS]
         self.syncs_failed = sorted([*self.syncs_failed, *other.syncs_failed])[:MOST_MOMENTS]
-        self.addresses.update(other.addresses)
+        for address, names in other.addresses.items():
+            self.addresses.setdefault(address, set()).update(names)
         newer = (other.last or 0) >= (self.last or 0)
         self.versions = sorted([*self.versions, *other.versions])
         self.oldest_possible = max(self.oldest_possible, other.oldest_possible)

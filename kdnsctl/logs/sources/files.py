@@ -14,21 +14,20 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from kdnsctl.logs.envelopes import split_document
 from kdnsctl.logs.framing import Line
 from kdnsctl.logs.klog import TextClock
 from kdnsctl.logs.scan import Scanner, StreamKey
+from kdnsctl.logs.sources.documents import CHUNK, chunks
 from kdnsctl.logs.sources.naming import Origin, is_kube_proxy, node_of_static_pod, origin_of
-from kdnsctl.logs.sources.opening import ByteSource, SourceError
+from kdnsctl.logs.sources.opening import SourceError
 from kdnsctl.logs.sources.parallel import cores, each
+from kdnsctl.logs.sources.refusals import LARGEST as LARGEST_REFUSAL
+from kdnsctl.logs.sources.refusals import refusal
+from kdnsctl.logs.sources.repeats import MarkedTally
 from kdnsctl.logs.sources.walking import LogStream, Unreadable, walk
-from kdnsctl.logs.tally import Tally
 from kdnsctl.logs.times import from_datetime
 from kdnsctl.model import KdnsctlError, Reporter
 
-CHUNK = 256 * 1024
-LARGEST_DOCUMENT = 64 * 1024 * 1024
-"""Bytes of a JSON document that is read whole; a larger one has to be given as JSON lines."""
 WORTH_PROCESSES = 64 * 1024 * 1024
 """Bytes on disk from which several processes are faster than one, their start included."""
 MOST_STREAMS = 20_000
@@ -48,17 +47,19 @@ class FileStream:
     """One stream of one input: where it is from, what was counted in it, what is wrong with it.
 
     `own` is True for what the input itself is (a file of one stream), False for a stream named by its lines.
-    `records` says whether any line was klog's at all; `size` counts bytes of the whole input.
+    `records` says whether any line was klog's at all; `size` counts bytes of the whole input. `others` says whose log
+    it is when that is certainly not kube-proxy's; it may then not have been read at all.
     """
 
     source: str
     path: str
     explicit: bool
     origin: Origin
-    tally: Tally
+    tally: MarkedTally
     size: int = 0
     records: bool = False
     own: bool = True
+    others: str = ""
     damages: list[Damage] = field(default_factory=list)
 
 
@@ -71,7 +72,7 @@ class ReadOptions:
 
 
 class Inputs:
-    """The inputs of one run. To be read twice, what comes through a pipe is kept in unnamed files."""
+    """The inputs of one run. To be read twice, what comes through a pipe is kept in unnamed files, until `close`."""
 
     def __init__(self, paths: Sequence[str], stdin: BinaryIO, *, twice: bool) -> None:
         self._paths = paths
@@ -85,6 +86,11 @@ class Inputs:
                     with Path(path).open("rb", buffering=0) as pipe:
                         self._kept[path] = _keep(pipe)
 
+    def close(self) -> None:
+        """Give the kept files back."""
+        for kept in self._kept.values():
+            kept.close()
+
     def walk(self) -> Iterator[LogStream | Unreadable]:
         """The inputs from the beginning."""
         for kept in self._kept.values():
@@ -93,12 +99,13 @@ class Inputs:
 
 
 def _keep(pipe: BinaryIO) -> BinaryIO:
-    """What comes through a pipe, in an unnamed file that goes with the process."""
-    kept: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the inputs
+    """What comes through a pipe, in an unnamed file."""
+    kept: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the inputs
     try:
         while data := pipe.read(CHUNK):
             kept.write(data)
     except OSError as error:
+        kept.close()
         raise KdnsctlError(
             f"--since has to read a pipe twice, and it could not be kept in {tempfile.gettempdir()}: {error.strerror}",
             hint="write it to a file and name that, or give --since-time",
@@ -106,23 +113,25 @@ def _keep(pipe: BinaryIO) -> BinaryIO:
     return kept
 
 
-def newest_record(inputs: Inputs, *, year: int | None, now: datetime) -> int | None:
-    """The time of the newest dated record in all inputs (microseconds, UTC), None when there is none."""
-    newest: int | None = None
-    for item in inputs.walk():
-        if isinstance(item, LogStream):
-            for stream in read_stream(item, ReadOptions(year=year), now=now):
-                last = stream.tally.last
-                if last is not None and (newest is None or last > newest):
-                    newest = last
-    return newest
+def newest_record(inputs: Inputs, *, year: int | None, now: datetime, reporter: Reporter) -> int | None:
+    """The time of the newest dated record in all inputs (microseconds, UTC), None when there is none.
+
+    What kube-proxy's logs say counts; the times of other files only when those say nothing.
+    """
+    streams = read_all(inputs, ReadOptions(year=year), now=now, reporter=reporter, what="looking for the newest record")
+    times = [
+        (stream.tally.ours, stream.tally.last)
+        for stream in streams
+        if isinstance(stream, FileStream) and stream.tally.last is not None
+    ]
+    return max((last for ours, last in times if ours), default=max((last for _, last in times), default=None))
 
 
 def read_all(
-    inputs: Inputs, options: ReadOptions, *, now: datetime, reporter: Reporter
+    inputs: Inputs, options: ReadOptions, *, now: datetime, reporter: Reporter, what: str = "reading logs"
 ) -> list[FileStream | Unreadable]:
     """Scan every input, in order: each gives at least one FileStream, or the Unreadable that it is."""
-    reporter.started("reading logs", None)
+    reporter.started(what, None)
     try:
         return list(_read_all(inputs, options, now, reporter))
     finally:
@@ -169,68 +178,31 @@ def _each_file(
 
 
 def read_stream(stream: LogStream, options: ReadOptions, now: datetime) -> list[FileStream]:
-    """Scan one input. What could be read is counted, also when the input ends in an error."""
+    """Scan one input. What could be read is counted, also when the input ends in an error.
+
+    What was only met on the way and is another container's by its place is not opened: a tree of all pods is large.
+    """
     collector = _Collector(stream, options)
+    if collector.origin.is_anothers and not stream.explicit:
+        return [collector.input_itself(others=f"the log of container {collector.origin.container}")]
     clock = TextClock(from_datetime(stream.modified or now), options.year)
     scanner = Scanner(collector, clock)
     size = 0
+    body = b""
     damages: list[Damage] = []
     try:
         with stream.open() as source:
-            for data in _chunks(source, damages):
+            for data in chunks(source):
                 size += len(data)
+                if len(body) <= LARGEST_REFUSAL:
+                    body += data[: LARGEST_REFUSAL + 1]
                 scanner.feed(data)
     except SourceError as error:
         damages.append(Damage(error.code, str(error)))
     scanner.finish()
+    if not scanner.klog_records and (message := refusal(body)):
+        damages.append(Damage("errorText", f"holds an error message instead of a log: {message}"))
     return collector.streams(size=size, records=scanner.klog_records, damages=damages)
-
-
-def _chunks(source: ByteSource, damages: list[Damage]) -> Iterator[bytes]:
-    """The input's bytes; a JSON document is taken apart into JSON lines on the way."""
-    first = source.read(CHUNK)
-    if not _may_be_document(first):
-        while first:
-            yield first
-            first = source.read(CHUNK)
-        return
-    parts, size = [first], len(first)
-    failed: SourceError | None = None
-    try:
-        while size <= LARGEST_DOCUMENT and (data := source.read(CHUNK)):
-            parts.append(data)
-            size += len(data)
-    except SourceError as error:
-        failed = error
-    whole = b"".join(parts)
-    parts.clear()
-    lines = split_document(whole) if failed is None and size <= LARGEST_DOCUMENT else None
-    if lines is not None:
-        for line in lines:
-            yield line + b"\n"
-        return
-    # What is no document, or a cut-off one, may still have lines that can be read as they are.
-    yield whole
-    if failed is not None:
-        raise failed
-    if size > LARGEST_DOCUMENT:
-        limit = LARGEST_DOCUMENT // 1024 // 1024
-        damages.append(Damage("tooLarge", f"a JSON document of more than {limit} MiB; give JSON lines (jq -c '.[]')"))
-    while data := source.read(CHUNK):
-        yield data
-
-
-def _may_be_document(beginning: bytes) -> bool:
-    """Whether the input begins like a JSON document that is not JSON lines."""
-    text = beginning.lstrip()
-    if text[:1] == b"[":
-        return text[1:2] in (b"", b"{", b"\n", b"\r", b" ", b"]")
-    if text[:1] != b"{":
-        return False
-    line = text.partition(b"\n")[0].rstrip()
-    if line == b"{":
-        return True
-    return any(line.startswith(b'{"' + key + b'":') for key in (b"events", b"results", b"status", b"took", b"hits"))
 
 
 class _Ignored:
@@ -252,19 +224,20 @@ class _Collector:
     def __init__(self, stream: LogStream, options: ReadOptions) -> None:
         self._stream = stream
         self._options = options
-        self._origin = origin_of(stream.path)
-        self._tallies: dict[StreamKey, tuple[Origin, Tally]] = {}
+        self.origin = origin_of(stream.path)
+        self._tallies: dict[StreamKey, tuple[Origin, MarkedTally]] = {}
         self._overflow = False
+        self._ignored: set[str] = set()
 
-    def stream(self, key: StreamKey, line: Line | None) -> Tally | _Ignored:
+    def stream(self, key: StreamKey, line: Line | None) -> MarkedTally | _Ignored:
         """The tally of a stream, or a sink that drops everything when the stream is another component's."""
         if key == ("", "", "") or line is None:
-            return self._add(key, self._origin)
+            return self._add(key, self.origin)
         container = line.container
         if container and not is_kube_proxy(container):
-            return _Ignored()
+            return self._ignore(f"container {container}")
         if line.process and not _may_hold_kube_proxy(line.process):
-            return _Ignored()
+            return self._ignore(line.process)
         if len(self._tallies) >= MOST_STREAMS:
             self._overflow = True
             return _Ignored()
@@ -272,16 +245,42 @@ class _Collector:
         if not node:
             node = node_of_static_pod(line.pod)
             node_from = "pod" if node else ""
-        if not node and self._origin.node:
-            node, node_from = self._origin.node, self._origin.node_from
-        tally = self._add(key, Origin(node, node_from, line.pod or self._origin.pod, container))
-        tally.shared_process = bool(line.process) and "kube-proxy" not in line.process
+        if not node and self.origin.node:
+            node, node_from = self.origin.node, self.origin.node_from
+        tally = self._add(key, Origin(node, node_from, line.pod or self.origin.pod, container))
+        if "kube-proxy" in line.process:
+            tally.ours = True
+        elif line.process:
+            tally.shared_process = True
         return tally
 
-    def _add(self, key: StreamKey, origin: Origin) -> Tally:
-        tally = Tally(since=self._options.since)
+    def _ignore(self, whose: str) -> _Ignored:
+        if len(self._ignored) < _MOST_IGNORED_NAMED:
+            self._ignored.add(whose)
+        return _Ignored()
+
+    def _add(self, key: StreamKey, origin: Origin) -> MarkedTally:
+        tally = MarkedTally(since=self._options.since)
+        # Under this name it is kube-proxy's, whatever it says; "sdn" holds more than that.
+        tally.ours = "kube-proxy" in origin.container
         self._tallies[key] = (origin, tally)
         return tally
+
+    def input_itself(
+        self, *, size: int = 0, records: bool = False, others: str = "", damages: Sequence[Damage] = ()
+    ) -> FileStream:
+        """The input as one stream, though nothing in it made one."""
+        return FileStream(
+            source=self._stream.name,
+            path=self._stream.path,
+            explicit=self._stream.explicit,
+            origin=self.origin,
+            tally=MarkedTally(since=self._options.since),
+            size=size,
+            records=records,
+            others=others,
+            damages=[*damages],
+        )
 
     def streams(self, *, size: int, records: bool, damages: list[Damage]) -> list[FileStream]:
         """Every stream found; the input itself when it had none, so that it is not lost from the count."""
@@ -289,18 +288,20 @@ class _Collector:
             damages = [*damages, Damage("tooManyStreams", f"more than {MOST_STREAMS} streams in one input")]
         named = {key: found for key, found in self._tallies.items() if key != ("", "", "")}
         own = self._tallies.get(("", "", ""))
-        if own is not None and named and not own[1].counts:
+        if own is not None and (named or self._ignored) and not own[1].counts and not own[1].ours:
             # Lines without a name in an input whose lines have names: headings, continuation lines, nothing of ours.
+            damages = [*damages, *(Damage("cutRecord", why) for why in own[1].cuts)]
             own = None
         found = ([(own, True)] if own else []) + [(entry, False) for entry in named.values()]
         if not found:
-            found = [((self._origin, Tally(since=self._options.since)), True)]
+            others = f"only what {', '.join(sorted(self._ignored))} logged" if self._ignored else ""
+            return [self.input_itself(size=size, records=records, others=others, damages=damages)]
         streams = []
         for (where, tally), is_own in found:
             tally.settle()
             origin = where
             if tally.hostname and where.node_from != "field":
-                origin = Origin(tally.hostname, "flag", where.pod, where.container)
+                origin = Origin(tally.hostname, "flag", where.pod, where.container, where.component)
             streams.append(
                 FileStream(
                     source=self._stream.name,
@@ -317,6 +318,7 @@ class _Collector:
         return streams
 
 
+_MOST_IGNORED_NAMED = 5
 _HOLD_KUBE_PROXY = ("proxy", "k3s", "rke2", "k0s", "kubelite", "hyperkube", "openshift", "origin", "k8s")
 
 
