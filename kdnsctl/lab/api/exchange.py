@@ -11,7 +11,7 @@ import struct
 import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 
@@ -36,6 +36,14 @@ class Closable(Protocol):
     def close(self) -> None: ...
 
 
+_S = TypeVar("_S", bound=Closable)
+
+
+def _discard(opening: Future[_S]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
+
+
 @dataclass(slots=True)
 class Backend:
     """What all requests share. `bookmark_seconds`: how often a quiet watch gets a bookmark."""
@@ -57,10 +65,18 @@ class Backend:
         """Run a blocking call of the runtime in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self.threads, function, *arguments)
 
-    def opened(self, stream: Closable) -> None:
-        """Remember a stream, so that stopping the server ends it."""
+    async def open(self, function: Callable[[], _S]) -> _S:
+        """Open a stream of the runtime in a thread; stopping the server closes it, and so must the caller by `done`."""
+        opening = self.threads.submit(function)
+        try:
+            stream = await asyncio.wrap_future(opening)
+        except asyncio.CancelledError:
+            # The client hung up meanwhile, but the thread cannot be stopped: what it opens nobody would close.
+            opening.add_done_callback(_discard)
+            raise
         with self._lock:
             self._open.add(stream)
+        return stream
 
     def done(self, stream: Closable) -> None:
         """Close a stream and forget it."""

@@ -19,7 +19,7 @@ from aiohttp import WSMsgType, web
 from kdnsctl.lab.api.exchange import Exchange, SpoiledError, Spoiler
 from kdnsctl.lab.api.pods import container_of, pod_of, require_node
 from kdnsctl.lab.api.requests import flag
-from kdnsctl.lab.replies import JSON, bad_request
+from kdnsctl.lab.replies import JSON, Refused, bad_request
 from kdnsctl.lab.runtime import ExecSession, Output, RuntimeRefusal
 
 V5: Final = "v5.channel.k8s.io"
@@ -42,7 +42,7 @@ async def pod_exec(exchange: Exchange) -> web.StreamResponse:
     phase = pod.get("status", {}).get("phase")
     if phase in ("Succeeded", "Failed"):
         raise bad_request(f"cannot exec into a container in a completed pod; current phase is {phase}")
-    require_websocket(exchange)
+    require_websocket(exchange, (V5, V4))
     socket = web.WebSocketResponse(protocols=(V5, V4), compress=False, max_msg_size=0)
     exchange.answered(101)
     await socket.prepare(exchange.request)
@@ -58,11 +58,10 @@ async def pod_exec(exchange: Exchange) -> web.StreamResponse:
         )  # fmt: skip
 
     try:
-        session = await backend.blocking(start)
+        session = await backend.open(start)
     except RuntimeRefusal as error:
         await _finish(socket, _internal(f"error executing command in container: {error}"))
         return socket
-    backend.opened(session)
     incoming = asyncio.create_task(_receive(exchange, socket, session))
     outgoing = asyncio.create_task(_send(exchange, socket, session, command))
     try:
@@ -81,10 +80,17 @@ async def pod_exec(exchange: Exchange) -> web.StreamResponse:
     return socket
 
 
-def require_websocket(exchange: Exchange) -> None:
-    """Raises Refused (400) unless the client asks for a websocket; kubectl's older SPDY ends here."""
-    if exchange.request.headers.get("Upgrade", "").lower() != "websocket":
+def require_websocket(exchange: Exchange, supported: Sequence[str]) -> None:
+    """Raises Refused: 400 unless the client asks for a websocket (SPDY ends here), 403 when it offers no protocol
+    that is spoken.
+    """
+    headers = exchange.request.headers
+    if headers.get("Upgrade", "").lower() != "websocket":
         raise bad_request("Upgrade request required")
+    offered = [item.strip() for item in headers.get("Sec-WebSocket-Protocol", "").split(",")]
+    if not set(offered) & set(supported):
+        message = f"requested protocol(s) are not supported: {offered}; supports {list(supported)}"
+        raise Refused(403, "Forbidden", message, details={})
 
 
 async def _receive(exchange: Exchange, socket: web.WebSocketResponse, session: ExecSession) -> None:

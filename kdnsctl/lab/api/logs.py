@@ -33,10 +33,9 @@ async def pod_log(exchange: Exchange) -> web.StreamResponse:
         return backend.runtime.logs(exchange.target.namespace, name, container, **options)
 
     try:
-        log = await backend.blocking(ask)
+        log = await backend.open(ask)
     except RuntimeRefusal as error:
         raise refusal_of(error, name, container) from error
-    backend.opened(log)
     try:
         stream = await exchange.stream(200, headers)
         read = cast("Callable[..., bytes]", next)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket as sockets
+from functools import partial
 from typing import Final
 
 from aiohttp import WSMsgType, web
@@ -30,7 +31,7 @@ async def pod_portforward(exchange: Exchange) -> web.StreamResponse:
     phase = pod.get("status", {}).get("phase")
     if phase != "Running":
         raise bad_request(f"unable to forward port because pod is not running. Current status={phase}")
-    require_websocket(exchange)
+    require_websocket(exchange, (V4,))
     ports = _ports(exchange)
     socket = web.WebSocketResponse(protocols=(V4,), compress=False, max_msg_size=0)
     exchange.answered(101)
@@ -44,12 +45,12 @@ async def pod_portforward(exchange: Exchange) -> web.StreamResponse:
     try:
         for index, port in enumerate(ports):
             try:
-                connection = await backend.blocking(backend.runtime.portforward, target.namespace, target.name, port)
+                connect = partial(backend.runtime.portforward, target.namespace, target.name, port)
+                connection = await backend.open(connect)
             except RuntimeRefusal as error:
                 text = f"error forwarding port {port} to pod {target.name}: {error}"
                 await socket.send_bytes(bytes([2 * index + 1]) + text.encode())
                 continue
-            backend.opened(connection)
             connections[index] = connection
         await _forward(exchange, socket, connections)
     except SpoiledError:

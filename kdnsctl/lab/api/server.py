@@ -37,6 +37,11 @@ from kdnsctl.lab.runtime import PodRuntime
 from kdnsctl.lab.store import Store
 
 _BODY_LIMIT: Final = 3 * 1024 * 1024
+# Seconds to wait for a client to answer the end of its TLS session; one that was killed never does, and only after that
+# does its handler learn that it is gone.
+_FAREWELL: Final = 0.5
+# Turns of the event loop until an aborted TLS connection has told everybody; three are needed.
+_ROUNDS_TO_CLOSE: Final = 10
 _HEALTH: Final = ("/healthz", "/livez", "/readyz")
 _UPGRADES: Final = ("exec", "portforward")
 
@@ -131,9 +136,16 @@ class ApiServer:
             application, handler_cancellation=True, access_log=None, shutdown_timeout=0.1, keepalive_timeout=3600
         )
         await runner.setup()
+        protocol = runner.server
+        if protocol is None:
+            raise RuntimeError("aiohttp's runner has no server after its setup")
+        listeners: list[asyncio.Server] = []
         try:
             for listener in self._sockets:
-                await web.SockSite(runner, listener, ssl_context=self._context).start()
+                server = await self._loop.create_server(
+                    protocol, sock=listener, ssl=self._context, ssl_shutdown_timeout=_FAREWELL
+                )
+                listeners += [server]
         except OSError as error:
             self._started.set_exception(error)
             await runner.cleanup()
@@ -141,8 +153,17 @@ class ApiServer:
         self._started.set_result(None)
         await self._stopping.wait()
         # First the listeners and handlers, so that nobody opens a new stream, then what is still open.
+        for server in listeners:
+            server.close()
+        transports = [handler.transport for handler in protocol.connections]
         await runner.cleanup()
         await self._loop.run_in_executor(None, self._backend.close)
+        for transport in transports:
+            # Closing politely would wait for every client to answer the end of its TLS session.
+            if transport is not None:
+                transport.abort()
+        for _ in range(_ROUNDS_TO_CLOSE):
+            await asyncio.sleep(0)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         entry = self._record(request)

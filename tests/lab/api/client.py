@@ -30,40 +30,57 @@ class Reply:
 class Client:
     """Requests as one user, by client certificate."""
 
-    def __init__(self, server: ApiServer, user: str = "admin", groups: Sequence[str] = (MASTERS,)) -> None:
+    def __init__(
+        self, server: ApiServer, user: str = "admin", groups: Sequence[str] = (MASTERS,), *, certificate: bool = True
+    ) -> None:
         address = urlsplit(server.url)
         assert address.hostname is not None
         self.address = (address.hostname, address.port or 443)
         self.context = ssl.create_default_context(cadata=server.authority.pem.decode())
-        issued = server.authority.client(user, groups)
-        with tempfile.TemporaryDirectory() as directory:
-            path = Path(directory, "client.pem")
-            path.write_bytes(issued.certificate + issued.key)
-            self.context.load_cert_chain(path)
-        self._connections: list[http.client.HTTPSConnection] = []
+        if certificate:
+            issued = server.authority.client(user, groups)
+            with tempfile.TemporaryDirectory() as directory:
+                path = Path(directory, "client.pem")
+                path.write_bytes(issued.certificate + issued.key)
+                self.context.load_cert_chain(path)
+        self._connections: list[tuple[http.client.HTTPSConnection, http.client.HTTPResponse | None]] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for connection in self._connections:
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Close every open connection, whatever is still being answered."""
+        while self._connections:
+            connection, response = self._connections.pop()
+            if response is not None:
+                response.close()
             connection.close()
+
+    def connect(self) -> http.client.HTTPSConnection:
+        """A connection of one's own; closed with the client."""
+        connection = http.client.HTTPSConnection(*self.address, context=self.context, timeout=60)
+        self._connections.append((connection, None))
+        return connection
 
     def open(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> http.client.HTTPResponse:
         """Send a request and return once the headers of the answer are there."""
-        connection = http.client.HTTPSConnection(*self.address, context=self.context, timeout=60)
-        self._connections.append(connection)
+        connection = self.connect()
         data = None if body is None else json.dumps(body).encode()
         given = {"Content-Type": "application/json"} if body is not None else {}
         connection.request(method, path, data, {**given, **(headers or {})})
-        return connection.getresponse()
+        response = connection.getresponse()
+        self._connections[-1] = (connection, response)
+        return response
 
     def send(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Reply:
         response = self.open(method, path, body, headers)
         reply = Reply(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
-        self._connections.pop().close()
+        self._connections.pop()[0].close()
         return reply
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> Reply:

@@ -236,6 +236,7 @@ class MemoryRuntime:
         self._condition.notify_all()
         self._condition.wait_for(lambda: place < len(log.lines) or log.ended or closed.is_set())
         self.followers -= 1
+        self._condition.notify_all()
 
     def exec(
         self,

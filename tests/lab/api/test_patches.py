@@ -23,7 +23,10 @@ NODE: dict[str, Any] = {
     [
         ([{"op": "add", "path": "/spec/unschedulable", "value": True}], {**NODE["spec"], "unschedulable": True}),
         ([{"op": "remove", "path": "/spec/taints/0"}], {"taints": []}),
-        ([{"op": "replace", "path": "/spec/taints/0/key", "value": "y"}], {"taints": [{"key": "y", "effect": "NoSchedule"}]}),
+        (
+            [{"op": "replace", "path": "/spec/taints/0/key", "value": "y"}],
+            {"taints": [{"key": "y", "effect": "NoSchedule"}]},
+        ),
         ([{"op": "add", "path": "/spec/taints/-", "value": 1}], {"taints": [NODE["spec"]["taints"][0], 1]}),
         ([{"op": "add", "path": "/spec/taints/0", "value": 1}], {"taints": [1, NODE["spec"]["taints"][0]]}),
         ([{"op": "move", "from": "/spec/taints", "path": "/spec/old"}], {"old": NODE["spec"]["taints"]}),
@@ -32,7 +35,7 @@ NODE: dict[str, Any] = {
         ([{"op": "test", "path": "/spec/absent", "value": None}], NODE["spec"]),
         ([{"op": "test", "path": "/metadata/labels", "value": {"a": "1"}}], NODE["spec"]),
     ],
-)  # fmt: skip
+)
 def test_a_json_patch_does_what_its_operations_say(operations: list[dict[str, Any]], expected: dict[str, Any]) -> None:
     before = json.dumps(NODE)
     assert json_patch(NODE, operations)["spec"] == expected
@@ -80,7 +83,9 @@ def test_a_merge_patch_removes_with_null_and_replaces_lists() -> None:
 
 
 def test_strategic_merge_joins_lists_by_key_and_replaces_atomic_ones() -> None:
-    pod = {"spec": {"containers": [{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}], "tolerations": [1]}}
+    pod = {
+        "spec": {"containers": [{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}], "tolerations": [1]}
+    }
     patch = {
         "spec": {
             "containers": [{"name": "a", "env": [{"name": "Y", "value": "2"}]}, {"name": "b", "image": "2"}],
@@ -106,13 +111,16 @@ def test_a_strategic_merge_of_taints_wipes_the_taints_of_others() -> None:
         ({"containers": [{"name": "a", "$patch": "delete"}]}, ["b"]),
         ({"containers": [{"$patch": "replace"}, {"name": "z"}]}, ["z"]),
         ({"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]}, ["b", "a"]),
-        ({"$setElementOrder/containers": [{"name": "c"}, {"name": "a"}], "containers": [{"name": "c"}]}, ["c", "b", "a"]),
+        (
+            {"$setElementOrder/containers": [{"name": "c"}, {"name": "a"}], "containers": [{"name": "c"}]},
+            ["c", "b", "a"],
+        ),
         ({"containers": None}, None),
         ({"$retainKeys": ["other"], "other": 1}, None),
         ({"$patch": "replace", "other": 1}, None),
         ({"$patch": "delete"}, None),
     ],
-)  # fmt: skip
+)
 def test_directives_of_strategic_merge(patch: dict[str, Any], expected: list[str] | None) -> None:
     pod = {"spec": {"containers": [{"name": "a"}, {"name": "b"}]}}
     spec = strategic_merge("Pod", pod, {"spec": patch})["spec"]

@@ -136,9 +136,7 @@ def test_pod_security_refuses_a_host_network_even_on_a_dry_run(client: Client, s
 
 def test_an_access_review(client: Client) -> None:
     recorded = recordings.body("selfsubjectaccessreview")
-    reply = client.send(
-        "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", {"spec": recorded["spec"]}
-    )
+    reply = client.send("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", {"spec": recorded["spec"]})
     assert reply.code == 201
     assert reply.json == recorded
 
@@ -236,9 +234,7 @@ def test_the_seeded_objects_look_like_the_recorded_ones(client: Client, path: st
     same_headers(reply, name)
     missing, added = difference(reply.json, recordings.body(name))
     # `kubectl apply` left its annotation on the real objects; status is counted by controllers, which do not run here.
-    unlike = {
-        place for place in missing | added if ".annotations." not in place and not place.startswith(".status")
-    }
+    unlike = {place for place in missing | added if ".annotations." not in place and not place.startswith(".status")}
     assert unlike == set()
 
 

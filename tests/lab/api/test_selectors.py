@@ -58,7 +58,11 @@ def test_the_selectors_of_objects() -> None:
 
 
 def test_field_selectors_of_pods_and_nodes() -> None:
-    pod: dict[str, Any] = {"metadata": {"name": "p", "namespace": "d"}, "spec": {"nodeName": "n1"}, "status": {"phase": "Running"}}
+    pod: dict[str, Any] = {
+        "metadata": {"name": "p", "namespace": "d"},
+        "spec": {"nodeName": "n1"},
+        "status": {"phase": "Running"},
+    }
     assert parse_fields(PODS, "spec.nodeName=n1,status.phase!=Failed")(pod)
     assert not parse_fields(PODS, "spec.nodeName=n2")(pod)
     assert parse_fields(PODS, "metadata.namespace=d,metadata.name==p")(pod)
