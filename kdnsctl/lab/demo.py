@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdnsctl.lab import incident, space
@@ -25,7 +25,7 @@ class DemoOptions:
     """Which story. `keep`: the lab stays, healed, for the reader to try things in."""
 
     mode: Mode = Mode.DELETE_FAILS
-    up: space.UpOptions = space.UpOptions(name="demo")
+    up: space.UpOptions = field(default_factory=lambda: space.UpOptions(name="demo"))
     results: int = 6
     keep: bool = False
 
@@ -52,7 +52,7 @@ def table(successes: tuple[Success, ...]) -> list[str]:
 
 
 def log_root(where: LabDir) -> Path:
-    """The directory whose `NODE/var-log/pods/…` are the nodes' log files."""
+    """The directory whose `NODE/var/log/pods/…` are the nodes' log files."""
     return where.root / "nodes"
 
 

@@ -4,6 +4,7 @@ One directory per lab, mode 0700, under `$XDG_STATE_HOME/kdnsctl/lab/NAME` (defa
 by its first process: PID and start time together, because PIDs come back. Reading the record never trusts a PID alone.
 """
 
+# ruff: noqa: PTH111, PTH118 - paths here go straight into system calls and argument lists
 from __future__ import annotations
 
 import json
@@ -84,8 +85,8 @@ class LabDir:
         return self.root / "nodes" / name
 
     def node_log(self, name: str) -> Path:
-        """The node's /var/log, on disk, so that the log files can be read from outside."""
-        return self.node(name) / "var-log"
+        """The node's /var/log, on disk for readers outside: `NODE/var/log`, as a copy of a node's files has it."""
+        return self.node(name) / "var" / "log"
 
 
 def labs_root() -> Path:
@@ -152,7 +153,7 @@ def remove(where: LabDir) -> None:
     if where.root.is_symlink():
         raise LabError(f"{where.root} is a symbolic link, not a lab's directory; nothing was removed")
 
-    def failed(function: object, path: str, reason: tuple[type[BaseException], BaseException, TracebackType]) -> None:
+    def failed(_: object, __: str, reason: tuple[type[BaseException], BaseException, TracebackType]) -> None:
         if not isinstance(reason[1], FileNotFoundError):
             raise reason[1]
 
