@@ -3,6 +3,7 @@
 Operators use `kdnsctl lab`, which calls the same functions.
 """
 
+# ruff: noqa: T201 - a command line prints
 from __future__ import annotations
 
 import argparse
@@ -69,12 +70,15 @@ def _run(options: argparse.Namespace) -> int:
         healed = incident.heal(name=name)
         print(f"healed {healed.mode} on {healed.node}" if healed else "nothing was broken")
     else:
-        checks = doctor.examine(lambda check: print(f"{'ok' if check.ok else 'NO':<4}{check.name:<22}{check.detail} {check.remedy}"))
+        checks = doctor.examine(
+            lambda check: print(f"{'ok' if check.ok else 'NO':<4}{check.name:<22}{check.detail} {check.remedy}")
+        )
         return 0 if doctor.can_run(checks) else 1
     return 0
 
 
 def main() -> int:
+    """Run one command; errors are one line, with what to do."""
     try:
         return _run(_parser().parse_args())
     except LabError as error:

@@ -6,15 +6,18 @@ the supervisor before it had threads. It keeps no state of pods: a request names
 `AgentClient` is the supervisor's side.
 """
 
+# ruff: noqa: PTH123 - paths here go straight into system calls and argument lists
 from __future__ import annotations
 
 import array
 import contextlib
+import fcntl
 import json
 import os
 import selectors
 import signal
 import socket
+import termios
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -65,7 +68,11 @@ def _reap(channel: socket.socket, running: dict[int, int]) -> None:
 
 
 def _handle(
-    channel: socket.socket, message: dict[str, Any], fds: list[int], running: dict[int, int], builtins: Mapping[str, Builtin]
+    channel: socket.socket,
+    message: dict[str, Any],
+    fds: list[int],
+    running: dict[int, int],
+    builtins: Mapping[str, Builtin],
 ) -> None:
     request = int(message["id"])
     try:
@@ -98,7 +105,12 @@ def _handle(
 
 
 def _child(
-    channel: socket.socket, message: dict[str, Any], launch: Launch, fds: list[int], report: int, builtins: Mapping[str, Builtin]
+    channel: socket.socket,
+    message: dict[str, Any],
+    launch: Launch,
+    fds: list[int],
+    report: int,
+    builtins: Mapping[str, Builtin],
 ) -> None:
     try:
         signal.set_wakeup_fd(-1)
@@ -148,9 +160,6 @@ def _join_and_run(target: int, launch: Launch, streams: Sequence[int], report: i
 
 
 def _take_terminal() -> None:
-    import fcntl
-    import termios
-
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
@@ -171,7 +180,7 @@ def _send(channel: socket.socket, message: dict[str, Any], fds: Sequence[int] = 
     channel.sendmsg([json.dumps(message).encode()], ancillary)
 
 
-class AgentGone(Exception):
+class AgentGoneError(Exception):
     """The node's first process ended: nothing runs on the node any more."""
 
 
@@ -215,16 +224,18 @@ class AgentClient:
             open_replies, self._replies = list(self._replies.values()), {}
             handlers, self._exits = list(self._exits.values()), {}
         for future in open_replies:
-            future.set_exception(AgentGone(f"node {self.node} is gone"))
+            future.set_exception(AgentGoneError(f"node {self.node} is gone"))
         for handler in handlers:
             handler(137)
         self._on_gone(self.node)
 
-    def _call(self, message: dict[str, Any], fds: Sequence[int] = (), on_exit: ExitHandler | None = None) -> dict[str, Any]:
+    def _call(
+        self, message: dict[str, Any], fds: Sequence[int] = (), on_exit: ExitHandler | None = None
+    ) -> dict[str, Any]:
         future: Future[dict[str, Any]] = Future()
         with self._lock:
             if self._gone:
-                raise AgentGone(f"node {self.node} is gone")
+                raise AgentGoneError(f"node {self.node} is gone")
             self._next += 1
             request = self._next
             self._replies[request] = future
@@ -235,7 +246,7 @@ class AgentClient:
             except OSError as error:
                 self._replies.pop(request, None)
                 self._exits.pop(request, None)
-                raise AgentGone(f"node {self.node} is gone: {error}") from None
+                raise AgentGoneError(f"node {self.node} is gone: {error}") from None
         reply = future.result()
         if "error" in reply:
             with self._lock:
@@ -244,7 +255,7 @@ class AgentClient:
         return reply
 
     def start(self, launch: Launch, streams: Sequence[int], netns: int | None, on_exit: ExitHandler) -> int:
-        """Start a container or plain process; its first process' PID on the node. Raises StartError, AgentGone.
+        """Start a container or plain process; its first process' PID on the node. Raises StartError, AgentGoneError.
 
         `on_exit` is called with the exit code from the listening thread, possibly before this returns.
         """
@@ -252,7 +263,7 @@ class AgentClient:
         return int(self._call({"op": "start", "launch": launch.to_json()}, fds, on_exit)["pid"])
 
     def execute(self, target: int, launch: Launch, streams: Sequence[int], on_exit: ExitHandler) -> int:
-        """Run a command in the container whose first process is `target`. Raises StartError, AgentGone."""
+        """Run a command in the container whose first process is `target`. Raises StartError, AgentGoneError."""
         message = {"op": "exec", "target": target, "launch": launch.to_json()}
         return int(self._call(message, list(streams), on_exit)["pid"])
 

@@ -44,8 +44,11 @@ class ClientBoard:
         seen = 0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._count > seen)
-                fresh = sorted((each for each in self._readings.values() if each["number"] > seen), key=lambda each: each["number"])
+                while self._count <= seen:
+                    self._changed.wait()
+                fresh = sorted(
+                    (each for each in self._readings.values() if each["number"] > seen), key=lambda each: each["number"]
+                )
                 seen = self._count
             yield from fresh
 

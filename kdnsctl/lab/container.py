@@ -9,6 +9,7 @@ Stand-ins written in Python (`builtin`) run in the same forked interpreter: ever
 so their root directory holds only what the image holds, and no interpreter.
 """
 
+# ruff: noqa: PTH110, PTH112, PTH113, PTH115, PTH116, PTH118, PTH119 - paths here go straight into system calls and argument lists
 from __future__ import annotations
 
 import contextlib
@@ -85,7 +86,9 @@ class StartError(Exception):
     """The process could not be started; the text is what a container runtime would say."""
 
 
-def run_container(launch: Launch, streams: Sequence[int], netns: int | None, report: int, builtin: Builtin | None) -> None:
+def run_container(
+    launch: Launch, streams: Sequence[int], netns: int | None, report: int, builtin: Builtin | None
+) -> None:
     """Be the shim of one process: make the namespaces, fork its first process, wait for it and end as it ended.
 
     `streams` are stdin, stdout and stderr; `netns` the network namespace to enter (None: stay); `report` a pipe that
@@ -158,9 +161,9 @@ def _first_process(launch: Launch, streams: Sequence[int], report: int, builtin:
 def run_builtin(launch: Launch, builtin: Builtin) -> None:
     """Run a Python stand-in as the container's process; its standard streams are the container's. Never returns."""
     os.closerange(3, 256)
-    sys.stdin = open(0, encoding="utf-8", closefd=False)
-    sys.stdout = open(1, "w", encoding="utf-8", buffering=1, closefd=False)
-    sys.stderr = open(2, "w", encoding="utf-8", buffering=1, closefd=False)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - as long as the process
+    sys.stdout = open(1, "w", encoding="utf-8", buffering=1, closefd=False)  # noqa: SIM115 - as long as the process
+    sys.stderr = open(2, "w", encoding="utf-8", buffering=1, closefd=False)  # noqa: SIM115 - as long as the process
     os.environ.clear()
     os.environ.update(launch.env)
     kernel.set_process_name(os.path.basename(launch.argv[0]))
@@ -175,7 +178,7 @@ def run_builtin(launch: Launch, builtin: Builtin) -> None:
         code = builtin(launch.argv[1:], launch.env)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
-    except BaseException:  # the process ends here, and its log must say why
+    except BaseException:  # noqa: BLE001 - the process ends here, and its log must say why
         traceback.print_exc()
     finally:
         with contextlib.suppress(OSError, ValueError):
@@ -192,7 +195,7 @@ def execute(launch: Launch) -> None:
         with contextlib.suppress(OSError, ValueError):
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    os.execve(path, list(launch.argv), launch.env)
+    os.execve(path, list(launch.argv), launch.env)  # noqa: S606 - what a container is asked to run
 
 
 def find_executable(name: str, search: str) -> str:
@@ -201,7 +204,9 @@ def find_executable(name: str, search: str) -> str:
         try:
             mode = os.stat(name).st_mode
         except OSError as error:
-            text = "no such file or directory" if isinstance(error, FileNotFoundError) else (error.strerror or "").lower()
+            text = (
+                "no such file or directory" if isinstance(error, FileNotFoundError) else (error.strerror or "").lower()
+            )
             raise StartError(f'exec: "{name}": stat {name}: {text}') from None
         if stat.S_ISDIR(mode) or not mode & 0o111:
             raise StartError(f'exec: "{name}": permission denied')

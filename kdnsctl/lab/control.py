@@ -56,4 +56,6 @@ def stream(where: LabDir, request: Mapping[str, Any], timeout: float | None = No
             except TimeoutError:
                 raise LabError(f"no answer to {request.get('op')!r} within {timeout:.0f} s") from None
             except ConnectionError as error:
-                raise LabError(f"the lab {where.name!r} ended while it answered {request.get('op')!r}: {error}") from None
+                raise LabError(
+                    f"the lab {where.name!r} ended while it answered {request.get('op')!r}: {error}"
+                ) from None

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kdnsctl.lab import network
-from kdnsctl.lab.agent import AgentGone
+from kdnsctl.lab.agent import AgentGoneError
 from kdnsctl.lab.clientboard import ClientBoard
 from kdnsctl.lab.container import StartError
 from kdnsctl.lab.kubelet import Kubelet
@@ -25,14 +25,16 @@ JSON = dict[str, Any]
 _SIGNALS = {"stop": signal.SIGSTOP, "continue": signal.SIGCONT, "kill": signal.SIGKILL, "terminate": signal.SIGTERM}
 
 
-class BadRequest(Exception):
+class BadRequestError(Exception):
     """The request makes no sense for this lab; the text says why."""
 
 
 class ControlServer:
     """Answers on the socket in the lab's directory until the process ends."""
 
-    def __init__(self, where: LabDir, server: str, kubelets: dict[str, Kubelet], pids: dict[str, int], board: ClientBoard) -> None:
+    def __init__(
+        self, where: LabDir, server: str, kubelets: dict[str, Kubelet], pids: dict[str, int], board: ClientBoard
+    ) -> None:
         self._where = where
         self._server = server
         self._kubelets = kubelets
@@ -41,7 +43,7 @@ class ControlServer:
         self._operations: dict[str, Callable[[JSON], JSON]] = {
             "status": self._status,
             "node-pid": self._node_pid,
-            "clients": lambda request: {"clients": self._board.readings()},
+            "clients": lambda _: {"clients": self._board.readings()},
             "fault": self._fault,
             "signal": self._signal,
             "run": self._run_tool,
@@ -74,7 +76,7 @@ class ControlServer:
                     link.sendall(json.dumps(reply).encode() + b"\n")
             except ConnectionError:
                 raise
-            except (BadRequest, KeyError, ValueError, StartError, AgentGone, NetworkError, OSError) as error:
+            except (BadRequestError, KeyError, ValueError, StartError, AgentGoneError, NetworkError, OSError) as error:
                 text = str(error) if not isinstance(error, KeyError) else f"the request lacks {error}"
                 link.sendall(json.dumps({"error": text}).encode() + b"\n")
 
@@ -84,15 +86,15 @@ class ControlServer:
         elif request["op"] in self._operations:
             yield self._operations[request["op"]](request)
         else:
-            raise BadRequest(f"there is no operation {request['op']!r}")
+            raise BadRequestError(f"there is no operation {request['op']!r}")
 
     def _kubelet(self, request: JSON) -> Kubelet:
         name = request["node"]
         if name not in self._kubelets:
-            raise BadRequest(f"there is no node {name!r}; the lab has {', '.join(self._kubelets)}")
+            raise BadRequestError(f"there is no node {name!r}; the lab has {', '.join(self._kubelets)}")
         return self._kubelets[name]
 
-    def _status(self, request: JSON) -> JSON:
+    def _status(self, _: JSON) -> JSON:
         nodes = []
         for name, kubelet in self._kubelets.items():
             counts = {each["kind"]: each for each in self._board.readings() if each["node"] == name}
@@ -104,7 +106,7 @@ class ControlServer:
         return {"pid": self._pids[self._kubelet(request).name]}
 
     def _fault(self, request: JSON) -> JSON:
-        self._kubelet(request).apply_fault(Fault(request["fault"]), bool(request["active"]))
+        self._kubelet(request).apply_fault(Fault(request["fault"]), active=bool(request["active"]))
         return {}
 
     def _signal(self, request: JSON) -> JSON:
@@ -117,7 +119,7 @@ class ControlServer:
                 kubelet.agent.signal(state.pid, _SIGNALS[request["signal"]])
                 sent += 1
         if not sent:
-            raise BadRequest(f"no container {request['container']!r} runs on {kubelet.name}")
+            raise BadRequestError(f"no container {request['container']!r} runs on {kubelet.name}")
         return {"sent": sent}
 
     def _run_tool(self, request: JSON) -> JSON:
@@ -142,12 +144,11 @@ class ControlServer:
 def _splice(one: socket.socket, other: socket.socket) -> None:
     """Copy both ways until both directions have ended or one side breaks."""
     with selectors.DefaultSelector() as selector:
-        selector.register(one, selectors.EVENT_READ, other)
-        selector.register(other, selectors.EVENT_READ, one)
+        selector.register(one, selectors.EVENT_READ, (one, other))
+        selector.register(other, selectors.EVENT_READ, (other, one))
         while selector.get_map():
             for key, _ in selector.select():
-                source, target = key.fileobj, key.data
-                assert isinstance(source, socket.socket)
+                source, target = key.data
                 try:
                     data = source.recv(65536)
                     if data:

@@ -5,6 +5,7 @@ them. Names outside the cluster are refused: a lab has no way out. Like CoreDNS'
 has seen the Services; unlike it, it knows no pod names and no endpoints of headless Services.
 """
 
+# ruff: noqa: T201, S104 - standard output is the container's log; "all interfaces" are those of a pod
 from __future__ import annotations
 
 import os
@@ -104,7 +105,7 @@ def _serve_stream(link: socket.socket, lookup: Lookup) -> None:
             return
 
 
-def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
+def main(argv: Sequence[str], env: Mapping[str, str]) -> int:  # noqa: ARG001 - every stand-in is called like this
     """Run as the container's process until SIGTERM."""
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     names = Names()
@@ -116,10 +117,10 @@ def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
     listener = socket.create_server(("0.0.0.0", 53))
     threading.Thread(target=_serve_tcp, args=(listener, names.find), daemon=True).start()
     threading.Thread(target=_serve_udp, args=(datagrams, names.find), daemon=True).start()
-    serve_http("0.0.0.0", 8080, lambda request: Answer(200, b"OK"))
+    serve_http("0.0.0.0", 8080, lambda _: Answer(200, b"OK"))
     ready = Answer(200, b"OK")
     waiting = Answer(503, b"kubernetes")
-    serve_http("0.0.0.0", 8181, lambda request: ready if informer.synced.is_set() else waiting)
+    serve_http("0.0.0.0", 8181, lambda _: ready if informer.synced.is_set() else waiting)
     print(".:53", flush=True)
     print("CoreDNS (stand-in of the lab)", flush=True)
     while True:
@@ -130,7 +131,7 @@ def warm_up() -> None:
     """Import what dnspython loads by name at first use; after the fork into an image there are no files to load."""
     query = dns.message.make_query(f"warm.up.svc.{ZONE}", "A", use_edns=True)
     for kind in ("A", "AAAA", "TXT", "SOA", "SRV", "PTR"):
-        answer(dns.message.make_query(f"warm.up.svc.{ZONE}", kind).to_wire(), lambda name: "192.0.2.1")
-    reply = answer(query.to_wire(), lambda name: "192.0.2.1")
-    assert reply is not None
-    dns.message.from_wire(reply)
+        answer(dns.message.make_query(f"warm.up.svc.{ZONE}", kind).to_wire(), lambda _: "192.0.2.1")
+    reply = answer(query.to_wire(), lambda _: "192.0.2.1")
+    if reply is not None:
+        dns.message.from_wire(reply)

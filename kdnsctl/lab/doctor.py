@@ -3,6 +3,7 @@
 Nothing is changed: namespaces are made in a child process and end with it. Package names are Debian's.
 """
 
+# ruff: noqa: PTH110 - paths here go straight into system calls and argument lists
 from __future__ import annotations
 
 import importlib.util
@@ -64,9 +65,18 @@ def _tools() -> list[Check]:
 
 def _python() -> list[Check]:
     found = []
-    for module, package in (("dns", "dnspython"), ("aiohttp", "aiohttp"), ("cryptography", "cryptography"), ("msgspec", "msgspec")):
+    for module, package in (
+        ("dns", "dnspython"),
+        ("aiohttp", "aiohttp"),
+        ("cryptography", "cryptography"),
+        ("msgspec", "msgspec"),
+    ):
         ok = importlib.util.find_spec(module) is not None
-        found.append(Check(f"python {package}", ok, True, "installed" if ok else "missing", "" if ok else f"pip install {package}"))
+        found.append(
+            Check(
+                f"python {package}", ok, True, "installed" if ok else "missing", "" if ok else f"pip install {package}"
+            )
+        )
     return found
 
 
@@ -77,7 +87,7 @@ from kdnsctl.lab import kernel
 from kdnsctl.lab.spaceinit import make_namespaces
 rootless = sys.argv[1] == "rootless"
 try:
-    make_namespaces(rootless)
+    make_namespaces(rootless=rootless)
     if os.fork() == 0:
         kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
         kernel.mount("proc", "/proc", "proc", 0)
@@ -91,7 +101,8 @@ try:
                 sys.exit("%s: %s" % (" ".join(argv), (done.stderr or done.stdout).strip()))
         tool("ip", "link", "add", "br0", "type", "bridge")
         tool("ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1")
-        rule = "OUTPUT -p udp -m statistic --mode random --probability 0.5 -m comment --comment x -j DNAT --to-destination 192.0.2.1"
+        rule = "OUTPUT -p udp -m statistic --mode random --probability 0.5 -m comment --comment x "
+        rule += "-j DNAT --to-destination 192.0.2.1"
         tool("iptables", "-t", "nat", "-A", *rule.split())
         tool("iptables", "-A", "FORWARD", "-m", "conntrack", "--ctstate", "NEW", "-j", "ACCEPT")
         tool("conntrack", "-L")
@@ -104,9 +115,12 @@ sys.exit(code)
 """
 
 
-def _try(rootless: bool) -> str | None:
+def _try(*, rootless: bool) -> str | None:
     """Make the namespaces and use them as the lab does; None when all works, else what failed."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[2]), *sys.path[1:]])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[2]), *sys.path[1:]]),
+    }
     command = [sys.executable, "-P", "-c", _TRY, "rootless" if rootless else "root"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     return None if done.returncode == 0 else (done.stderr or done.stdout).strip() or f"ended with {done.returncode}"
@@ -133,10 +147,14 @@ def _why_not() -> str:
 def _namespaces() -> Check:
     rootless = os.geteuid() != 0
     kind = "without root" if rootless else "as root"
-    failure = _try(rootless)
+    failure = _try(rootless=rootless)
     if failure is None:
         return Check("namespaces", True, True, f"network, mounts, netfilter and conntrack work {kind}")
-    remedy = _why_not() if rootless else "as root this usually means a container without CAP_SYS_ADMIN: use the machine itself"
+    remedy = (
+        _why_not()
+        if rootless
+        else "as root this usually means a container without CAP_SYS_ADMIN: use the machine itself"
+    )
     return Check("namespaces", False, True, f"{kind}: {failure.splitlines()[-1]}", remedy)
 
 

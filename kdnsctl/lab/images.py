@@ -8,6 +8,7 @@ images follow kubernetes/release (distroless-iptables): a shell, seven small too
 `missing`.
 """
 
+# ruff: noqa: PTH113, PTH114, PTH115, PTH118, PTH119, PTH211 - paths here go straight into system calls and argument lists
 from __future__ import annotations
 
 import os
@@ -54,12 +55,12 @@ TOOLS = "kdnsctl.io/lab/tools"
 PAUSE = "registry.k8s.io/pause"
 
 
-class UnknownImage(Exception):
+class UnknownImageError(Exception):
     """The lab has no such image, and there is no registry to pull it from."""
 
 
 def describe(reference: str) -> Image:
-    """The image behind a reference such as `registry.k8s.io/kube-proxy:v1.30.3`. Raises UnknownImage.
+    """The image behind a reference such as `registry.k8s.io/kube-proxy:v1.30.3`. Raises UnknownImageError.
 
     A digest (`@sha256:…`) is accepted after a known name and selects nothing: the lab has one build of each.
     """
@@ -77,7 +78,7 @@ def describe(reference: str) -> Image:
         return Image((*_KUBE_PROXY, *_COREUTILS, "conntrack"))
     if name == PAUSE:
         return Image(("sleep",))
-    raise UnknownImage(reference)
+    raise UnknownImageError(reference)
 
 
 def names() -> tuple[str, ...]:
@@ -121,10 +122,25 @@ class Library:
         return target
 
     def _build(self, image: Image, target: Path) -> None:
-        for name in ("bin", "sbin", "usr/bin", "usr/sbin", "usr/lib", "etc", "tmp", "var/lib", "run", "proc", "sys", "dev"):
+        for name in (
+            "bin",
+            "sbin",
+            "usr/bin",
+            "usr/sbin",
+            "usr/lib",
+            "etc",
+            "tmp",
+            "var/lib",
+            "run",
+            "proc",
+            "sys",
+            "dev",
+        ):
             (target / name).mkdir(parents=True, exist_ok=True)
         (target / "tmp").chmod(0o1777)
-        (target / "etc/passwd").write_text("root:x:0:0:root:/root:/sbin/nologin\nnonroot:x:65532:65532::/:/sbin/nologin\n")
+        (target / "etc/passwd").write_text(
+            "root:x:0:0:root:/root:/sbin/nologin\nnonroot:x:65532:65532::/:/sbin/nologin\n"
+        )
         (target / "etc/group").write_text("root:x:0:\nnonroot:x:65532:\n")
         (target / "var/run").symlink_to("/run")
         needed: set[str] = set()
@@ -164,7 +180,9 @@ class Library:
         """What the dynamic loader would load for a program (and modules), asked of the loader itself (ld.so(8))."""
         key = f"{program} {plugins}"
         if key not in self._needs:
-            environment = {"PATH": "/usr/bin:/bin", "LD_TRACE_LOADED_OBJECTS": "1"} | ({"LD_PRELOAD": plugins} if plugins else {})
+            environment = {"PATH": "/usr/bin:/bin", "LD_TRACE_LOADED_OBJECTS": "1"} | (
+                {"LD_PRELOAD": plugins} if plugins else {}
+            )
             done = subprocess.run([program], capture_output=True, text=True, env=environment, check=False)
             self._needs[key] = tuple(_LIBRARY.findall(done.stdout)) if done.returncode == 0 else ()
         return self._needs[key]

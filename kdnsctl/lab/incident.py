@@ -92,7 +92,10 @@ def current(where: LabDir) -> Incident | None:
 def break_dns(
     mode: Mode, *, name: str = space.DEFAULT_NAME, node: str | None = None, timeout: float = 60.0, root: Any = None
 ) -> Incident:
-    """Break DNS on one node (default: the second, or the only one). Raises LabError; then `heal` undoes what was done."""
+    """Break DNS on one node (default: the second, or the only one).
+
+    Raises LabError; then `heal` undoes what was done.
+    """
     with contextlib.closing(_scene(name, timeout, root)) as scene:
         return _break(scene, mode, name, node)
 
@@ -100,7 +103,9 @@ def break_dns(
 def _break(scene: _Scene, mode: Mode, name: str, node: str | None) -> Incident:
     target = node or scene.nodes[min(1, len(scene.nodes) - 1)]
     if target not in scene.nodes:
-        raise LabError(f"there is no node {target!r} in the lab {name!r}; it has {', '.join(scene.nodes)}. Nothing was broken")
+        raise LabError(
+            f"there is no node {target!r} in the lab {name!r}; it has {', '.join(scene.nodes)}. Nothing was broken"
+        )
     standing = current(scene.where)
     if standing is not None:
         raise LabError(
@@ -124,24 +129,32 @@ def _remember(where: LabDir, incident: Incident) -> None:
 
 
 def _delete_fails(scene: _Scene, node: str, before: dict[str, JSON], proxy: JSON) -> set[str]:
-    _fault(scene, node, "conntrack", True)
+    _fault(scene, node, "conntrack", active=True)
     dead = _roll_coredns(scene, before)
     minor = _minor(proxy)
     if minor <= 31:
         for address in dead:
             _wait_for_log(scene, proxy, re.compile(rf"Failed to delete endpoint connections.*{re.escape(address)}\}}"))
         # In life the failure is a moment's; kube-proxy does not try again, so the node stays broken without it.
-        _fault(scene, node, "conntrack", False)
+        _fault(scene, node, "conntrack", active=False)
     else:
         _wait_for_log(scene, proxy, re.compile(r"Failed to clear all conntrack entries"))
-    _wait_for(scene, node, lambda fixed, fresh: in_a_row(fixed, False, _ENOUGH) and in_a_row(fresh, True, _ENOUGH))
+    _wait_for(
+        scene,
+        node,
+        lambda fixed, fresh: in_a_row(fixed, _ENOUGH, answered=False) and in_a_row(fresh, _ENOUGH, answered=True),
+    )
     return dead
 
 
-def _down(scene: _Scene, node: str, before: dict[str, JSON], proxy: JSON) -> set[str]:
+def _down(scene: _Scene, node: str, before: dict[str, JSON], _: JSON) -> set[str]:
     _signal(scene, node, "stop")
     dead = _roll_coredns(scene, before)
-    _wait_for(scene, node, lambda fixed, fresh: in_a_row(fixed, False, _ENOUGH) and in_a_row(fresh, False, _ENOUGH))
+    _wait_for(
+        scene,
+        node,
+        lambda fixed, fresh: in_a_row(fixed, _ENOUGH, answered=False) and in_a_row(fresh, _ENOUGH, answered=False),
+    )
     return dead
 
 
@@ -150,7 +163,7 @@ def _restore_fails(scene: _Scene, node: str, before: dict[str, JSON], proxy: JSO
     pod = next((each for each in before.values() if each["status"].get("podIP") == victim), None)
     if pod is None:
         raise LabError(f"the held port on {node} leads to {victim}, which is no CoreDNS pod; heal the lab first")
-    _fault(scene, node, "restore", True)
+    _fault(scene, node, "restore", active=True)
     # One pod, the one the held port leads to, so that the rules end with a living and a dead endpoint.
     scene.client.delete(f"{_PODS}/{pod['metadata']['name']}")
     others = {uid: each for uid, each in before.items() if each is not pod}
@@ -159,7 +172,7 @@ def _restore_fails(scene: _Scene, node: str, before: dict[str, JSON], proxy: JSO
     first: dict[str, tuple[int, int]] = {}
 
     def share_is_dead(fixed: Any, fresh: Any) -> bool:
-        if not in_a_row(fixed, False, _ENOUGH) or fresh is None:
+        if not in_a_row(fixed, _ENOUGH, answered=False) or fresh is None:
             return False
         answered, lost = first.setdefault("fresh", (fresh["answered"], fresh["lost"]))
         return bool(fresh["answered"] - answered >= _ENOUGH and fresh["lost"] - lost >= _ENOUGH)
@@ -173,7 +186,7 @@ def _minor(proxy: JSON) -> int:
     return int(match.group(1)) if match else 0
 
 
-def _fault(scene: _Scene, node: str, fault: str, active: bool) -> None:
+def _fault(scene: _Scene, node: str, fault: str, *, active: bool) -> None:
     control.ask(scene.where, {"op": "fault", "node": node, "fault": fault, "active": active})
 
 
@@ -204,7 +217,9 @@ def _wait_until_settled(scene: _Scene) -> dict[str, JSON]:
     pods: dict[str, JSON] = {}
 
     def settled(readings: Readings) -> bool:
-        if len(readings) != 2 * len(scene.nodes) or not all(in_a_row(each, True, _ENOUGH) for each in readings.values()):
+        if len(readings) != 2 * len(scene.nodes) or not all(
+            in_a_row(each, _ENOUGH, answered=True) for each in readings.values()
+        ):
             return False
         pods.clear()
         pods.update(_dns_pods(scene))
@@ -212,7 +227,9 @@ def _wait_until_settled(scene: _Scene) -> dict[str, JSON]:
         if not pods or not all(is_ready(each) for each in pods.values()):
             return False
         argv = ["iptables-save", "-t", "nat"]
-        outputs = (control.ask(scene.where, {"op": "run", "node": node, "argv": argv})["output"] for node in scene.nodes)
+        outputs = (
+            control.ask(scene.where, {"op": "run", "node": node, "argv": argv})["output"] for node in scene.nodes
+        )
         return all(dns_targets(output) == addresses for output in outputs)
 
     wait_for_clients(scene.where, settled, scene.left, "DNS works on every node before it is broken")
@@ -274,8 +291,12 @@ def _wait_for_log(scene: _Scene, proxy: JSON, pattern: re.Pattern[str]) -> None:
             if scene.left <= 1.0:
                 break
     except ApiError as error:
-        raise LabError(f"kube-proxy {name} did not say {pattern.pattern!r}: {error}; undo with: kdnsctl lab heal") from None
-    raise LabError(f"the log of kube-proxy {name} ended before it said {pattern.pattern!r}; undo with: kdnsctl lab heal")
+        raise LabError(
+            f"kube-proxy {name} did not say {pattern.pattern!r}: {error}; undo with: kdnsctl lab heal"
+        ) from None
+    raise LabError(
+        f"the log of kube-proxy {name} ended before it said {pattern.pattern!r}; undo with: kdnsctl lab heal"
+    )
 
 
 def _wait_for(scene: _Scene, node: str, condition: Callable[[Any, Any], bool]) -> None:
@@ -283,7 +304,7 @@ def _wait_for(scene: _Scene, node: str, condition: Callable[[Any, Any], bool]) -
 
     def met(readings: Readings) -> bool:
         others = [readings.get((each, kind)) for each in scene.nodes if each != node for kind in ("fixed", "fresh")]
-        well = all(in_a_row(each, True, _ENOUGH) for each in others)
+        well = all(in_a_row(each, _ENOUGH, answered=True) for each in others)
         return condition(readings.get((node, "fixed")), readings.get((node, "fresh"))) and well
 
     wait_for_clients(scene.where, met, scene.left, f"the failure shows on {node} and nowhere else")
@@ -291,7 +312,9 @@ def _wait_for(scene: _Scene, node: str, condition: Callable[[Any, Any], bool]) -
 
 def _wait_all_well(scene: _Scene, what: str, timeout: float | None = None) -> None:
     def met(readings: Readings) -> bool:
-        return len(readings) == 2 * len(scene.nodes) and all(in_a_row(each, True, _ENOUGH) for each in readings.values())
+        return len(readings) == 2 * len(scene.nodes) and all(
+            in_a_row(each, _ENOUGH, answered=True) for each in readings.values()
+        )
 
     wait_for_clients(scene.where, met, timeout or scene.left, what)
 
@@ -310,7 +333,7 @@ def _heal(scene: _Scene) -> Incident | None:
     if incident is None:
         return None
     for fault in ("conntrack", "restore"):
-        _fault(scene, incident.node, fault, False)
+        _fault(scene, incident.node, fault, active=False)
     with contextlib.suppress(LabError):  # no kube-proxy container runs: nothing is stopped
         _signal(scene, incident.node, "continue")
     if incident.mode == Mode.DOWN.value:

@@ -14,6 +14,7 @@ import os
 import platform
 import struct
 from collections.abc import Iterable
+from pathlib import Path
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
@@ -103,7 +104,7 @@ def setns(fd: int, kind: int = 0) -> None:
 
 
 def mount(source: str | None, target: str, fstype: str | None = None, flags: int = 0, data: str = "") -> None:
-    """mount(2). A source of None stands for calls that ignore it (remount, propagation)."""
+    """Mount a file system. A source of None stands for calls that ignore it (remount, propagation)."""
     _check(
         _libc.mount(
             None if source is None else os.fsencode(source),
@@ -137,20 +138,20 @@ class _MountAttr(ctypes.Structure):
 
 def set_read_only(target: str, *, recursive: bool) -> None:
     """Make the mount at `target` (and all below it) read-only in this mount namespace. Linux 5.12 and later."""
-    _mount_setattr(target, recursive, _MountAttr(MOUNT_ATTR_RDONLY, 0, 0, 0))
+    _mount_setattr(target, _AT_RECURSIVE if recursive else 0, _MountAttr(MOUNT_ATTR_RDONLY, 0, 0, 0))
 
 
 def set_writable(target: str) -> None:
     """Undo `set_read_only` for one mount."""
-    _mount_setattr(target, False, _MountAttr(0, MOUNT_ATTR_RDONLY, 0, 0))
+    _mount_setattr(target, 0, _MountAttr(0, MOUNT_ATTR_RDONLY, 0, 0))
 
 
-def _mount_setattr(target: str, recursive: bool, attributes: _MountAttr) -> None:
+def _mount_setattr(target: str, flags: int, attributes: _MountAttr) -> None:
     _syscall(
         "mount_setattr",
         ctypes.c_int(_AT_FDCWD),
         ctypes.c_char_p(os.fsencode(target)),
-        ctypes.c_uint(_AT_RECURSIVE if recursive else 0),
+        ctypes.c_uint(flags),
         ctypes.byref(attributes),
         ctypes.c_size_t(ctypes.sizeof(attributes)),
     )
@@ -179,7 +180,7 @@ def set_command_line(words: Iterable[str]) -> None:
 
     Written over the argument area of this process (/proc/PID/stat, fields 48 and 49), as far as there is room.
     """
-    with open("/proc/self/stat", encoding="utf-8", errors="replace") as file:
+    with Path("/proc/self/stat").open(encoding="utf-8", errors="replace") as file:
         fields = file.read().rpartition(")")[2].split()
     start, end = int(fields[45]), int(fields[46])
     text = b"".join(os.fsencode(word) + b"\0" for word in words)
@@ -194,7 +195,7 @@ def sethostname(name: str) -> None:
 
 def known_capabilities() -> int:
     """How many capabilities the running kernel knows (/proc/sys/kernel/cap_last_cap + 1)."""
-    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
+    with Path("/proc/sys/kernel/cap_last_cap").open(encoding="ascii") as file:
         return int(file.read()) + 1
 
 

@@ -92,7 +92,7 @@ class KubeClient:
                 self._local.link = None
                 if reused:
                     continue
-                raise ApiError(0, f"{method} {path}: {error or type(error).__name__}") from None
+                raise ApiError(0, f"{method} {path}: {str(error) or type(error).__name__}") from None
             self._local.link = link
             try:
                 answer: JSON = json.loads(text) if text else {}
@@ -115,7 +115,9 @@ class KubeClient:
     def delete(self, path: str, body: JSON | None = None) -> JSON:
         return self.request("DELETE", path, body)
 
-    def watch(self, path: str, query: Mapping[str, str], on_open: Callable[[socket.socket], None] | None = None) -> Iterator[JSON]:
+    def watch(
+        self, path: str, query: Mapping[str, str], on_open: Callable[[socket.socket], None] | None = None
+    ) -> Iterator[JSON]:
         """Events from `query["resourceVersion"]` on until the server ends the stream. Raises ApiError.
 
         `on_open` receives the socket; shutting it down from another thread ends the iteration.
@@ -129,7 +131,8 @@ class KubeClient:
         self, path: str, on_open: Callable[[socket.socket], None] | None = None, timeout: float | None = None
     ) -> Iterator[bytes]:
         """The lines of an answer as they come: a watch or a followed log. Raises ApiError, also after `timeout` seconds
-        without a line."""
+        without a line.
+        """
         link = self._connect(timeout)
         reply: http.client.HTTPResponse | None = None
         try:
@@ -141,7 +144,7 @@ class KubeClient:
                 raise ApiError(reply.status, reply.read().decode(errors="replace"))
             yield from reply
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise ApiError(0, f"{path}: {error or type(error).__name__}") from None
+            raise ApiError(0, f"{path}: {str(error) or type(error).__name__}") from None
         finally:
             if reply is not None:
                 reply.close()
@@ -161,7 +164,9 @@ class Informer:
     `synced` is set once the first list was handed over. The objects are shared and must not be changed.
     """
 
-    def __init__(self, client: KubeClient, path: str, on_change: Callable[[str, JSON | None], None], selector: str = "") -> None:
+    def __init__(
+        self, client: KubeClient, path: str, on_change: Callable[[str, JSON | None], None], selector: str = ""
+    ) -> None:
         self._client = client
         self._path = path
         self._on_change = on_change

@@ -198,19 +198,20 @@ class Kubelet:
             "*mangle\n:KUBE-IPTABLES-HINT - [0:0]\n:KUBE-KUBELET-CANARY - [0:0]\nCOMMIT\n"
             "*filter\n:KUBE-FIREWALL - [0:0]\n:KUBE-KUBELET-CANARY - [0:0]\n"
             "-A INPUT -j KUBE-FIREWALL\n-A OUTPUT -j KUBE-FIREWALL\n"
-            '-A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m comment --comment "block incoming localnet connections" '
+            "-A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 "
+            '-m comment --comment "block incoming localnet connections" '
             "-m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP\nCOMMIT\n"
             "*nat\n:KUBE-KUBELET-CANARY - [0:0]\nCOMMIT\n",
         )
 
-    def apply_fault(self, fault: Fault, active: bool) -> None:
+    def apply_fault(self, fault: Fault, *, active: bool) -> None:
         """Inject or lift a fault in this node's kube-proxy, now and for later containers."""
         if active:
             self.faults.add(fault)
         else:
             self.faults.discard(fault)
         for worker in self.workers():
-            worker.refresh_fault(fault, active)
+            worker.refresh_fault(fault, active=active)
 
     def image_path(self, reference: str) -> Path:
         with self.shared.library_lock:

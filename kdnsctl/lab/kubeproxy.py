@@ -6,6 +6,7 @@ belonged to those changes is never made up for. It runs as the container's proce
 calls the image's own iptables and conntrack.
 """
 
+# ruff: noqa: PLE1205 - Klog is no logger of the logging module
 from __future__ import annotations
 
 import argparse
@@ -98,7 +99,7 @@ class Cluster:
             return ports, merged
 
 
-class RestoreFailed(Exception):
+class ToolFailedError(Exception):
     """iptables-restore (or iptables-save) ended with an error; the text is kube-proxy's."""
 
 
@@ -106,10 +107,10 @@ def _run(argv: Sequence[str], stdin: str = "") -> str:
     try:
         done = subprocess.run(argv, input=stdin.encode(), capture_output=True, env=os.environ, check=False)
     except OSError as error:
-        raise RestoreFailed(f"exec: {argv[0]}: {error.strerror}") from None
+        raise ToolFailedError(f"exec: {argv[0]}: {error.strerror}") from None
     if done.returncode != 0:
         output = (done.stdout + done.stderr).decode(errors="replace")
-        raise RestoreFailed(f"exit status {done.returncode}: {output}")
+        raise ToolFailedError(f"exit status {done.returncode}: {output}")
     return done.stdout.decode(errors="replace")
 
 
@@ -138,14 +139,19 @@ class Proxier:
         try:
             try:
                 saved = _run(["iptables-save"])
-            except RestoreFailed as error:
+            except ToolFailedError as error:
                 saved = ""
                 text = str(error)
-                self._log.error("save_failed", "Failed to execute iptables-save: stale chains will not be deleted", text, **self._family)
+                self._log.error(
+                    "save_failed",
+                    "Failed to execute iptables-save: stale chains will not be deleted",
+                    text,
+                    **self._family,
+                )
             rules = render(ports, endpoints, saved)
             self._log.info("reloading", "Reloading service iptables data", 2, **self._family, **_numbers(rules))
             _run(["iptables-restore", "-w", "5", "--noflush", "--counters"], rules.text)
-        except RestoreFailed as error:
+        except ToolFailedError as error:
             self._log.error("restore_failed", "Failed to execute iptables-restore", str(error), **self._family)
             self._metrics.restore_failed()
             self._log.info("sync_failed", "Sync failed", 0, **self._family, retryingTime=go_duration(SYNC_PERIOD))
@@ -156,9 +162,9 @@ class Proxier:
         self._finish(started, rules, good=True)
         return True
 
-    def _finish(self, started: float, rules: Rules | None, good: bool) -> None:
+    def _finish(self, started: float, rules: Rules | None, *, good: bool) -> None:
         seconds = time.monotonic() - started
-        self._metrics.synced(seconds, rules, good)
+        self._metrics.synced(seconds, rules, good=good)
         self._log.info("complete", "SyncProxyRules complete", 2, **self._family, elapsed=go_duration(seconds))
 
     def _clean(self, stale: clean.Stale, ports: list[ServicePort], endpoints: EndpointMap) -> None:
@@ -205,25 +211,31 @@ def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
     settings = read_settings(config.read_text(encoding="utf-8") if config.exists() else "")
     # The flag wins over logging.verbosity (kubernetes#119863).
     verbosity = options.v if options.v is not None else (settings.verbosity or 0)
-    log = Klog(version, verbosity, settings.as_json or options.logging_format == "json")
+    log = Klog(version, verbosity, as_json=settings.as_json or options.logging_format == "json")
     log.flags({"config": options.config, "hostname-override": options.hostname_override, "v": str(verbosity)})
     log.info("mode", "Using iptables Proxier")
     log.info("version", "Version info", version=version.text)
     log.info("golang", "Golang settings", GOGC="", GOMAXPROCS="", GOTRACEBACK="")
     metrics, health = Metrics(version), Health(version)
-    serve_endpoints(settings.metrics_address, settings.profiling, log, metrics, health)
+    serve_endpoints(settings.metrics_address, log, metrics, health, profiling=settings.profiling)
     cluster = Cluster()
     client = KubeClient(in_cluster_access(env), f"kube-proxy/{version.text} (linux/amd64) kubernetes/lab")
     services = Informer(client, "/api/v1/services", cluster.on_service)
     slices = Informer(client, "/apis/discovery.k8s.io/v1/endpointslices", cluster.on_slice)
-    for place, name in (("service_controller", "service"), ("slice_controller", "endpoint slice"), ("node_controller", "node")):
+    for place, name in (
+        ("service_controller", "service"),
+        ("slice_controller", "endpoint slice"),
+        ("node_controller", "node"),
+    ):
         log.info(place, f"Starting {name} config controller")
     services.start()
     slices.start()
     services.synced.wait()
     _say_synced(log, "service config")
     family: dict[str, object] = {"ipFamily": "IPv4"} if version.names_family else {}
-    log.info("not_syncing", "Not syncing iptables until Services and Endpoints have been received from master", 2, **family)
+    log.info(
+        "not_syncing", "Not syncing iptables until Services and Endpoints have been received from master", 2, **family
+    )
     slices.synced.wait()
     _say_synced(log, "endpoint slice config")
     Proxier(cluster, log, metrics, health).loop()

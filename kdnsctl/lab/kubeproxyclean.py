@@ -5,6 +5,7 @@ logged and forgotten (pkg/proxy/conntrack/cleanup.go@1.28-1.31). From 1.32 on it
 Services and deletes what points nowhere, except for Services without any serving endpoint (kubernetes#139628).
 """
 
+# ruff: noqa: PLE1205, TRY400 - Klog is no logger of the logging module
 from __future__ import annotations
 
 import os
@@ -67,7 +68,9 @@ def _conntrack(arguments: Sequence[str], log: Klog) -> str | None:
 def delete_by_command(stale: Stale, log: Klog) -> None:
     """What kube-proxy up to 1.31 does after it has written the rules."""
     for port in stale.services:
-        log.info("new_service", "Newly-active UDP service may have stale conntrack entries", 4, servicePortName=port.name)
+        log.info(
+            "new_service", "Newly-active UDP service may have stale conntrack entries", 4, servicePortName=port.name
+        )
         error = _conntrack(["-D", "--orig-dst", port.cluster_ip, "-p", "udp"], log)
         if error is not None:
             text = f"error deleting connection tracking state for UDP service IP: {port.cluster_ip}, error: {error}"
@@ -82,7 +85,9 @@ def delete_by_command(stale: Stale, log: Klog) -> None:
         if error is not None:
             peer = f"{{{port.cluster_ip}, {endpoint.ip}}}"
             text = f"error deleting conntrack entries for UDP peer {peer}, error: {error}"
-            log.error("delete_endpoint_failed", "Failed to delete endpoint connections", text, servicePortName=port.name)
+            log.error(
+                "delete_endpoint_failed", "Failed to delete endpoint connections", text, servicePortName=port.name
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +126,10 @@ def reconcile(ports: Sequence[ServicePort], endpoints: Endpoints, log: Klog, fau
     deleted, failures = 0, []
     for entry in entries:
         if is_stale(entry, ports, endpoints):
+            if fault is not None:
+                failures.append(fault)
+                continue
             try:
-                if fault is not None:
-                    raise OSError(1, fault)
                 deleted += netlink.delete(entry)
             except OSError as error:
                 failures.append(error.strerror or str(error))

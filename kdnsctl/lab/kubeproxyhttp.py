@@ -5,6 +5,7 @@ has a metric for failed conntrack deletions, and neither has this one. /debug/fl
 `enableProfiling: true`, since 1.22.
 """
 
+# ruff: noqa: S104 - "all interfaces" are those of a node in the lab
 from __future__ import annotations
 
 import json
@@ -43,7 +44,7 @@ class Metrics:
         with self._lock:
             self._restore_failures += 1
 
-    def synced(self, seconds: float, rules: Rules | None, good: bool) -> None:
+    def synced(self, seconds: float, rules: Rules | None, *, good: bool) -> None:
         with self._lock:
             self._count += 1
             self._sum += seconds
@@ -66,7 +67,7 @@ class Metrics:
 
         def one(name: str, kind: str, text: str, *values: tuple[str, float]) -> None:
             lines.extend((f"# HELP {name} [ALPHA] {text}", f"# TYPE {name} {kind}"))
-            lines.extend(f"{name}{labels} {value!r}" if isinstance(value, float) else f"{name}{labels} {value}" for labels, value in values)
+            lines.extend(f"{name}{labels} {value!r}" for labels, value in values)
 
         with self._lock:
             prefix = "kubeproxy_sync_proxy_rules"
@@ -101,8 +102,15 @@ class Metrics:
                     "Cumulative conntrack flows deleted by conntrack reconciler", (family, total),
                 )  # fmt: skip
                 name = "kubeproxy_conntrack_reconciler_sync_duration_seconds"
-                lines += [f"# HELP {name} [ALPHA] ReconcileConntrackFlowsLatency latency in seconds", f"# TYPE {name} histogram"]
-                lines += [f'{name}_bucket{{{inner}le="+Inf"}} {count}', f"{name}_sum{family} {spent!r}", f"{name}_count{family} {count}"]
+                lines += [
+                    f"# HELP {name} [ALPHA] ReconcileConntrackFlowsLatency latency in seconds",
+                    f"# TYPE {name} histogram",
+                ]
+                lines += [
+                    f'{name}_bucket{{{inner}le="+Inf"}} {count}',
+                    f"{name}_sum{family} {spent!r}",
+                    f"{name}_count{family} {count}",
+                ]
         return ("\n".join(lines) + "\n").encode()
 
 
@@ -134,7 +142,10 @@ class Health:
         now = time.time()
         with self._lock:
             healthy = self._oldest_queued is None or now - self._oldest_queued < self._TIMEOUT
-            body: dict[str, object] = {"lastUpdated": _go_time(now if healthy else self._updated), "currentTime": _go_time(now)}
+            body: dict[str, object] = {
+                "lastUpdated": _go_time(now if healthy else self._updated),
+                "currentTime": _go_time(now),
+            }
         body["nodeEligible"] = True
         if self._version.minor >= 33:
             state = {"lastUpdated": body["lastUpdated"], "healthy": healthy}
@@ -146,7 +157,7 @@ def _go_time(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S.%f") + " +0000 UTC"
 
 
-def serve_endpoints(metrics_address: str, profiling: bool, log: Klog, metrics: Metrics, health: Health) -> None:
+def serve_endpoints(metrics_address: str, log: Klog, metrics: Metrics, health: Health, *, profiling: bool) -> None:
     """Start both servers in threads. Raises OSError when an address is taken."""
 
     def admin(request: Request) -> Answer:
@@ -178,5 +189,5 @@ def _set_verbosity(request: Request, log: Klog) -> Answer:
     try:
         log.verbosity = int(text)
     except ValueError:
-        return Answer(400, f'strconv.ParseInt: parsing {json.dumps(text)}: invalid syntax'.encode())
+        return Answer(400, f"strconv.ParseInt: parsing {json.dumps(text)}: invalid syntax".encode())
     return Answer(200, f"successfully set klog.logging.verbosity to {text}".encode())

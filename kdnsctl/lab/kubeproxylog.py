@@ -11,7 +11,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TextIO
@@ -120,7 +120,7 @@ def _value(value: object) -> str:
 class Klog:
     """Writes log lines to standard error. Verbosity can change at run time (`PUT /debug/flags/v`). Thread-safe."""
 
-    def __init__(self, version: Version, verbosity: int, as_json: bool = False, out: TextIO | None = None) -> None:
+    def __init__(self, version: Version, verbosity: int, *, as_json: bool = False, out: TextIO | None = None) -> None:
         self.version = version
         self.verbosity = verbosity
         self._json = as_json
@@ -156,6 +156,7 @@ class Klog:
         values: Mapping[str, object],
         level: int,
         err: str | None = None,
+        *,
         plain: bool = False,
     ) -> None:
         now = time.time()
@@ -173,7 +174,9 @@ class Klog:
         else:
             moment = datetime.fromtimestamp(now, UTC)
             header = f"{severity}{moment:%m%d %H:%M:%S.%f}       1 {place.file}:{place.line}] "
-            pairs = ([] if err is None else [f"err={_value(err)}"]) + [f"{key}={_value(each)}" for key, each in values.items()]
+            pairs = ([] if err is None else [f"err={_value(err)}"]) + [
+                f"{key}={_value(each)}" for key, each in values.items()
+            ]
             text = header + " ".join([message if plain else go_quote(message), *pairs])
         with self._lock:
             out = self._out or sys.stderr
@@ -186,8 +189,3 @@ def go_duration(seconds: float) -> str:
     if seconds < 1:
         return f"{seconds * 1000:.6f}".rstrip("0").rstrip(".") + "ms"
     return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
-
-
-def arguments_text(arguments: Sequence[str]) -> list[str]:
-    """Arguments as klog 1.28+ writes a list."""
-    return list(arguments)

@@ -74,7 +74,9 @@ def service_ports(service: Mapping[str, Any]) -> list[ServicePort]:
     for port in spec.get("ports") or ():
         suffix = f":{port['name']}" if port.get("name") else ""
         name = f"{metadata['namespace']}/{metadata['name']}{suffix}"
-        found.append(ServicePort(name, port.get("protocol", "TCP"), address, int(port["port"]), int(port.get("nodePort") or 0)))
+        found.append(
+            ServicePort(name, port.get("protocol", "TCP"), address, int(port["port"]), int(port.get("nodePort") or 0))
+        )
     return found
 
 
@@ -139,7 +141,8 @@ _JUMPS = {
     ),
 }
 _FILTER_CHAINS = (
-    "KUBE-EXTERNAL-SERVICES", "KUBE-FORWARD", "KUBE-NODEPORTS", "KUBE-PROXY-CANARY", "KUBE-PROXY-FIREWALL", "KUBE-SERVICES",
+    "KUBE-EXTERNAL-SERVICES", "KUBE-FORWARD", "KUBE-NODEPORTS", "KUBE-PROXY-CANARY", "KUBE-PROXY-FIREWALL",
+    "KUBE-SERVICES",
 )  # fmt: skip
 _NAT_CHAINS = ("KUBE-MARK-MASQ", "KUBE-NODEPORTS", "KUBE-POSTROUTING", "KUBE-PROXY-CANARY", "KUBE-SERVICES")
 
@@ -199,7 +202,8 @@ def render(ports: Iterable[ServicePort], endpoints: Mapping[tuple[str, str], Ite
                 f"--dport {port.node_port} -j {external}"
             )
             bodies.append(
-                f'-A {external} -m comment --comment "masquerade traffic for {port.name} external destinations" -j KUBE-MARK-MASQ'
+                f'-A {external} -m comment --comment "masquerade traffic for {port.name} external destinations" '
+                "-j KUBE-MARK-MASQ"
             )
             bodies.append(f"-A {external} -j {chain}")
         for index, endpoint in enumerate(used):
@@ -212,20 +216,31 @@ def render(ports: Iterable[ServicePort], endpoints: Mapping[tuple[str, str], Ite
             chains.append(target)
             name = f'-m comment --comment "{port.name}"'
             bodies.append(f"-A {target} {name} -s {endpoint.ip}/32 -j KUBE-MARK-MASQ")
-            bodies.append(f"-A {target} {name} -m {port.lower} -p {port.lower} -j DNAT --to-destination {endpoint.text}")
+            bodies.append(
+                f"-A {target} {name} -m {port.lower} -p {port.lower} -j DNAT --to-destination {endpoint.text}"
+            )
     filter_rules += [
-        '-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP',
+        "-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP",
         '-A KUBE-FORWARD -m comment --comment "kubernetes forwarding rules" -m mark --mark 0x4000/0x4000 -j ACCEPT',
-        '-A KUBE-FORWARD -m comment --comment "kubernetes forwarding conntrack rule" -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT',
+        (
+            '-A KUBE-FORWARD -m comment --comment "kubernetes forwarding conntrack rule" '
+            "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+        ),
     ]
     nat_rules = [
         *services,
-        '-A KUBE-SERVICES -m comment --comment "kubernetes service nodeports; NOTE: this must be the last rule in this chain" '
-        "-m addrtype --dst-type LOCAL -j KUBE-NODEPORTS",
+        (
+            "-A KUBE-SERVICES "
+            '-m comment --comment "kubernetes service nodeports; NOTE: this must be the last rule in this chain" '
+            "-m addrtype --dst-type LOCAL -j KUBE-NODEPORTS"
+        ),
         *node_ports,
         "-A KUBE-POSTROUTING -m mark ! --mark 0x00004000/0x00004000 -j RETURN",
         "-A KUBE-POSTROUTING -j MARK --xor-mark 0x00004000",
-        '-A KUBE-POSTROUTING -m comment --comment "kubernetes service traffic requiring SNAT" -j MASQUERADE --random-fully',
+        (
+            '-A KUBE-POSTROUTING -m comment --comment "kubernetes service traffic requiring SNAT" '
+            "-j MASQUERADE --random-fully"
+        ),
         "-A KUBE-MARK-MASQ -j MARK --or-mark 0x00004000",
         *bodies,
     ]

@@ -48,10 +48,12 @@ def wait_for_clients(where: LabDir, condition: Callable[[Readings], bool], timeo
 
 
 def _short(readings: Readings) -> str:
-    return ", ".join(f"{node} {kind} {each['answered']}/{each['lost']}" for (node, kind), each in sorted(readings.items()))
+    return ", ".join(
+        f"{node} {kind} {each['answered']}/{each['lost']}" for (node, kind), each in sorted(readings.items())
+    )
 
 
-def in_a_row(reading: Mapping[str, Any] | None, answered: bool, count: int) -> bool:
+def in_a_row(reading: Mapping[str, Any] | None, count: int, *, answered: bool) -> bool:
     """Whether the last `count` queries of a client all were answered (or all lost)."""
     return reading is not None and reading["last_answered"] is answered and reading["in_a_row"] >= count
 

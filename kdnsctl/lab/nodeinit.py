@@ -5,6 +5,7 @@ directory, so that its log files can be read from outside), /proc, /sys, a passw
 node can do to the machine nothing that a reader could not.
 """
 
+# ruff: noqa: PTH110, PTH114, PTH123 - paths here go straight into system calls and argument lists
 from __future__ import annotations
 
 import contextlib
@@ -46,7 +47,7 @@ def prepare_files(where: LabDir, net: NodeNet) -> None:
     (own / "hostname").write_text(f"{net.name}\n")
 
 
-def boot(where: LabDir, net: NodeNet, builtins: Mapping[str, Builtin], rootless: bool) -> BootedNode:
+def boot(where: LabDir, net: NodeNet, builtins: Mapping[str, Builtin]) -> BootedNode:
     """Fork the node's first process. The caller must have one thread only. Raises OSError."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     report_read, report_write = os.pipe2(os.O_CLOEXEC)
@@ -62,8 +63,8 @@ def boot(where: LabDir, net: NodeNet, builtins: Mapping[str, Builtin], rootless:
                 os.write(report_write, f"{first}\n".encode())
                 code = 0
             else:
-                _be_node(where, net, theirs, builtins, rootless, report_write)
-        except BaseException:  # a forked child must never run on in its parent's code
+                _be_node(where, net, theirs, builtins, report_write)
+        except BaseException:  # noqa: BLE001 - a forked child must never run on in its parent's code
             traceback.print_exc()
         finally:
             os._exit(code)
@@ -73,7 +74,9 @@ def boot(where: LabDir, net: NodeNet, builtins: Mapping[str, Builtin], rootless:
     with open(report_read, "rb") as reader:
         lines = reader.read().decode().split("\n")
     if "up" not in lines:
-        raise OSError(f"node {net.name} did not start: {'; '.join(line for line in lines if line) or 'no reason given'}")
+        raise OSError(
+            f"node {net.name} did not start: {'; '.join(line for line in lines if line) or 'no reason given'}"
+        )
     pid = next(int(line) for line in lines if line.isdigit())
     return BootedNode(pid, ours)
 
@@ -85,15 +88,13 @@ def _enter(net: NodeNet) -> None:
     kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWUTS | kernel.CLONE_NEWIPC)
 
 
-def _be_node(
-    where: LabDir, net: NodeNet, channel: socket.socket, builtins: Mapping[str, Builtin], rootless: bool, report: int
-) -> None:
+def _be_node(where: LabDir, net: NodeNet, channel: socket.socket, builtins: Mapping[str, Builtin], report: int) -> None:
     try:
         os.setsid()
         kernel.set_process_name(f"lab-{net.name}")
         kernel.set_command_line([f"lab-node {net.name}"])
         kernel.sethostname(net.name)
-        _mount(where, net, rootless)
+        _mount(where, net)
         _set_sysctls()
         os.write(report, b"up\n")
     except OSError as error:
@@ -106,7 +107,7 @@ def _be_node(
         os._exit(0)
 
 
-def _mount(where: LabDir, net: NodeNet, rootless: bool) -> None:
+def _mount(where: LabDir, net: NodeNet) -> None:
     kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     own = where.node(net.name)
     kernel.bind(str(where.node_log(net.name)), "/var/log")
@@ -115,7 +116,7 @@ def _mount(where: LabDir, net: NodeNet, rootless: bool) -> None:
             kernel.bind(str(own / name), f"/etc/{name}")
     kernel.set_read_only("/", recursive=True)
     kernel.set_writable("/var/log")
-    for directory, options in (("/run", "mode=755,size=16m"), ("/tmp", "mode=1777,size=64m")):
+    for directory, options in (("/run", "mode=755,size=16m"), ("/tmp", "mode=1777,size=64m")):  # noqa: S108
         _cover(directory, options, where.root)
     kernel.set_writable(str(where.space))
     for directory in ("/run/netns", "/run/home", "/run/sshd"):

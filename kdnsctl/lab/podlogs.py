@@ -5,6 +5,7 @@ A line is `TIME STREAM F|P TEXT`; a line longer than 16 KiB is split into fragme
 condition, never by polling. Options of a reading are applied in the kubelet's order (`lab.runtime`).
 """
 
+# ruff: noqa: PTH123 - paths here go straight into system calls and argument lists
 from __future__ import annotations
 
 import os

@@ -13,7 +13,9 @@ def probe(spec: JSON, container: JSON, address: str) -> bool:
     timeout = float(spec.get("timeoutSeconds") or 1)
     if "httpGet" in spec:
         target = spec["httpGet"]
-        link = http.client.HTTPConnection(target.get("host") or address, _port(target["port"], container), timeout=timeout)
+        link = http.client.HTTPConnection(
+            target.get("host") or address, _port(target["port"], container), timeout=timeout
+        )
         try:
             link.request("GET", target.get("path") or "/", headers={"User-Agent": "kube-probe/lab"})
             return 200 <= link.getresponse().status < 400

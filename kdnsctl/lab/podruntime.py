@@ -16,7 +16,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from kdnsctl.lab import kernel
-from kdnsctl.lab.agent import AgentGone
+from kdnsctl.lab.agent import AgentGoneError
 from kdnsctl.lab.container import StartError
 from kdnsctl.lab.kubelet import Kubelet
 from kdnsctl.lab.podlogs import LogOptions, LogReader
@@ -123,14 +123,14 @@ class KubeletRuntime:
         if tty:
             environment.setdefault("TERM", "xterm")
         launch = replace(state.launch, argv=tuple(command), builtin=None, env=environment)
-        session = _Terminal() if tty else _Pipes(stdin, stdout, stderr)
+        session = _Terminal() if tty else _Pipes(stdin=stdin, stdout=stdout, stderr=stderr)
         try:
             kubelet.agent.execute(state.pid, launch, session.theirs, session.ended)
         except StartError as error:
             session.close()
             text = "failed to exec in container: failed to start exec: OCI runtime exec failed: exec failed: "
             raise CommandNotStarted(f"{text}unable to start container process: {error}: unknown") from None
-        except AgentGone as error:
+        except AgentGoneError as error:
             session.close()
             raise NodeUnreachable(f"error dialing backend: {error}") from None
         finally:
@@ -232,7 +232,7 @@ class _Session:
 
 
 class _Pipes(_Session):
-    def __init__(self, stdin: bool, stdout: bool, stderr: bool) -> None:
+    def __init__(self, *, stdin: bool, stdout: bool, stderr: bool) -> None:
         super().__init__()
         if stdin:
             theirs, self._input = os.pipe2(os.O_CLOEXEC)

@@ -119,8 +119,10 @@ def launch(pod: JSON, container: JSON, place: PodPlace, root: Path) -> Launch:
     spec = pod["spec"]
     try:
         image = images.describe(container["image"])
-    except images.UnknownImage:
-        text = f'Container image "{container["image"]}" is not present with pull policy of Never: the lab has no registry'
+    except images.UnknownImageError:
+        text = (
+            f'Container image "{container["image"]}" is not present with pull policy of Never: the lab has no registry'
+        )
         raise SpecError("ErrImageNeverPull", text) from None
     context = {**(spec.get("securityContext") or {}), **(container.get("securityContext") or {})}
     uid = int(context.get("runAsUser") or 0)
@@ -232,14 +234,14 @@ def write_identity_files(pod: JSON, root: Path, place: PodPlace) -> None:
     for file_name, text in {
         "hostname": f"{name}\n",
         "hosts": f"# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n{place.pod_ip}\t{name}\n",
-        "resolv.conf": _resolv_conf(spec, metadata["namespace"], host_network),
+        "resolv.conf": _resolv_conf(spec, metadata["namespace"], host_network=host_network),
     }.items():
         path = etc / file_name
         path.unlink(missing_ok=True)  # never write through a hard link into the image
         path.write_text(text, encoding="ascii")
 
 
-def _resolv_conf(spec: Mapping[str, Any], namespace: str, host_network: bool) -> str:
+def _resolv_conf(spec: Mapping[str, Any], namespace: str, *, host_network: bool) -> str:
     policy = spec.get("dnsPolicy") or "ClusterFirst"
     if policy == "ClusterFirstWithHostNet" or (policy == "ClusterFirst" and not host_network):
         search = f"{namespace}.svc.cluster.local svc.cluster.local cluster.local"

@@ -45,7 +45,7 @@ def _container_status(each: ContainerState) -> JSON:
     }
 
 
-def phase(containers: list[ContainerState], failed: bool) -> str:
+def phase(containers: list[ContainerState], *, failed: bool) -> str:
     """Pending, Running, Succeeded or Failed, as the kubelet decides (pkg/kubelet/kubelet_pods.go, getPhase)."""
     main = [each for each in containers if not each.is_init]
     if failed:
@@ -58,7 +58,6 @@ def phase(containers: list[ContainerState], failed: bool) -> str:
 
 
 def pod_status(
-    pod: JSON,
     containers: list[ContainerState],
     pod_ip: str,
     host_ip: str,
@@ -72,7 +71,11 @@ def pod_status(
     ready = bool(main) and all(each.ready for each in main)
     initialized = all(each.terminated and each.terminated["exitCode"] == 0 for each in inits)
     unready = [each.name for each in main if not each.ready]
-    detail = {} if ready else {"reason": "ContainersNotReady", "message": f"containers with unready status: [{' '.join(unready)}]"}
+    detail = (
+        {}
+        if ready
+        else {"reason": "ContainersNotReady", "message": f"containers with unready status: [{' '.join(unready)}]"}
+    )
     old = {each["type"]: each for each in (before or {}).get("conditions") or ()}
     wanted: list[tuple[str, bool, JSON]] = [
         ("PodReadyToStartContainers", bool(pod_ip), {}),
@@ -86,9 +89,11 @@ def pod_status(
         status = "True" if value else "False"
         same = kind in old and old[kind]["status"] == status
         moment = old[kind]["lastTransitionTime"] if same else now()
-        conditions.append({"type": kind, "status": status, "lastProbeTime": None, "lastTransitionTime": moment, **extra})
+        conditions.append(
+            {"type": kind, "status": status, "lastProbeTime": None, "lastTransitionTime": moment, **extra}
+        )
     status_body: JSON = {
-        "phase": phase(containers, failed is not None),
+        "phase": phase(containers, failed=failed is not None),
         "conditions": conditions,
         "hostIP": host_ip,
         "hostIPs": [{"ip": host_ip}],

@@ -5,6 +5,7 @@ what `containers` shows to readers. The rules are the kubelet's: init containers
 with back-off, grace period before the kill, activeDeadlineSeconds for the whole pod.
 """
 
+# ruff: noqa: T201 - standard error is the lab's log
 from __future__ import annotations
 
 import contextlib
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdnsctl.lab import images, kernel, network, podspec
-from kdnsctl.lab.agent import AgentGone
+from kdnsctl.lab.agent import AgentGoneError
 from kdnsctl.lab.container import Launch, StartError
 from kdnsctl.lab.kubeclient import JSON, ApiError
 from kdnsctl.lab.nodefaults import Fault, inject, lift
@@ -118,7 +119,7 @@ class PodWorker:
     def find(self, container: str) -> ContainerState | None:
         return next((each for each in self.containers if each.name == container), None)
 
-    def refresh_fault(self, fault: Fault, active: bool) -> None:
+    def refresh_fault(self, fault: Fault, *, active: bool) -> None:
         """Change the fault in this pod's kube-proxy container, if it has one."""
         with self._fault_lock:
             for each in self.containers:
@@ -136,9 +137,9 @@ class PodWorker:
             while not self._finished():
                 self._step()
             self._tear_down()
-        except AgentGone:
+        except AgentGoneError:
             return  # the node is gone, and with it everything that would have to be cleaned
-        except Exception:  # a thread's last words belong into the lab's log
+        except Exception:  # noqa: BLE001 - a thread's last words belong into the lab's log
             traceback.print_exc()
         finally:
             self._on_end(self)
@@ -252,7 +253,7 @@ class PodWorker:
         clock = time.monotonic()
         for each in self.containers:
             due = each.restart_at is not None and clock >= each.restart_at
-            if each.pid is None and (each.terminated is None and each.restart_at is None or due):
+            if each.pid is None and ((each.terminated is None and each.restart_at is None) or due):
                 self._start(each)
             if each.is_init and not (each.terminated and each.terminated["exitCode"] == 0):
                 return  # the next waits for this one to succeed
@@ -269,12 +270,16 @@ class PodWorker:
             root = self._directory / "containers" / f"{state.name}-{attempt}"
             launch = podspec.launch(self.pod, state.spec, place, root)
             self._build_tree(state, launch, root, place)
-            self._launch(state, launch, root, attempt)
+            self._launch(state, launch, attempt)
         except (podspec.SpecError, StartError, OSError) as error:
             reason = error.reason if isinstance(error, podspec.SpecError) else "RunContainerError"
             state.waiting = (reason, str(error))
             if reason != "ContainerCreating":
-                print(f"{self._kubelet.name}: {self.key}: container {state.name}: {reason}: {error}", file=sys.stderr, flush=True)
+                print(
+                    f"{self._kubelet.name}: {self.key}: container {state.name}: {reason}: {error}",
+                    file=sys.stderr,
+                    flush=True,
+                )
             state.backoff = min(max(state.backoff * 2, _FIRST_BACKOFF), _LONGEST_BACKOFF)
             state.restart_at = time.monotonic() + (1.0 if reason == "ContainerCreating" else state.backoff)
 
@@ -298,7 +303,7 @@ class PodWorker:
                 for fault in self._kubelet.faults:
                     inject(root, fault)
 
-    def _launch(self, state: ContainerState, launch: Launch, root: Path, attempt: int) -> None:
+    def _launch(self, state: ContainerState, launch: Launch, attempt: int) -> None:
         log_path = self._kubelet.log_root / "pods" / podspec.log_directory(self.pod) / state.name / f"{attempt}.log"
         log = ContainerLog(log_path)
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
@@ -349,7 +354,7 @@ class PodWorker:
             "containerID": f"containerd://{state.container_id}",
         }
         policy = self.pod["spec"].get("restartPolicy") or "Always"
-        again = policy == "Always" and not state.is_init or (policy != "Never" and code != 0)
+        again = (policy == "Always" and not state.is_init) or (policy != "Never" and code != 0)
         if self._terminating or self._failed is not None:
             return
         if state.is_init and code != 0 and policy == "Never":
@@ -382,7 +387,9 @@ class PodWorker:
     def _report(self) -> None:
         if self._gone:
             return
-        status = pod_status(self.pod, self.containers, self.pod_ip, self._kubelet.net.address, self._started_at, self._failed, self._reported)
+        status = pod_status(
+            self.containers, self.pod_ip, self._kubelet.net.address, self._started_at, self._failed, self._reported
+        )
         if status != self._reported:
             namespace, _, name = self.key.partition("/")
             try:

@@ -6,6 +6,7 @@ else happens in the namespaces that `spaceinit` makes. `down` needs nobody's coo
 process by the kernel, waits for that, and removes the directory.
 """
 
+# ruff: noqa: PTH109, PTH123 - paths here go straight into system calls and argument lists
 from __future__ import annotations
 
 import json
@@ -66,18 +67,20 @@ def up(options: UpOptions) -> Status:
     rootless = os.geteuid() != 0 if options.rootless is None else options.rootless
     create(where)
     try:
-        _start(where, options, rootless)
+        _start(where, options, rootless=rootless)
     except BaseException as failure:
         log = _last_lines(where.log_file, 15)
         down(options.name, root=options.root)
         if isinstance(failure, LabError):
             said = f"\nIts log ended with:\n{log}" if log else ""
-            raise LabError(f"{failure}{said}\nThe lab was removed again. `kdnsctl lab doctor` checks the machine.") from None
+            raise LabError(
+                f"{failure}{said}\nThe lab was removed again. `kdnsctl lab doctor` checks the machine."
+            ) from None
         raise
     return status(options.name, root=options.root)
 
 
-def _start(where: LabDir, options: UpOptions, rootless: bool) -> None:
+def _start(where: LabDir, options: UpOptions, *, rootless: bool) -> None:
     with socket.create_server(("127.0.0.1", options.port)) as listener:
         ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
         with open(ready_read, "rb", buffering=0) as ready, open(where.log_file, "ab") as log:
@@ -156,7 +159,9 @@ def down(name: str = DEFAULT_NAME, *, root: Path | None = None) -> bool:
     try:
         remove(where)
     except OSError as error:
-        raise LabError(f"the lab's processes are ended, but {error.filename} could not be removed: {error.strerror}") from None
+        raise LabError(
+            f"the lab's processes are ended, but {error.filename} could not be removed: {error.strerror}"
+        ) from None
     return True
 
 
@@ -195,19 +200,24 @@ def shell_command(
     """
     where = running_lab(name, root)
     identity = read_identity(where)
-    assert identity is not None
+    if identity is None:
+        raise LabError(f"the lab {name!r} ended a moment ago; clear it away with: kdnsctl lab down {name}")
     words = list(command) or [os.environ.get("SHELL", "/bin/sh")]
     user = ["-U", "--preserve-credentials"] if identity.rootless else []
     enter = ["nsenter", "-t", str(identity.pid), *user, "-n", "-m", "-p", "-u", "-i"]
     if node is None:
         directory = os.getcwd()
-        return [*enter, f"--wd={directory}", "--", *words] if not directory.startswith("/run/") else [*enter, "--", *words]
+        return (
+            [*enter, f"--wd={directory}", "--", *words] if not directory.startswith("/run/") else [*enter, "--", *words]
+        )
     pid = control.ask(where, {"op": "node-pid", "node": node})["pid"]
     # Inside the lab's PID namespace the node's first process has another number than outside.
     return [*enter, "--", "nsenter", "-t", str(pid), "-n", "-m", "-p", "-u", "-i", "--", *words]
 
 
-def shell(command: Sequence[str] = (), *, name: str = DEFAULT_NAME, node: str | None = None, root: Path | None = None) -> int:
+def shell(
+    command: Sequence[str] = (), *, name: str = DEFAULT_NAME, node: str | None = None, root: Path | None = None
+) -> int:
     """Run a command inside the lab with the caller's terminal; its exit code. Raises LabError when there is no lab."""
     argv = shell_command(command, name=name, node=node, root=root)
     where = lab_dir(name, root)

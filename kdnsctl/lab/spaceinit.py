@@ -15,13 +15,14 @@ import json
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 from kdnsctl.lab import kernel
 from kdnsctl.lab.spacedir import Identity, LabDir, start_time, write_identity
 
 
-def make_namespaces(rootless: bool) -> None:
+def make_namespaces(*, rootless: bool) -> None:
     """Leave the machine's namespaces; the PID namespace takes effect for the next child. Raises OSError."""
     if rootless:
         uid, gid = os.getuid(), os.getgid()
@@ -75,7 +76,7 @@ def main(argument: str) -> int:
     for fd in (ready, listener):
         os.set_inheritable(fd, False)
     try:
-        make_namespaces(options["rootless"])
+        make_namespaces(rootless=options["rootless"])
         go_read, go_write = os.pipe2(os.O_CLOEXEC)
         first = os.fork()
     except OSError as error:
@@ -112,12 +113,10 @@ def _first(where: LabDir, options: dict[str, object], ready: int, listener: int)
             kernel.die_with_parent()
             kernel.set_process_name("lab-supervisor")
             kernel.set_command_line([f"lab-supervisor {where.name}"])
-            from kdnsctl.lab import supervisor as room
+            from kdnsctl.lab import supervisor as room  # noqa: PLC0415 - the first process does without it
 
             code = room.run(where, options, ready, listener)
-        except Exception as error:  # the last place that can tell the one who waits
-            import traceback
-
+        except Exception as error:  # noqa: BLE001 - the last place that can tell the one who waits
             traceback.print_exc()
             with contextlib.suppress(OSError):
                 os.write(ready, f"error {type(error).__name__}: {error}\n".encode()[:4000])

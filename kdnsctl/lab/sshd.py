@@ -59,9 +59,23 @@ def sshd_config(where: LabDir) -> str:
 def ssh_config(where: LabDir, nodes: Sequence[NodeNet]) -> str:
     """What an operator's ssh, scp and kdnsctl read to reach the nodes by name or address."""
     package = str(Path(__file__).resolve().parents[2])
-    relay = shlex.join(
-        ["env", f"PYTHONPATH={package}", sys.executable, "-P", "-m", "kdnsctl.lab.relay", str(where.root), "%h", "%p"]
-    ).replace("'%h'", "%h").replace("'%p'", "%p")
+    relay = (
+        shlex.join(
+            [
+                "env",
+                f"PYTHONPATH={package}",
+                sys.executable,
+                "-P",
+                "-m",
+                "kdnsctl.lab.relay",
+                str(where.root),
+                "%h",
+                "%p",
+            ]
+        )
+        .replace("'%h'", "%h")
+        .replace("'%p'", "%p")
+    )
     lines = []
     for node in nodes:
         lines += [
@@ -90,7 +104,7 @@ def write_files(where: LabDir, nodes: Sequence[NodeNet]) -> None:
     (where.ssh / "known_hosts").write_text(hosts, encoding="ascii")
 
 
-def node_launch(where: LabDir, rootless: bool) -> Launch:
+def node_launch(where: LabDir, *, rootless: bool) -> Launch:
     """The server as a process of the node itself. It must be started by its full path: it executes itself again."""
     return Launch(
         argv=(SSHD, "-D", "-e", "-f", str(where.ssh / "sshd_config")),

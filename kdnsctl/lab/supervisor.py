@@ -4,6 +4,7 @@ It is the parent of every node and lives in the hub's namespaces. Order matters 
 there is one thread, everything that has threads comes after. When it ends, for whatever reason, the lab ends.
 """
 
+# ruff: noqa: T201 - standard error is the lab's log
 from __future__ import annotations
 
 import gc
@@ -28,8 +29,8 @@ from kdnsctl.lab.kubeclient import Access, KubeClient
 from kdnsctl.lab.kubelet import Kubelet, Surroundings
 from kdnsctl.lab.network import NodeNet
 from kdnsctl.lab.podlogs import LogPump
-from kdnsctl.lab.podstatus import is_ready
 from kdnsctl.lab.podruntime import KubeletRuntime
+from kdnsctl.lab.podstatus import is_ready
 from kdnsctl.lab.spacedir import LabDir
 from kdnsctl.lab.store import Store
 
@@ -82,7 +83,7 @@ def run(where: LabDir, options: dict[str, Any], ready: int, listener: int) -> in
         nodeinit.prepare_files(where, net)
     dns.warm_up()
     gc.freeze()  # what is loaded now is shared by all nodes' processes, as long as nobody collects it
-    booted = {net.name: nodeinit.boot(where, net, BUILTINS, rootless) for net in nodes}
+    booted = {net.name: nodeinit.boot(where, net, BUILTINS) for net in nodes}
     gc.unfreeze()
     over = threading.Event()
 
@@ -120,7 +121,7 @@ def run(where: LabDir, options: dict[str, Any], ready: int, listener: int) -> in
         kubelet.start()
     _create_objects(client, str(options["version"]), int(options["verbosity"]))
     if options["ssh"]:
-        _start_sshd(where, nodes, agents, rootless)
+        _start_sshd(where, nodes, agents, rootless=rootless)
     board = ClientBoard()
     watch_clients(board, list(runtime_kubelets.values()), runtime)
     pids = {name: node.pid for name, node in booted.items()}
@@ -146,7 +147,9 @@ def _announce(board: ClientBoard, client: KubeClient, nodes: list[str], ready: i
         pods = client.get(path)["items"]
         addresses = {each["status"].get("podIP", "") for each in pods if is_ready(each)}
         saved = (network.run(["ip", "netns", "exec", name, "iptables-save", "-t", "nat"]) for name in nodes)
-        if len(addresses) == workloads.COREDNS_REPLICAS and all(network.dns_targets(each) == addresses for each in saved):
+        if len(addresses) == workloads.COREDNS_REPLICAS and all(
+            network.dns_targets(each) == addresses for each in saved
+        ):
             break
     os.write(ready, b"ready\n")
     os.close(ready)
@@ -182,12 +185,12 @@ def _create_objects(client: KubeClient, version: str, verbosity: int) -> None:
     client.create(f"{apps}/kdnsctl-lab/daemonsets", workloads.dns_clients())
 
 
-def _start_sshd(where: LabDir, nodes: list[NodeNet], agents: dict[str, AgentClient], rootless: bool) -> None:
+def _start_sshd(where: LabDir, nodes: list[NodeNet], agents: dict[str, AgentClient], *, rootless: bool) -> None:
     if not Path(sshd.SSHD).exists():
         _say(f"{sshd.SSHD} is missing: the nodes have no SSH (Debian package openssh-server)")
         return
     sshd.write_files(where, nodes)
-    launch = sshd.node_launch(where, rootless)
+    launch = sshd.node_launch(where, rootless=rootless)
     for net in nodes:
         log = os.open(where.node(net.name) / "sshd.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)

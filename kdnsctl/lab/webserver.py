@@ -73,9 +73,9 @@ def serve_http(host: str, port: int, handler: Handler) -> int:
             except OSError:
                 return  # the asker left
 
-        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _serve
+        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _serve  # noqa: N815 - names of the base class
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as the base class
             """Say nothing: standard error is the container's log."""
 
     server = _Server((host, port), Bound)

@@ -12,6 +12,7 @@ _EVERYWHERE = [{"operator": "Exists"}]
 
 
 def kube_proxy_config() -> JSON:
+    """kube-proxy's ConfigMap; profiling is on, so that its verbosity can be changed at run time."""
     config = (
         "apiVersion: kubeproxy.config.k8s.io/v1alpha1\n"
         "kind: KubeProxyConfiguration\n"
@@ -29,6 +30,7 @@ def kube_proxy_config() -> JSON:
 
 
 def kube_proxy(version: str, verbosity: int) -> JSON:
+    """The DaemonSet of kube-proxy, in the shape kubeadm gives it."""
     container = {
         "name": "kube-proxy",
         "image": f"{images.KUBE_PROXY}:{version}",
@@ -70,6 +72,7 @@ def _daemon_set(namespace: str, name: str, labels: dict[str, str], spec: JSON) -
 
 
 def coredns() -> JSON:
+    """The Deployment of CoreDNS."""
     labels = {"k8s-app": "kube-dns"}
     container = {
         "name": "coredns",
@@ -106,6 +109,7 @@ def coredns() -> JSON:
 
 
 def kube_dns() -> JSON:
+    """The DNS Service with its well-known address."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -130,13 +134,24 @@ def kubernetes_service() -> tuple[JSON, JSON]:
     service: JSON = {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"component": "apiserver", "provider": "kubernetes"}},
-        "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": API_PORT}]},
+        "metadata": {
+            "name": "kubernetes",
+            "namespace": "default",
+            "labels": {"component": "apiserver", "provider": "kubernetes"},
+        },
+        "spec": {
+            "clusterIP": "10.96.0.1",
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": API_PORT}],
+        },
     }
     endpoint_slice: JSON = {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
-        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "metadata": {
+            "name": "kubernetes",
+            "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "kubernetes"},
+        },
         "addressType": "IPv4",
         "endpoints": [{"addresses": [HUB_ADDRESS], "conditions": {"ready": True}}],
         "ports": [{"name": "https", "port": API_PORT, "protocol": "TCP"}],
@@ -167,4 +182,5 @@ def dns_clients() -> JSON:
 
 
 def namespaces() -> list[str]:
+    """Namespaces a lab starts with."""
     return ["default", "kube-system", "kube-public", "kube-node-lease", "kdnsctl-lab"]

@@ -1,5 +1,6 @@
 """What the tests ask of the machine itself: which processes and namespaces a lab has, and whether any is left."""
 
+# ruff: noqa: PTH115, PTH116, PTH208 - paths here go straight into system calls and argument lists
 from __future__ import annotations
 
 import contextlib
@@ -68,7 +69,9 @@ class Traces:
         found = [f"process {pid}" for pid, started in self.processes if start_time(pid) == started]
         alive = {pid for pid in parents() if start_time(pid) is not None}
         found += [f"namespace {each}" for each in namespaces_of(alive) & self.namespaces]
-        found += [f"mount {line}" for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(where.root) in line]
+        found += [
+            f"mount {line}" for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(where.root) in line
+        ]
         if where.root.exists():
             found.append(f"directory {where.root}")
         found += [f"process {pid} about the lab" for pid in alive if _mentions(pid, str(where.root))]

@@ -13,12 +13,18 @@ def test_the_story(labs: Path) -> None:
     told: list[str] = []
 
     def find(where: LabDir, logs: Path) -> str:
-        files = sorted(logs.glob("*/var-log/pods/kube-system_kube-proxy-*/kube-proxy/*.log"))
-        guilty = [file.relative_to(logs).parts[0] for file in files if "Failed to delete endpoint connections" in file.read_text()]
+        files = sorted(logs.glob("*/var/log/pods/kube-system_kube-proxy-*/kube-proxy/*.log"))
+        guilty = [
+            file.relative_to(logs).parts[0]
+            for file in files
+            if "Failed to delete endpoint connections" in file.read_text()
+        ]
         assert space.status(where.name, root=labs).running
         return f"found: {guilty}"
 
-    result = demo.run(demo.DemoOptions(Mode.DELETE_FAILS, space.UpOptions(name="story", root=labs), results=4), told.append, find)
+    result = demo.run(
+        demo.DemoOptions(Mode.DELETE_FAILS, space.UpOptions(name="story", root=labs), results=4), told.append, find
+    )
     assert {each.percent for each in (*result.healthy, *result.healed)} == {100}
     broken = {(each.node, each.kind): each.percent for each in result.broken if each.percent < 100}
     assert broken == {("knode2", "fixed"): 0}

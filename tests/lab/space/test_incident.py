@@ -53,7 +53,9 @@ def test_failed_deletion_kills_the_held_port_and_says_so(healed_after: LabDir) -
     assert {match["dead"] for line in log_of(lab, "knode2") if (match := POST.search(line))} == set(made.dead)
     for other in ("knode1", "knode3"):
         assert not any("Failed to delete" in line for line in log_of(lab, other))
-    entries = on_node(lab, "knode2", "conntrack", "-L", "-p", "udp", "--orig-dst", "10.96.0.10", "--orig-port-src", str(HELD_PORT))
+    entries = on_node(
+        lab, "knode2", "conntrack", "-L", "-p", "udp", "--orig-dst", "10.96.0.10", "--orig-port-src", str(HELD_PORT)
+    )
     sources = re.findall(r"src=(\S+)", entries)
     assert sources[1] in made.dead
     rules = on_node(lab, "knode2", "iptables-save", "-t", "nat")
@@ -131,7 +133,7 @@ def test_kube_proxy_1_36_fails_in_its_own_words(labs: Path, mode: Mode) -> None:
         assert_others_well(seen, "knode2")
         assert "Failed to delete endpoint connections" not in said
         failure = {
-            Mode.DELETE_FAILS: 'cleanup.go:151] "Failed to clear all conntrack entries" err="error deleting conntrack entries, error: ',
+            Mode.DELETE_FAILS: 'cleanup.go:151] "Failed to clear all conntrack entries" err="error deleting conntrack ',
             Mode.RESTORE_FAILS: 'proxier.go:1406] "Failed to execute iptables-restore" err=<\n',
         }.get(mode)
         if failure is None:

@@ -87,7 +87,9 @@ def test_a_lab_that_lost_a_pillar_ends_by_itself_and_says_so(labs: Path, victim:
     where = lab_dir(name, labs)
     traces = Traces.of(where)
     title = f"{victim} {name}" if victim == "lab-supervisor" else victim
-    found = [pid for pid, _ in traces.processes if Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode() == title]
+    found = [
+        pid for pid, _ in traces.processes if Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode() == title
+    ]
     try:
         assert len(found) == 1
         os.kill(found[0], signal.SIGKILL)
@@ -105,7 +107,10 @@ def test_a_killed_container_comes_back_and_its_old_log_is_kept(lab: LabDir) -> N
     before = {path.name for path in (lab.node_log("knode3") / "pods").glob("kube-system_kube-proxy-*/kube-proxy/*.log")}
     control.ask(lab, {"op": "signal", "node": "knode3", "container": "kube-proxy", "signal": "kill"})
     assert eventually(
-        lambda: len(list((lab.node_log("knode3") / "pods").glob("kube-system_kube-proxy-*/kube-proxy/*.log"))) == len(before) + 1
+        lambda: (
+            len(list((lab.node_log("knode3") / "pods").glob("kube-system_kube-proxy-*/kube-proxy/*.log")))
+            == len(before) + 1
+        )
     )
     assert {each.percent for each in measure(lab, 3, 3)} == {100}
 
@@ -159,7 +164,9 @@ def test_the_machine_around_is_left_alone(labs: Path) -> None:
 
 
 def test_a_node_cannot_change_the_machines_files(lab: LabDir) -> None:
-    argv = space.shell_command(["sh", "-c", "touch /usr/lab-was-here"], name=lab.name, node="knode1", root=lab.root.parent)
+    argv = space.shell_command(
+        ["sh", "-c", "touch /usr/lab-was-here"], name=lab.name, node="knode1", root=lab.root.parent
+    )
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "Read-only file system" in done.stderr
@@ -174,11 +181,17 @@ def test_the_directory_is_private(lab: LabDir) -> None:
 def test_shell_and_env(lab: LabDir) -> None:
     root = lab.root.parent
     hub = subprocess.run(
-        space.shell_command(["ip", "netns", "list"], name=lab.name, root=root), capture_output=True, text=True, check=True
+        space.shell_command(["ip", "netns", "list"], name=lab.name, root=root),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert {"knode1", "knode2", "knode3"} <= {line.split()[0] for line in hub.stdout.splitlines()}
     node = subprocess.run(
-        space.shell_command(["hostname"], name=lab.name, node="knode2", root=root), capture_output=True, text=True, check=True
+        space.shell_command(["hostname"], name=lab.name, node="knode2", root=root),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert node.stdout == "knode2\n"
     assert space.shell(["sh", "-c", "exit 7"], name=lab.name, root=root) == 7

@@ -22,7 +22,21 @@ KUBE_PROXY_1_30 = "registry.k8s.io/kube-proxy:v1.30.14"
 KUBE_PROXY_1_36 = "registry.k8s.io/kube-proxy:v1.36.2"
 TOOLS = "kdnsctl.io/lab/tools:1"
 # What a script may call in a kube-proxy image, and what it must not count on (kubernetes/release#4223).
-PRESENT = ("sh", "cat", "grep", "wc", "sleep", "chmod", "ln", "rm", "iptables-save", "ip6tables-save", "ipset", "nft", "kmod")
+PRESENT = (
+    "sh",
+    "cat",
+    "grep",
+    "wc",
+    "sleep",
+    "chmod",
+    "ln",
+    "rm",
+    "iptables-save",
+    "ip6tables-save",
+    "ipset",
+    "nft",
+    "kmod",
+)
 ABSENT = ("ipvsadm", "date", "head", "tail", "tee", "timeout", "sha256sum", "tar", "python3", "curl", "ls", "id", "ps")
 
 
@@ -51,7 +65,9 @@ def execute(lab: LabDir) -> Exec:
     server = urlsplit(space.status(lab.name, root=lab.root.parent).server)
 
     def run(pod: str, *command: str, container: str = "main", namespace: str = "default") -> Done:
-        query = urlencode([("container", container), ("stdout", "true"), ("stderr", "true"), *(("command", word) for word in command)])
+        query = urlencode(
+            [("container", container), ("stdout", "true"), ("stderr", "true"), *(("command", word) for word in command)]
+        )
         link = websocket.create_connection(
             f"wss://{server.netloc}/api/v1/namespaces/{namespace}/pods/{pod}/exec?{query}",
             sslopt={"context": ssl.create_default_context(cafile=str(lab.ca_file))},
@@ -66,7 +82,7 @@ def execute(lab: LabDir) -> Exec:
             if opcode != websocket.ABNF.OPCODE_BINARY:
                 break
             channels[data[0]] = channels.get(data[0], b"") + data[1:]
-        link.shutdown()
+        link.shutdown()  # type: ignore[no-untyped-call]
         return Done(channels.get(1, b"").decode(), channels.get(2, b"").decode(), json.loads(channels.get(3, b"{}")))
 
     return run
@@ -92,7 +108,13 @@ def make_pod(api: KubeClient) -> Iterator[MakePod]:
     made: list[str] = []
 
     def make(
-        name: str, image: str, command: list[str], *, until: Callable[[dict[str, Any]], bool] = is_running, context: Any = None, **spec: Any
+        name: str,
+        image: str,
+        command: list[str],
+        *,
+        until: Callable[[dict[str, Any]], bool] = is_running,
+        context: Any = None,
+        **spec: Any,
     ) -> dict[str, Any]:
         container = {"name": "main", "image": image, "command": command, "securityContext": context or {}}
         body = {
@@ -100,7 +122,8 @@ def make_pod(api: KubeClient) -> Iterator[MakePod]:
             "kind": "Pod",
             "metadata": {"name": name, "namespace": "default"},
             "spec": {
-                "nodeName": "knode1", "restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "containers": [container], **spec,
+                "nodeName": "knode1", "restartPolicy": "Never", "terminationGracePeriodSeconds": 0,
+                "containers": [container], **spec,
             },
         }  # fmt: skip
         api.create(f"{NAMESPACE}/pods", body)
@@ -144,7 +167,20 @@ def test_a_script_meets_dash_and_exit_codes_come_back(make_pod: MakePod, execute
     # The bashism fails, as it does in the real image.
     assert execute("shell", "sh", "-c", "[[ a == a ]]").code == 127
     listing = execute("shell", "sh", "-c", "for each in /*; do echo $each; done").stdout.split()
-    assert listing == ["/bin", "/dev", "/etc", "/lib", "/lib64", "/proc", "/run", "/sbin", "/sys", "/tmp", "/usr", "/var"]
+    assert listing == [
+        "/bin",
+        "/dev",
+        "/etc",
+        "/lib",
+        "/lib64",
+        "/proc",
+        "/run",
+        "/sbin",
+        "/sys",
+        "/tmp",
+        "/usr",
+        "/var",
+    ]
 
 
 def test_capabilities_are_really_dropped(make_pod: MakePod, execute: Exec) -> None:
@@ -166,7 +202,13 @@ def test_net_admin_alone_reads_the_rules(make_pod: MakePod, execute: Exec) -> No
 
 
 def test_another_user_is_another_user(make_pod: MakePod, execute: Exec) -> None:
-    make_pod("user", TOOLS, ["sleep", "600"], context={"runAsUser": 1234, "runAsGroup": 99, "allowPrivilegeEscalation": False}, hostNetwork=True)
+    make_pod(
+        "user",
+        TOOLS,
+        ["sleep", "600"],
+        context={"runAsUser": 1234, "runAsGroup": 99, "allowPrivilegeEscalation": False},
+        hostNetwork=True,
+    )
     assert execute("user", "id", "-u").stdout == "1234\n"
     assert execute("user", "id", "-g").stdout == "99\n"
     denied = execute("user", "cat", "/proc/net/nf_conntrack")
@@ -185,7 +227,12 @@ def test_a_pod_has_its_own_network_and_processes(make_pod: MakePod, execute: Exe
 
 def test_host_paths_and_host_pid_show_the_node(make_pod: MakePod, execute: Exec) -> None:
     volume = {"name": "logs", "hostPath": {"path": "/var/log"}}
-    body = {"name": "main", "image": TOOLS, "command": ["sleep", "600"], "volumeMounts": [{"name": "logs", "mountPath": "/logs", "readOnly": True}]}
+    body = {
+        "name": "main",
+        "image": TOOLS,
+        "command": ["sleep", "600"],
+        "volumeMounts": [{"name": "logs", "mountPath": "/logs", "readOnly": True}],
+    }
     make_pod("host", TOOLS, [], hostPID=True, hostNetwork=True, volumes=[volume], containers=[body])
     assert "kube-system_kube-proxy-" in execute("host", "ls", "/logs/pods").stdout
     assert execute("host", "touch", "/logs/x").code == 1
@@ -224,7 +271,13 @@ def test_logs_of_now_and_of_the_previous_run(make_pod: MakePod, api: KubeClient,
         return status.get("restartCount") == 1 and "waiting" in status.get("state", {})
 
     pod = make_pod(
-        "again", TOOLS, [], until=restarted, restartPolicy="Always", containers=[body], volumes=[{"name": "state", "emptyDir": {}}]
+        "again",
+        TOOLS,
+        [],
+        until=restarted,
+        restartPolicy="Always",
+        containers=[body],
+        volumes=[{"name": "state", "emptyDir": {}}],
     )
     assert pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "CrashLoopBackOff"
     assert sorted(logs(api, "again", previous="true").split()) == ["error", "run"]
@@ -241,7 +294,10 @@ def test_logs_of_now_and_of_the_previous_run(make_pod: MakePod, api: KubeClient,
 def test_what_the_lab_cannot_run_says_why(make_pod: MakePod) -> None:
     def waiting(pod: dict[str, Any]) -> bool:
         statuses = pod.get("status", {}).get("containerStatuses", [])
-        return bool(statuses) and statuses[0]["state"].get("waiting", {}).get("reason") not in (None, "ContainerCreating")
+        return bool(statuses) and statuses[0]["state"].get("waiting", {}).get("reason") not in (
+            None,
+            "ContainerCreating",
+        )
 
     unknown = make_pod("unknown", "docker.io/library/busybox:1", ["sleep", "1"], until=waiting)
     assert unknown["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "ErrImageNeverPull"
@@ -257,7 +313,8 @@ def test_kube_proxys_own_endpoints(lab: LabDir) -> None:
 
     def fetch(*arguments: str) -> str:
         code = (
-            "import sys, urllib.request as u; r = u.Request(sys.argv[1], method=sys.argv[2], data=sys.argv[3].encode() or None); "
+            "import sys, urllib.request as u; "
+            "r = u.Request(sys.argv[1], method=sys.argv[2], data=sys.argv[3].encode() or None); "
             "print(u.urlopen(r).read().decode())"
         )
         argv = ["/usr/bin/env", "python3", "-c", code, *arguments]

@@ -1,5 +1,6 @@
 """The parts of the stand-ins that need no kernel: names, words, logs, messages, against recordings and examples."""
 
+# ruff: noqa: PLE1205 - Klog is no logger of the logging module
 from __future__ import annotations
 
 import io
@@ -18,7 +19,15 @@ from kdnsctl.lab import images, kubeproxyclean
 from kdnsctl.lab.clients import Counters
 from kdnsctl.lab.container import Launch, Mount, StartError, find_executable, resolve_inside
 from kdnsctl.lab.kubeproxylog import Klog, Version, go_duration
-from kdnsctl.lab.kubeproxyrules import Endpoint, ServicePort, endpoint_chain, render, service_chain, slice_endpoints, used_endpoints
+from kdnsctl.lab.kubeproxyrules import (
+    Endpoint,
+    ServicePort,
+    endpoint_chain,
+    render,
+    service_chain,
+    slice_endpoints,
+    used_endpoints,
+)
 from kdnsctl.lab.netlink import Entry, Tuple
 from kdnsctl.lab.nodefaults import Fault, inject, lift
 from kdnsctl.lab.podlogs import ContainerLog, LogOptions, LogReader
@@ -51,7 +60,8 @@ class TestRules:
         assert re.findall(r"--probability ([\d.]+)", render([DNS], three, "").text) == ["0.3333333333", "0.5000000000"]
 
     def test_dead_chains_are_deleted_and_jumps_are_made_once(self) -> None:
-        saved = '*nat\n:KUBE-SEP-OLDOLDOLDOLDOLDO - [0:0]\n-A OUTPUT -m comment --comment "kubernetes service portals" -j KUBE-SERVICES\nCOMMIT\n'
+        jump = '-A OUTPUT -m comment --comment "kubernetes service portals" -j KUBE-SERVICES'
+        saved = f"*nat\n:KUBE-SEP-OLDOLDOLDOLDOLDO - [0:0]\n{jump}\nCOMMIT\n"
         text = render([DNS], {(DNS.name, "UDP"): [endpoint("10.244.1.2")]}, saved).text
         assert "-X KUBE-SEP-OLDOLDOLDOLDOLDO" in text
         nat = text.partition("*nat\n")[2]
@@ -100,12 +110,17 @@ class TestWords:
     @staticmethod
     def line(version: str, *, as_json: bool = False) -> tuple[Klog, io.StringIO]:
         out = io.StringIO()
-        return Klog(Version.parse(version), 2, as_json, out), out
+        return Klog(Version.parse(version), 2, as_json=as_json, out=out), out
 
     def test_the_posts_line(self) -> None:
         log, out = self.line("v1.30.14")
         error = 'error, error: conntrack command returned: "a\\n", error message: exit status 1'
-        log.error("delete_endpoint_failed", "Failed to delete endpoint connections", error, servicePortName="kube-system/kube-dns:dns")
+        log.error(
+            "delete_endpoint_failed",
+            "Failed to delete endpoint connections",
+            error,
+            servicePortName="kube-system/kube-dns:dns",
+        )
         header, _, message = out.getvalue().partition("] ")
         assert re.fullmatch(r"E\d{4} \d\d:\d\d:\d\d\.\d{6}       1 cleanup\.go:99", header)
         assert message == (
@@ -117,7 +132,9 @@ class TestWords:
         log, out = self.line("v1.36.2")
         log.error("restore_failed", "Failed to execute iptables-restore", "exit status 2: one\ntwo\n", ipFamily="IPv4")
         message = out.getvalue().partition("] ")[2]
-        assert message == '"Failed to execute iptables-restore" err=<\n\texit status 2: one\n\ttwo\n > ipFamily="IPv4"\n'
+        assert (
+            message == '"Failed to execute iptables-restore" err=<\n\texit status 2: one\n\ttwo\n > ipFamily="IPv4"\n'
+        )
 
     def test_json_has_err_last_and_no_level_for_errors(self) -> None:
         log, out = self.line("v1.36.2", as_json=True)
@@ -154,7 +171,8 @@ class TestLogs:
         log.end()
         lines = [line.split(" ", 3) for line in log.path.read_text().splitlines()]
         assert [(stream, tag, len(text)) for _, stream, tag, text in lines] == [
-            ("stdout", "F", 3), ("stderr", "F", 1), ("stdout", "F", 9), ("stdout", "P", 16384), ("stdout", "F", 3616), ("stdout", "F", 3),
+            ("stdout", "F", 3), ("stderr", "F", 1), ("stdout", "F", 9), ("stdout", "P", 16384), ("stdout", "F", 3616),
+            ("stdout", "F", 3),
         ]  # fmt: skip
         whole = b"".join(LogReader(log, LogOptions()))
         assert whole == b"one\nE\nhalf line\n" + b"x" * 20000 + b"\nend\n"
@@ -220,12 +238,14 @@ class TestDns:
 
 
 class TestImages:
-    @pytest.mark.parametrize(("tag", "has"), [("v1.30.14", True), ("v1.31.14", True), ("v1.32.13", False), ("v1.36.2", False)])
+    @pytest.mark.parametrize(
+        ("tag", "has"), [("v1.30.14", True), ("v1.31.14", True), ("v1.32.13", False), ("v1.36.2", False)]
+    )
     def test_conntrack_left_the_kube_proxy_image(self, tag: str, has: bool) -> None:
         assert ("conntrack" in images.describe(f"registry.k8s.io/kube-proxy:{tag}").tools) is has
 
     def test_unknown_images_are_refused(self) -> None:
-        with pytest.raises(images.UnknownImage):
+        with pytest.raises(images.UnknownImageError):
             images.describe("docker.io/library/busybox:1")
 
     def test_nothing_is_missing_on_this_machine(self) -> None:
@@ -242,7 +262,9 @@ class TestImages:
             for fault in Fault:
                 lift(tmp_path / "root", image, fault)
         assert (tmp_path / "root/usr/sbin/conntrack").samefile(image / "usr/sbin/conntrack")
-        assert (tmp_path / "root/usr/sbin/iptables-restore").readlink() == (image / "usr/sbin/iptables-restore").readlink()
+        assert (tmp_path / "root/usr/sbin/iptables-restore").readlink() == (
+            image / "usr/sbin/iptables-restore"
+        ).readlink()
 
 
 class TestSpecs:
@@ -276,7 +298,9 @@ class TestSpecs:
         assert expand("$(A)-$(B)-$$(A)-$X", {"A": "1"}) == "1-$(B)-$(A)-$X"
 
     def test_a_launch_survives_the_wire(self) -> None:
-        launch = Launch(("sh", "-c", "x"), "/r", {"A": "1"}, capabilities=("CHOWN",), mounts=(Mount("/a", "/b", read_only=True),))
+        launch = Launch(
+            ("sh", "-c", "x"), "/r", {"A": "1"}, capabilities=("CHOWN",), mounts=(Mount("/a", "/b", read_only=True),)
+        )
         assert Launch.from_json(launch.to_json()) == launch
 
     def test_a_missing_program_is_named_as_runc_names_it(self) -> None:
