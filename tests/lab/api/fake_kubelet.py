@@ -34,7 +34,14 @@ def report_ready(store: Store, namespace: str, name: str, *, ready: bool = True)
         "podIPs": [{"ip": address}],
         "conditions": [*others, {"type": "Ready", "status": word}],
         "containerStatuses": [
-            {"name": container["name"], "ready": ready, "restartCount": 0, "state": {"running": {}}}
+            {
+                "name": container["name"],
+                "ready": ready,
+                "restartCount": 0,
+                "state": {"running": {}},
+                "image": container["image"],
+                "imageID": "",
+            }
             for container in pod["spec"]["containers"]
         ],
     }

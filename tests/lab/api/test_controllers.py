@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import kubernetes_validate  # type: ignore[import-untyped]  # it carries no types; one call is made
 import pytest
 
 from kdnsctl.lab.controllers.manager import ControllerManager
@@ -14,6 +15,7 @@ from kdnsctl.lab.kinds import (
     DEPLOYMENTS,
     ENDPOINT_SLICES,
     EVENTS,
+    KINDS,
     NAMESPACES,
     NODES,
     PODS,
@@ -75,6 +77,16 @@ def test_a_fresh_cluster_gets_its_pods(store: Store, manager: ControllerManager)
     assert status == recordings.body("daemonset-kube-proxy")["status"]
     assert {"SuccessfulCreate", "Scheduled", "ScalingReplicaSet"} <= reasons(store)
     assert manager.step() == 0
+
+
+def test_every_object_of_a_settled_cluster_fits_its_published_schema(store: Store, manager: ControllerManager) -> None:
+    settle(store, manager)
+    checked = set()
+    for kind in KINDS:
+        for obj in store.select(kind):
+            kubernetes_validate.validate(obj, "1.36", strict=True)
+            checked.add(kind.kind)
+    assert {"Node", "Pod", "Service", "EndpointSlice", "DaemonSet", "Deployment", "ReplicaSet", "Event"} <= checked
 
 
 def test_daemon_pods_look_like_the_recorded_ones(store: Store, manager: ControllerManager) -> None:
