@@ -35,6 +35,7 @@ class BootedNode:
 def prepare_files(where: LabDir, net: NodeNet) -> None:
     """The node's own files on disk. Call it before `boot`."""
     own = where.node(net.name)
+    own.mkdir(parents=True)
     (where.node_log(net.name) / "pods").mkdir(parents=True)
     (where.node_log(net.name) / "containers").mkdir()
     (where.node_log(net.name) / "lastlog").touch()

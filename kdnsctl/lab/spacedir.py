@@ -82,11 +82,12 @@ class LabDir:
         return self.root / "ssh"
 
     def node(self, name: str) -> Path:
-        return self.root / "nodes" / name
+        """What makes a node a node of its own and is not for readers: its passwd, its sshd's log."""
+        return self.root / "node-files" / name
 
     def node_log(self, name: str) -> Path:
         """The node's /var/log, on disk for readers outside: `NODE/var/log`, as a copy of a node's files has it."""
-        return self.node(name) / "var" / "log"
+        return self.root / "nodes" / name / "var" / "log"
 
 
 def labs_root() -> Path:
