@@ -287,6 +287,10 @@ class Store:
                     asked[ours] = old["metadata"][ours]
             asked.pop("managedFields", None)
             if subresource == "status":
+                # Who owns a pod is not its kubelet's to say (podStatusStrategy of a real server).
+                asked.pop("ownerReferences", None)
+                if "ownerReferences" in old["metadata"]:
+                    asked["ownerReferences"] = old["metadata"]["ownerReferences"]
                 new = {**old, "metadata": asked, "status": new.get("status", {})}
             elif kind.has_status:
                 new["status"] = old.get("status", {})

@@ -87,7 +87,8 @@ def _waker() -> tuple[asyncio.Event, Callable[[], None]]:
     event, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def wake() -> None:
-        if not loop.is_closed():
+        # The server may have stopped since; a writer to the store must not fail for that.
+        with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(event.set)
 
     return event, wake

@@ -38,11 +38,13 @@ def store(clock: ManualClock) -> Store:
     """A seeded cluster of three nodes with one pod, `web` on knode1, and nobody who controls anything."""
     store = Store(clock, seed=7)
     seed_cluster(store, numbered_nodes(3))
-    web = {
-        "metadata": {"name": "web", "labels": {"app": "web"}},
-        "spec": {"nodeName": "knode1", "containers": [{"name": "main", "image": "web:1"}]},
-    }
-    store.create(PODS, web)
+    web = store.create(
+        PODS,
+        {
+            "metadata": {"name": "web", "labels": {"app": "web"}},
+            "spec": {"nodeName": "knode1", "containers": [{"name": "main", "image": "web:1"}]},
+        },
+    )
     web["status"] = {
         "phase": "Running",
         "podIP": "10.244.1.9",
@@ -50,7 +52,7 @@ def store(clock: ManualClock) -> Store:
         "conditions": [{"type": "Ready", "status": "True"}],
         "containerStatuses": [{"name": "main", "ready": True, "restartCount": 0, "state": {"running": {}}}],
     }
-    store.update(PODS, web | {"metadata": {"name": "web", "namespace": "default"}}, subresource="status")
+    store.update(PODS, web, subresource="status")
     return store
 
 

@@ -100,6 +100,19 @@ def test_status_is_written_through_its_subresource_and_nothing_else_is(store: St
     assert through["spec"] == {"unschedulable": True}
 
 
+def test_a_status_write_leaves_the_owner_alone(store: Store) -> None:
+    owner = {"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "1"}
+    pod = {
+        "metadata": {"name": "owned", "namespace": "default", "ownerReferences": [owner], "labels": {"a": "b"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]},
+    }
+    store.create(PODS, pod)
+    bare = {"metadata": {"name": "owned", "namespace": "default"}, "status": {"phase": "Running"}}
+    metadata = store.update(PODS, bare, subresource="status")["metadata"]
+    assert metadata["ownerReferences"] == [owner]
+    assert "labels" not in metadata
+
+
 def test_a_dry_run_shows_the_result_and_changes_nothing(store: Store) -> None:
     version = store.version
     made = store.create(CONFIG_MAPS, config("dry"), dry_run=True)
