@@ -168,6 +168,7 @@ class _Session:
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC)
         self._selector.register(self._wake_read, selectors.EVENT_READ)
         self._lock = threading.Lock()
+        self._reading = threading.Lock()
         self._closed = False
 
     def ended(self, code: int) -> None:
@@ -184,6 +185,10 @@ class _Session:
         self._selector.register(fd, selectors.EVENT_READ)
 
     def read(self) -> Chunk | None:
+        with self._reading:
+            return self._read()
+
+    def _read(self) -> Chunk | None:
         while self._mine and not self._closed:
             for key, _ in self._selector.select():
                 if key.fd == self._wake_read or self._closed:
@@ -229,6 +234,21 @@ class _Session:
             self._closed = True
         os.write(self._wake_write, b"x")
         self.close_stdin()
+        threading.Thread(target=self._drain, name="exec-drain", daemon=True).start()
+
+    def _drain(self) -> None:
+        """What the command still says goes nowhere: it must neither block on a full pipe nor die of a closed one."""
+        with self._reading:
+            self._selector.close()
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            for fd in self._mine:
+                with contextlib.suppress(OSError):  # a terminal's end is an error
+                    while os.read(fd, _CHUNK):
+                        continue
+                with contextlib.suppress(OSError):  # a terminal was closed with its input
+                    os.close(fd)
+            self._mine = {}
 
 
 class _Pipes(_Session):
