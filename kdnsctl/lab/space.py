@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdnsctl.lab import control
+from kdnsctl.lab import control, enter
 from kdnsctl.lab.spacedir import LabDir, LabError, create, is_running, lab_dir, read_identity, remove
 
 DEFAULT_NAME = "default"
@@ -37,6 +37,8 @@ class UpOptions:
     nodes: int = 3
     kube_proxy_version: str = DEFAULT_VERSION
     kube_proxy_verbosity: int = 2
+    kube_proxy_json: bool = False
+    """Log in JSON, as `--logging-format=json` makes it."""
     rootless: bool | None = None
     ssh: bool = True
     port: int = 0
@@ -53,6 +55,7 @@ class Status:
     exists: bool
     running: bool
     rootless: bool = False
+    recorded: bool = False
     directory: Path = Path()
     server: str = ""
     pid: int = 0
@@ -67,7 +70,15 @@ def up(options: UpOptions) -> Status:
     rootless = os.geteuid() != 0 if options.rootless is None else options.rootless
     create(where)
     try:
-        _start(where, options, rootless=rootless)
+        settings = {
+            "rootless": rootless,
+            "nodes": options.nodes,
+            "version": options.kube_proxy_version,
+            "verbosity": options.kube_proxy_verbosity,
+            "json": options.kube_proxy_json,
+            "ssh": options.ssh,
+        }
+        start_process(where, "kdnsctl.lab.spaceinit", settings, port=options.port, timeout=options.timeout)
     except BaseException as failure:
         log = _last_lines(where.log_file, 15)
         down(options.name, root=options.root)
@@ -80,26 +91,22 @@ def up(options: UpOptions) -> Status:
     return status(options.name, root=options.root)
 
 
-def _start(where: LabDir, options: UpOptions, *, rootless: bool) -> None:
-    with socket.create_server(("127.0.0.1", options.port)) as listener:
+def start_process(
+    where: LabDir, module: str, settings: dict[str, Any], *, port: int = 0, timeout: float = 60.0
+) -> None:
+    """Run `module` with the settings, a listening socket on loopback and a pipe on which it says when it is ready.
+
+    The module returns once the process that stays is recorded; what it prints goes to the lab's log. Raises LabError.
+    """
+    with socket.create_server(("127.0.0.1", port)) as listener:
         ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
         with open(ready_read, "rb", buffering=0) as ready, open(where.log_file, "ab") as log:
-            argument = json.dumps(
-                {
-                    "root": str(where.root),
-                    "ready_fd": ready_write,
-                    "listen_fd": listener.fileno(),
-                    "rootless": rootless,
-                    "nodes": options.nodes,
-                    "version": options.kube_proxy_version,
-                    "verbosity": options.kube_proxy_verbosity,
-                    "ssh": options.ssh,
-                }
-            )
+            fds = {"ready_fd": ready_write, "listen_fd": listener.fileno()}
+            argument = json.dumps({"root": str(where.root), **fds, **settings})
             # -P and PYTHONPATH: the very package that runs now, not one that lies in the current directory.
             package = str(Path(__file__).resolve().parents[2])
             child = subprocess.Popen(
-                [sys.executable, "-P", "-m", "kdnsctl.lab.spaceinit", argument],
+                [sys.executable, "-P", "-m", module, argument],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -110,7 +117,7 @@ def _start(where: LabDir, options: UpOptions, *, rootless: bool) -> None:
             )
             os.close(ready_write)
             child.wait()
-            _await_ready(ready.fileno(), options.timeout)
+            _await_ready(ready.fileno(), timeout)
 
 
 def _await_ready(fd: int, timeout: float) -> None:
@@ -176,8 +183,18 @@ def status(name: str = DEFAULT_NAME, *, root: Path | None = None) -> Status:
     try:
         reply = control.ask(where, {"op": "status"})
     except LabError:
-        return Status(name, True, True, identity.rootless, where.root, "", identity.pid)
-    return Status(name, True, True, identity.rootless, where.root, reply["server"], identity.pid, tuple(reply["nodes"]))
+        reply = {"server": "", "nodes": []}  # it is coming up, or going down
+    return Status(
+        name,
+        exists=True,
+        running=True,
+        rootless=identity.rootless,
+        recorded=identity.recorded,
+        directory=where.root,
+        server=reply["server"],
+        pid=identity.pid,
+        nodes=tuple(reply["nodes"]),
+    )
 
 
 def running_lab(name: str, root: Path | None = None) -> LabDir:
@@ -219,9 +236,18 @@ def shell(
     command: Sequence[str] = (), *, name: str = DEFAULT_NAME, node: str | None = None, root: Path | None = None
 ) -> int:
     """Run a command inside the lab with the caller's terminal; its exit code. Raises LabError when there is no lab."""
-    argv = shell_command(command, name=name, node=node, root=root)
-    where = lab_dir(name, root)
-    return subprocess.run(argv, env={**os.environ, **environment(where)}, check=False).returncode
+    where = running_lab(name, root)
+    identity = read_identity(where)
+    if identity is None:
+        raise LabError(f"the lab {name!r} ended just now; clear it away with: kdnsctl lab down {name}")
+    if identity.recorded:
+        raise LabError(f"the lab {name!r} plays recordings: there is nothing to enter")
+    node_pid = None if node is None else int(control.ask(where, {"op": "node-pid", "node": node})["pid"])
+    # Debian gives users a PATH without the tools that a lab is looked at with.
+    path = os.pathsep.join(filter(None, (os.environ.get("PATH"), "/usr/local/sbin:/usr/sbin:/sbin")))
+    home = {} if node is None else {"HOME": "/run/home"}  # a node's own; that of the machine is read-only there
+    words = list(command) or [os.environ.get("SHELL", "/bin/sh")]
+    return enter.run(identity, words, {**os.environ, "PATH": path, **home, **environment(where)}, node_pid=node_pid)
 
 
 def environment(where: LabDir) -> dict[str, str]:

@@ -30,6 +30,8 @@ class Identity:
     started: int
     """Clock ticks after boot at which the process started (/proc/PID/stat, field 22)."""
     rootless: bool
+    recorded: bool = False
+    """It plays recordings: there are no namespaces, and nothing to break."""
 
 
 @dataclass(frozen=True, slots=True)
