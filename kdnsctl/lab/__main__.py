@@ -31,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("--nodes", type=int, default=3)
         made.add_argument("--kube-proxy-version", default=space.DEFAULT_VERSION)
         made.add_argument("--verbosity", type=int, default=2)
+        made.add_argument("--json-logs", action="store_true")
         if name == "demo":
             made.add_argument("--keep", action="store_true")
     for name in ("down", "status", "env", "heal", "doctor"):
@@ -49,7 +50,11 @@ def _run(options: argparse.Namespace) -> int:
     name = getattr(options, "name", "")
     if options.command in ("up", "demo"):
         wanted = space.UpOptions(
-            name, options.nodes, kube_proxy_version=options.kube_proxy_version, kube_proxy_verbosity=options.verbosity
+            name,
+            options.nodes,
+            kube_proxy_version=options.kube_proxy_version,
+            kube_proxy_verbosity=options.verbosity,
+            kube_proxy_json=options.json_logs,
         )
         if options.command == "demo":
             demo.run(demo.DemoOptions(Mode(options.mode), wanted, keep=options.keep), print)

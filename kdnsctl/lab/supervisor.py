@@ -119,7 +119,8 @@ def run(where: LabDir, options: dict[str, Any], ready: int, listener: int) -> in
         kubelet.prepare_network()
         runtime_kubelets[net.name] = kubelet
         kubelet.start()
-    _create_objects(client, str(options["version"]), int(options["verbosity"]))
+    kube_proxy = workloads.kube_proxy(str(options["version"]), int(options["verbosity"]), as_json=bool(options["json"]))
+    _create_objects(client, kube_proxy)
     if options["ssh"]:
         _start_sshd(where, nodes, agents, rootless=rootless)
     board = ClientBoard()
@@ -171,7 +172,7 @@ def _start_api(store: Store, runtime: KubeletRuntime, policy: Policy, listener: 
     return api
 
 
-def _create_objects(client: KubeClient, version: str, verbosity: int) -> None:
+def _create_objects(client: KubeClient, kube_proxy: dict[str, Any]) -> None:
     for name in workloads.namespaces():
         client.create("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     service, endpoint_slice = workloads.kubernetes_service()
@@ -180,7 +181,7 @@ def _create_objects(client: KubeClient, version: str, verbosity: int) -> None:
     client.create("/api/v1/namespaces/kube-system/services", workloads.kube_dns())
     client.create("/api/v1/namespaces/kube-system/configmaps", workloads.kube_proxy_config())
     apps = "/apis/apps/v1/namespaces"
-    client.create(f"{apps}/kube-system/daemonsets", workloads.kube_proxy(version, verbosity))
+    client.create(f"{apps}/kube-system/daemonsets", kube_proxy)
     client.create(f"{apps}/kube-system/deployments", workloads.coredns())
     client.create(f"{apps}/kdnsctl-lab/daemonsets", workloads.dns_clients())
 

@@ -29,7 +29,7 @@ def kube_proxy_config() -> JSON:
     }
 
 
-def kube_proxy(version: str, verbosity: int) -> JSON:
+def kube_proxy(version: str, verbosity: int, *, as_json: bool = False) -> JSON:
     """The DaemonSet of kube-proxy, in the shape kubeadm gives it."""
     container = {
         "name": "kube-proxy",
@@ -40,6 +40,7 @@ def kube_proxy(version: str, verbosity: int) -> JSON:
             "--config=/var/lib/kube-proxy/config.conf",
             "--hostname-override=$(NODE_NAME)",
             f"--v={verbosity}",
+            *(["--logging-format=json"] if as_json else []),
         ],
         "env": [{"name": "NODE_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "spec.nodeName"}}}],
         "securityContext": {"privileged": True},

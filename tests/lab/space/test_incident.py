@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -145,6 +146,19 @@ def test_kube_proxy_1_36_fails_in_its_own_words(labs: Path, mode: Mode) -> None:
         assert set(percents(measure(lab, 2, 4)).values()) == {100}
     finally:
         space.down(name, root=labs)
+
+
+def test_kube_proxy_can_speak_json(labs: Path) -> None:
+    try:
+        space.up(space.UpOptions(name="json", nodes=1, kube_proxy_json=True, root=labs, ssh=False))
+        made = incident.break_dns(Mode.DELETE_FAILS, name="json", root=labs)
+        records = [json.loads(line) for line in log_of(lab_dir("json", labs), "knode1")]
+    finally:
+        space.down("json", root=labs)
+    failures = [each for each in records if each["msg"] == "Failed to delete endpoint connections"]
+    assert {each["caller"] for each in failures} == {"conntrack/cleanup.go:99"}
+    assert {each["servicePortName"] for each in failures} == {"kube-system/kube-dns:dns"}
+    assert {re.findall(r"10\.96\.0\.10, ([\d.]+)\}", each["err"])[0] for each in failures} == set(made.dead)
 
 
 def test_the_clients_pods_survive_in_the_api(api: KubeClient) -> None:

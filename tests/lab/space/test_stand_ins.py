@@ -50,6 +50,29 @@ class TestRules:
         assert service_chain(metrics) == "KUBE-SVC-JD5MR3NA4I4DYORP"
         assert endpoint_chain(DNS, endpoint("10.244.0.2")) == "KUBE-SEP-YIL6JZP7A3QYXJU2"
 
+    def test_the_recorded_nodes_rules_come_out_again(self) -> None:
+        """Same Services and endpoints as on the recorded node: the same chains, and the same rules in them."""
+        api = ServicePort("default/kubernetes:https", "TCP", "10.96.0.1", 443)
+        backends = [endpoint("10.244.1.2"), endpoint("10.244.2.2")]
+        endpoints = {
+            (DNS.name, "UDP"): backends,
+            (DNS_TCP.name, "TCP"): backends,
+            (api.name, "TCP"): [Endpoint("10.88.0.1", 6443, ready=True, serving=True)],
+        }
+        recorded = Path("tests/recordings/node/iptables-nft-save-stale.txt").read_text().partition("*nat\n")[2]
+        ours = render([DNS, DNS_TCP, api], endpoints, "").text.partition("*nat\n")[2]
+
+        def chains(text: str) -> set[str]:
+            return {name for name in re.findall(r"^:(\S+)", text, re.MULTILINE) if name.startswith("KUBE-")}
+
+        def jumps(text: str) -> list[str]:
+            """Which chain leads to which, in order; the rest of a rule is written differently by iptables-save."""
+            return sorted(re.findall(r"-A (KUBE-S\S+ ).*(-j KUBE-S\S+|--to-destination \S+)", text))
+
+        assert chains(recorded) - chains(ours) == {"KUBE-KUBELET-CANARY"}
+        assert chains(ours) <= chains(recorded)
+        assert jumps(ours) == jumps(recorded)
+
     def test_a_service_without_endpoints_is_rejected_in_filter(self) -> None:
         text = render([DNS], {}, "").text
         assert '-A KUBE-SERVICES -m comment --comment "kube-system/kube-dns:dns has no endpoints"' in text
