@@ -316,6 +316,7 @@ def plain_pod(**spec: Any) -> JSON:
         ({"tolerations": [{"key": "k", "operator": "Exists"}]}, "knode2"),
         ({"tolerations": [{"key": "k", "value": "v", "effect": "NoSchedule"}]}, "knode2"),
         ({"tolerations": [{"key": "k", "value": "other"}]}, "knode3"),
+        ({"tolerations": [{"key": "k", "operator": "Exists", "effect": "NoExecute"}]}, "knode3"),
         ({"tolerations": [{"operator": "Exists"}]}, "knode1"),
         ({"nodeSelector": {"kubernetes.io/hostname": "knode1"}}, None),
     ],
