@@ -20,7 +20,8 @@ from kdnsctl.lab.agent import AgentGoneError
 from kdnsctl.lab.container import StartError
 from kdnsctl.lab.kubelet import Kubelet
 from kdnsctl.lab.podlogs import LogOptions, LogReader
-from kdnsctl.lab.podworker import ContainerState, PodWorker
+from kdnsctl.lab.podstate import ContainerState
+from kdnsctl.lab.podworker import PodWorker
 from kdnsctl.lab.runtime import (
     Chunk,
     CommandNotStarted,

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kdnsctl.lab.kubeclient import JSON
 from kdnsctl.lab.nodestatus import now
-
-if TYPE_CHECKING:
-    from kdnsctl.lab.podworker import ContainerState
+from kdnsctl.lab.podstate import ContainerState
 
 
 def is_ready(pod: JSON) -> bool:

@@ -18,7 +18,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +29,7 @@ from kdnsctl.lab.nodefaults import Fault, inject, lift
 from kdnsctl.lab.nodestatus import now
 from kdnsctl.lab.podlogs import ContainerLog
 from kdnsctl.lab.podprobe import probe
+from kdnsctl.lab.podstate import ContainerState
 from kdnsctl.lab.podstatus import pod_status
 
 if TYPE_CHECKING:
@@ -37,42 +37,6 @@ if TYPE_CHECKING:
 
 _FIRST_BACKOFF = 10.0
 _LONGEST_BACKOFF = 300.0
-
-
-@dataclass(slots=True)
-class ContainerState:
-    """One container of the pod. Written by the worker only; readers take what they see."""
-
-    spec: JSON
-    is_init: bool = False
-    pid: int | None = None
-    """First process, as the node counts; None when nothing runs."""
-    container_id: str = ""
-    attempt: int = -1
-    launch: Launch | None = None
-    root: Path | None = None
-    log: ContainerLog | None = None
-    previous_log: ContainerLog | None = None
-    started_at: str = ""
-    started_clock: float = 0.0
-    waiting: tuple[str, str] = ("ContainerCreating", "")
-    terminated: JSON | None = None
-    last_terminated: JSON | None = None
-    ready: bool = False
-    successes: int = 0
-    failures: int = 0
-    restart_at: float | None = None
-    backoff: float = 0.0
-    next_probe: float = 0.0
-
-    @property
-    def name(self) -> str:
-        return str(self.spec["name"])
-
-
-@dataclass(slots=True)
-class _Deadline:
-    at: float = field(default=float("inf"))
 
 
 class PodWorker:
