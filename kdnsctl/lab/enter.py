@@ -14,13 +14,12 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from kdnsctl.lab import kernel
 from kdnsctl.lab.spacedir import Identity, LabError, is_running
 
-_OF_A_LAB = (
-    kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWPID | kernel.CLONE_NEWUTS | kernel.CLONE_NEWIPC
-)
+_OF_A_LAB = kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWPID | kernel.CLONE_NEWUTS | kernel.CLONE_NEWIPC
 _OF_A_NODE = ("mnt", "net", "uts", "ipc", "pid")
 _FOR_THE_COMMAND = (signal.SIGINT, signal.SIGQUIT)
 
@@ -51,7 +50,7 @@ def run(
             os.close(trouble_read)
             _go_between(handle, identity, node_pid, list(words), environment, trouble_write)
         os.close(trouble_write)
-        with open(trouble_read, "rb") as trouble:
+        with os.fdopen(trouble_read, "rb") as trouble:
             said = trouble.read().decode(errors="replace")
         code = os.waitstatus_to_exitcode(os.waitpid(between, 0)[1])
     finally:
@@ -64,20 +63,25 @@ def run(
 
 
 def _go_between(
-    handle: int, identity: Identity, node_pid: int | None, words: list[str], environment: Mapping[str, str], trouble: int
+    handle: int,
+    identity: Identity,
+    node_pid: int | None,
+    words: list[str],
+    environment: Mapping[str, str],
+    trouble: int,
 ) -> None:
     """Enter, start the command, and end as it ends. Never returns."""
     code = 1
     try:
         kernel.die_with_parent()
-        directory = os.getcwd()
+        directory = Path.cwd()
         kernel.setns(handle, _OF_A_LAB | (kernel.CLONE_NEWUSER if identity.rootless else 0))
         if node_pid is not None:
             ways = [os.open(f"/proc/{node_pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in _OF_A_NODE]
             for way in ways:
                 kernel.setns(way)
         # Where the caller stands exists inside too, except below directories that the lab has its own of.
-        for place in (directory, "/"):
+        for place in (directory, Path("/")):
             with contextlib.suppress(OSError):
                 os.chdir(place)
                 break
@@ -99,7 +103,7 @@ def _become(words: list[str], environment: Mapping[str, str]) -> None:
         # Python ignores SIGPIPE; what is started here must not.
         for number in (*_FOR_THE_COMMAND, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
-        os.execvpe(words[0], words, dict(environment))
+        os.execvpe(words[0], words, dict(environment))  # noqa: S606  # no shell: the words are the command
     except OSError as error:
         sys.stderr.write(f"error: {words[0]}: {error.strerror}\n")
         sys.stderr.flush()
