@@ -14,7 +14,7 @@ from pathlib import Path
 from kdnsctl.lab import incident, space
 from kdnsctl.lab.incident import Incident, Mode
 from kdnsctl.lab.measure import Success, measure
-from kdnsctl.lab.spacedir import LabDir, lab_dir
+from kdnsctl.lab.spacedir import LabDir, LabError, lab_dir
 
 Tell = Callable[[str], None]
 Find = Callable[[LabDir, Path], str]
@@ -61,8 +61,12 @@ def _lab(options: DemoOptions) -> Iterator[LabDir]:
     space.up(options.up)
     try:
         yield lab_dir(options.up.name, options.up.root)
-    except BaseException:
+    except BaseException as failure:
         space.down(options.up.name, root=options.up.root)
+        if isinstance(failure, LabError):
+            # What it says about healing is for a lab that is still there.
+            said = str(failure).removesuffix("; undo with: kdnsctl lab heal")
+            raise LabError(f"{said}. The lab {options.up.name!r} was removed, and nothing of it is left") from failure
         raise
     if not options.keep:
         space.down(options.up.name, root=options.up.root)

@@ -105,7 +105,8 @@ def _become(words: list[str], environment: Mapping[str, str]) -> None:
             signal.signal(number, signal.SIG_DFL)
         os.execvpe(words[0], words, dict(environment))  # noqa: S606  # no shell: the words are the command
     except OSError as error:
-        sys.stderr.write(f"error: {words[0]}: {error.strerror}\n")
+        why = "there is no such command" if isinstance(error, FileNotFoundError) else error.strerror
+        sys.stderr.write(f"error: {words[0]}: {why}\n")
         sys.stderr.flush()
         os._exit(127 if isinstance(error, FileNotFoundError) else 126)
     finally:

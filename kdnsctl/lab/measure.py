@@ -44,6 +44,8 @@ def wait_for_clients(where: LabDir, condition: Callable[[Readings], bool], timeo
             return readings
         if time.monotonic() > deadline:
             break
+    else:
+        raise LabError(f"the lab {where.name!r} ended while this was waited for: {what}")
     raise LabError(f"{what}: this did not happen within {timeout:.0f} s; the last counts are {_short(readings)}")
 
 

@@ -11,6 +11,7 @@ from kdnsctl.cli.commands import words_after_dashes
 from kdnsctl.cli.lab.shared import complete_lab, complete_node, contained, one_at_most
 from kdnsctl.cli.options import Common
 from kdnsctl.cli.terminal import flush
+from kdnsctl.model import KdnsctlError
 
 
 def shell(
@@ -43,7 +44,7 @@ def shell(
       # A shell on a node
       kdnsctl lab shell --node knode2
       # In the hub of the lab 'demo', from which every node and pod can be reached
-      kdnsctl lab shell demo -- ping -c 1 knode3
+      kdnsctl lab shell demo -- ip netns exec knode3 iptables-save -t nat
 
     A node sees this machine's files, read-only. The exit code is the command's: 127 when there is no such command,
     126 when it cannot run, 128 and the number of the signal that ended it.
@@ -53,6 +54,11 @@ def shell(
 
     from kdnsctl.lab import space  # noqa: PLC0415
 
+    if names and not command and not space.status(name).exists:
+        raise KdnsctlError(
+            f"there is no lab '{name}'",
+            hint=f"to run the command {name} in the default lab: kdnsctl lab shell -- {name}",
+        )
     flush()  # the command writes to the same place
     with contained():
         return space.shell(command, name=name, node=node)
