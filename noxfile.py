@@ -89,7 +89,7 @@ def minimums(session: nox.Session) -> None:
 
 @nox.session(venv_backend=BACKEND)
 def demo(session: nox.Session) -> None:
-    """Play the lab's demo in all three ways to fail, hold it to its story, and show it. Needs what `lab doctor` says."""
+    """Play the lab's demo in all three ways to fail, hold it to its story, and show it."""
     prepare(session)
     session.run("pytest", "tests/lab/test_demo.py", "-rP", *session.posargs)
 

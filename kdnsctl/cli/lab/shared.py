@@ -83,7 +83,8 @@ def complete_node(ctx: typer.Context, incomplete: str) -> list[str]:
     """What TAB offers for a node: those of the lab that the line names so far."""
     from kdnsctl.lab.spacedir import LabDir, labs_root  # noqa: PLC0415  # only when a node is named
 
-    said = ctx.params.get("name") or (ctx.params.get("words") or [DEFAULT_NAME])[0]
+    # A word before an option that waits for its value is not an argument yet.
+    said = [*ctx.args, *(ctx.params.get("words") or ()), ctx.params.get("name") or DEFAULT_NAME][0]
     with contextlib.suppress(OSError):
         nodes = LabDir(labs_root() / str(said)).root / "nodes"
         return sorted(each.name for each in nodes.iterdir() if each.name.startswith(incomplete))
@@ -217,8 +218,11 @@ def one_at_most(words: list[str], what: str) -> str:
     """The lab that `words` name, the default one when there are none.
 
     Raises:
-        UsageError: there are more.
+        UsageError: there are more, or it is no name.
     """
     if len(words) > 1:
         raise UsageError(f"one lab at a time; {what}")
-    return lab_name(words[0]) if words else DEFAULT_NAME
+    try:
+        return lab_name(words[0]) if words else DEFAULT_NAME
+    except typer.BadParameter as error:
+        raise UsageError(error.message) from None
