@@ -31,7 +31,7 @@ def root(
     connection: Annotated[Connection, Hidden],
     record: Annotated[Record, Hidden],
 ) -> None:
-    """Find, contain, prove and repair the Kubernetes DNS blackhole, node by node.
+    """Find the nodes with the Kubernetes DNS blackhole.
 
     The options below go before or after the command. Every long option can be set in the environment:
     KDNSCTL_OUTPUT=json is -o json.

@@ -20,13 +20,15 @@ import copy
 import dataclasses
 import importlib
 import inspect
+import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, NamedTuple, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from kdnsctl.cli.terminal import put
+from kdnsctl.cli.terminal import FALLBACK_WIDTH, columns, put
 
 HELP_NAMES = ["-h", "--help"]
 NOT_FROM_ENVIRONMENT = frozenset({"--help", "--version"})
@@ -172,11 +174,16 @@ class LazyGroup(TyperGroup):
 
     def overview(self, program: str) -> str:
         """What a group without a word after it prints: its commands, and where the rest is."""
-        width = max(len(name) for name in self.entries)
+        room = max(len(name) for name in self.entries)
         lines = [f"Usage: {program} COMMAND [OPTIONS]", "", (self.help or "").partition("\n")[0], ""]
-        lines += [f"  {name.ljust(width)}  {entry.summary}" for name, entry in self.entries.items()]
-        lines += ["", f"'{program} COMMAND --help' explains a command, '{program} --help' the options of all."]
-        return "\n".join(lines) + "\n"
+        lines += [f"  {name.ljust(room)}  {entry.summary}" for name, entry in self.entries.items()]
+        lines += ["", f"'{program} COMMAND --help' explains a command and its options."]
+        width = columns(sys.stdout) or FALLBACK_WIDTH
+        wrapped = [
+            textwrap.fill(line, width, subsequent_indent=" " * (room + 4 if line.startswith(" ") else 0))
+            for line in lines
+        ]
+        return "\n".join(wrapped) + "\n"
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args and not ctx.resilient_parsing:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import enum
 import io
+import os
+import shlex
 import sys
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
@@ -138,7 +140,7 @@ def find_affected(
     1 failed, 2 wrong usage.
     """
     paths = (*(logs or ()), *(words or ()))
-    _check(ctx, rendering, logs=logs, since=since, since_time=since_time)
+    _check(ctx, rendering, logs=logs, words=words, since=since, since_time=since_time)
 
     # Late: reading logs needs modules that --help and TAB do not.
     from kdnsctl.cli import progress, render  # noqa: PLC0415
@@ -185,15 +187,19 @@ def _check(
     rendering: Rendering,
     *,
     logs: list[str] | None,
+    words: list[str] | None,
     since: timedelta | None,
     since_time: datetime | None,
 ) -> None:
     """Refuse what does not go together, rather than ignore a part of it."""
     if not logs:
-        raise UsageError(
-            "reading from a cluster is not in this version; give kube-proxy's logs with --logs PATH "
-            "(a file, a directory, an archive, or - for stdin)"
+        file = next((word for word in words or () if word == "-" or os.path.lexists(word)), None)
+        how = (
+            "give kube-proxy's logs with --logs PATH (a file, a directory, an archive, or - for stdin)"
+            if file is None
+            else f"did you mean --logs {shlex.quote(file)}?"
         )
+        raise UsageError(f"reading from a cluster is not in this version; {how}")
     useless = said(ctx, *(field.name for field in fields(Connection)))
     if useless:
         raise UsageError(f"{', '.join(useless)} has no effect with --logs")

@@ -40,7 +40,7 @@ def _json_escape(match: re.Match[str]) -> str:
 
 
 def as_yaml(data: Mapping[str, Any]) -> str:
-    """`data` as one YAML document."""
+    """`data` as one YAML document, made from the JSON: what the two say cannot differ."""
     import yaml  # noqa: PLC0415  # only for -o yaml
 
     fastest: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -53,7 +53,12 @@ def as_yaml(data: Mapping[str, Any]) -> str:
 
     Dumper.add_representer(str, _represent_text)
     text: str = yaml.dump(
-        data, Dumper=Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=2**31 - 1
+        json.loads(as_json(data)),
+        Dumper=Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=False,
+        width=2**31 - 1,
     )
     return _PERHAPS_UNPRINTABLE.sub(_yaml_escape, text)
 

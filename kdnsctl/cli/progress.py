@@ -1,7 +1,8 @@
 """How far long work is, on stderr: a bar on a terminal, a few plain lines elsewhere.
 
 A bar appears only when the work lasts; short work leaves the screen alone and never pays for importing rich. Plain
-lines come at each quarter, or when the amount has doubled: often enough to see life, seldom enough for a build log.
+lines are for a build log: none for work of fewer than `WORTH_LINES` units, then one at each quarter, or when the amount
+has doubled. They go by the amount, not by the time, so that the same work always says the same.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from kdnsctl.cli.terminal import Color, columns, has_color, is_dumb, tell, visib
 from kdnsctl.model import Reporter
 
 PATIENCE = 0.3  # seconds of work before a bar is worth showing
-FIRST_AMOUNT = 16  # units done when the total is unknown and the first plain line is due
+WORTH_LINES = 500  # units of work from which plain lines are told
 
 
 @contextmanager
@@ -39,12 +40,13 @@ class LineReporter:
         self._next = 0.0
 
     def started(self, what: str, total: int | None) -> None:
-        self._what, self._total, self._next = what, total, (total / 4 if total else FIRST_AMOUNT)
+        self._what, self._total, self._next = what, total, (total / 4 if total else WORTH_LINES)
 
     def advanced(self, done: int, total: int | None = None) -> None:
         if total is not None and total != self._total:
             self._total, self._next = total, max(done + 1, total / 4)
-        if done < self._next or done == self._total:
+        small = self._total is not None and self._total < WORTH_LINES
+        if small or done < self._next or done == self._total:
             return
         if self._total:
             self._next = (done * 4 // self._total + 1) * self._total / 4
@@ -120,7 +122,10 @@ class BarReporter:
 
 
 def _amount(done: int, total: int | None) -> str:
-    return f"{100 * done // total}%" if total else str(done)
+    """Units done, in words that need no unit; nothing before the first is done, since a 0 only looks like a fault."""
+    if total:
+        return f"{done} of {total}"
+    return f"{done} done" if done else ""
 
 
 def _bar(color: Color) -> Any:

@@ -2,7 +2,8 @@
 
 The table and the summary below it are the answer and go to stdout; notes, and what could not be read, go to stderr
 before it, so that the verdict is the last thing on the screen. The default table has a row for each affected and
-suspect node, groups the unknown by reason and counts the rest; `wide`, JSON and YAML show every node.
+suspect node, groups the unknown by reason and counts the rest; `wide`, JSON and YAML show every node. Rows without
+headings are for scripts: their columns are always the same ones.
 """
 
 from __future__ import annotations
@@ -15,22 +16,25 @@ from datetime import datetime
 from kdnsctl.cli import output, table
 from kdnsctl.cli.options import Format
 from kdnsctl.cli.table import Cell
-from kdnsctl.cli.terminal import Color, columns, has_color, put, tell, visible
+from kdnsctl.cli.terminal import Color, columns, flush, has_color, put, tell, visible
 from kdnsctl.cli.values import is_node_name
 from kdnsctl.find.report import FindReport, NodeFinding, Problem, to_json
-from kdnsctl.model import Scope, Verdict
+from kdnsctl.model import Basis, Scope, Verdict
 
-HEADINGS = ("NODE", "VERDICT", "BASIS", "STALE", "SIGNATURES", "LAST-SEEN", "KUBE-PROXY", "RESTARTS")
+HEADINGS = ("NODE", "VERDICT", "BASIS", "STALE", "SIGNATURES", "LAST-SEEN", "KUBE-PROXY", "STARTS")
 WIDE_HEADINGS = (*HEADINGS, "POD", "PEERS", "CAUSES", "RACE", "SPAN", "REASON")
+SPARE_HEADINGS = ("PEERS", "CAUSES")  # in the default table where there is room
 
 UNREAD = "<unknown>"
 NONE = "<none>"
 MOST_NAMES = 8  # of a group of unknown nodes, on a terminal
 MOST_PROBLEMS = 5  # told on stderr without -v
+MOST_PEERS = 3  # of a node, in the default table
+NOT_A_LOG = "notALog"  # the code of what is skipped because it is no log of kube-proxy
 
 _STYLES = {Verdict.AFFECTED: "red", Verdict.SUSPECT: "yellow", Verdict.CLEAN: "green", Verdict.UNKNOWN: "magenta"}
 _RANK = {verdict: rank for rank, verdict in enumerate(Verdict)}
-_UNNAMED_MARK = "*"
+_WITHOUT_STATE = {"BASIS": Basis.LOG.value, "STALE": UNREAD}  # what these columns hold when only logs were read
 
 
 def find_report(
@@ -58,7 +62,7 @@ def find_report(
     if form in (Format.JSON, Format.YAML):
         output.document(to_json(report), form)
     elif form is Format.NAME:
-        put("".join(f"node/{name}\n" for name in _names(report, include)))
+        _put_names(report, include)
     else:
         lines, summary = _table(report, form, headers=headers, color=color), _summary(report, program)
         if headers:
@@ -72,8 +76,15 @@ def find_report(
 def _tell_notes(report: FindReport, *, verbose: bool) -> None:
     for note in report.notes:
         tell(f"note: {note}")
-    problems = [f"not read: {_placed(problem)}" for problem in report.skipped]
-    problems += [f"{node.name}: {_placed(problem)}" for node in report.nodes for problem in node.problems]
+    others = [problem for problem in report.skipped if problem.code == NOT_A_LOG]
+    if verbose:
+        for problem in others:
+            tell(f"note: no log of kube-proxy: {_placed(problem)}")
+    elif others:
+        files = f"{_count(len(others), 'file')} {'is' if len(others) == 1 else 'are'}"
+        tell(f"note: {files} no log of kube-proxy (-v lists {'it' if len(others) == 1 else 'them'})")
+    problems = [_of_node(node, problem) for node in report.nodes for problem in node.problems]
+    problems += [f"not read: {_placed(problem)}" for problem in report.skipped if problem.code != NOT_A_LOG]
     shown = problems if verbose else problems[:MOST_PROBLEMS]
     for line in shown:
         tell(f"warning: {line}")
@@ -81,14 +92,22 @@ def _tell_notes(report: FindReport, *, verbose: bool) -> None:
         tell(f"warning: {len(problems) - len(shown)} more pieces of evidence missing or damaged (-v lists them)")
 
 
+def _of_node(node: NodeFinding, problem: Problem) -> str:
+    return f"{node.name}: {problem.message if problem.source == node.name else _placed(problem)}"
+
+
 def _placed(problem: Problem) -> str:
-    return f"{problem.message} ({problem.source})" if problem.source else problem.message
+    """What is wrong, and where, unless the message has said that already."""
+    known = not problem.source or problem.source in problem.message
+    return problem.message if known else f"{problem.message} ({problem.source})"
 
 
-def _names(report: FindReport, include: frozenset[Verdict]) -> list[str]:
-    """The nodes that another command may be given, and on stderr a word about those it may not."""
+def _put_names(report: FindReport, include: frozenset[Verdict]) -> None:
+    """The nodes that another command may be given; then, on stderr, a word about those it may not."""
     wanted = [node for node in report.nodes if node.verdict is Verdict.AFFECTED or node.verdict in include]
     named = [node.name for node in wanted if node.identified and is_node_name(node.name)]
+    put("".join(f"node/{name}\n" for name in named))
+    flush()  # what is told comes last on a screen that shows both
     if len(named) < len(wanted):
         tell(
             f"warning: {len(wanted) - len(named)} left out, because the logs do not say which node they are from; "
@@ -97,7 +116,6 @@ def _names(report: FindReport, include: frozenset[Verdict]) -> list[str]:
     suspects = sum(node.verdict is Verdict.SUSPECT for node in report.nodes)
     if suspects and Verdict.SUSPECT not in include:
         tell(f"note: {_count(suspects, 'suspect node')} not printed; --include suspect adds them")
-    return named
 
 
 def _table(report: FindReport, form: Format, *, headers: bool, color: Color) -> list[str]:
@@ -110,17 +128,41 @@ def _table(report: FindReport, form: Format, *, headers: bool, color: Color) -> 
     cap = None if width is None else MOST_NAMES
     lines: list[str] = []
     if nodes:
+        heads: tuple[str, ...] = WIDE_HEADINGS if wide else HEADINGS
         rows = [[*_row(node), *(_more(node, cap) if wide else ())] for node in nodes]
-        heads = WIDE_HEADINGS if wide else HEADINGS
-        lines = table.lay_out(heads, rows, width=width, paint=paint, with_headings=headers)
+        if not wide and headers:
+            heads, rows = (*heads, *SPARE_HEADINGS), [[*_row(node), *_spare(node)] for node in nodes]
+            heads, rows = _saying_something(heads, rows)
+        lines = table.lay_out(
+            heads, rows, width=width, paint=paint, with_headings=headers, spare=() if wide else SPARE_HEADINGS
+        )
     if headers:
         rest = [] if wide else [*_unknown_groups(report, width, paint), *_not_listed(report, width)]
         lines += [*([""] if lines and rest else []), *rest]
         if any(
             _name(node) != node.name and (wide or node.verdict in (*found, Verdict.UNKNOWN)) for node in report.nodes
         ):
-            lines += _wrapped(f"{_UNNAMED_MARK} not a node's name: the log does not say which node it is from.", width)
+            lines += _wrapped("pod:… and file:… are not nodes: the log does not say which node it is from.", width)
     return lines
+
+
+def _saying_something(heads: tuple[str, ...], rows: list[list[Cell]]) -> tuple[tuple[str, ...], list[list[Cell]]]:
+    """Without the columns of the node's state when only logs were read, and without spare columns that are empty."""
+    silent = {**_WITHOUT_STATE, **dict.fromkeys(SPARE_HEADINGS, NONE)}
+    kept = [
+        index
+        for index, heading in enumerate(heads)
+        if heading not in silent or any(row[index].joined != silent[heading] for row in rows)
+    ]
+    return tuple(heads[index] for index in kept), [[row[index] for index in kept] for row in rows]
+
+
+def _spare(node: NodeFinding) -> list[Cell]:
+    """Which dead endpoints, and why, in short; in the order of `SPARE_HEADINGS`."""
+    return [
+        _several((f"{peer.vip}->{peer.endpoint or '?'}" for peer in node.peers), MOST_PEERS),
+        _several(cause.id for cause in node.causes),
+    ]
 
 
 def _row(node: NodeFinding) -> list[Cell]:
@@ -160,7 +202,10 @@ def _several(texts: Iterable[str], cap: int | None = None) -> Cell:
 
 
 def _name(node: NodeFinding) -> str:
-    return node.name if node.identified else node.name + _UNNAMED_MARK
+    """What stands for the node; a pod or file in its place says so, in a spelling that no node can have."""
+    if node.identified or node.name.startswith("<"):  # "<stdin>"
+        return node.name
+    return f"{'pod' if node.name in node.kube_proxy.pods else 'file'}:{node.name}"
 
 
 def _unknown_groups(report: FindReport, width: int | None, paint: table.Paint) -> list[str]:

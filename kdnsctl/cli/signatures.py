@@ -15,7 +15,7 @@ from kdnsctl.cli import values
 from kdnsctl.cli.options import Common, Format, Rendering, check_rendering
 
 if TYPE_CHECKING:
-    from kdnsctl.logs.signatures import Signature
+    from kdnsctl.logs.signatures import Signature, Variant
 
 API_VERSION = "kdnsctl.io/v1"
 HEADINGS = ("ID", "KIND", "SEVERITY", "VERSIONS", "SUMMARY")
@@ -42,8 +42,8 @@ def signatures(
     Examples:
       # All of them
       kdnsctl signatures
-      # What one of them means, and what it does not
-      kdnsctl signatures ID
+      # What one of them means, what it does not, and what to grep for
+      kdnsctl signatures CT_DEL_ENDPOINT
       # For a program
       kdnsctl signatures -o json
 
@@ -111,9 +111,25 @@ def _in_full(entry: Signature, width: int | None) -> list[str]:
         ("Does not mean: ", entry.not_means),
         ("Source: ", entry.source),
     )
+    width = min(width or TEXT_WIDTH, TEXT_WIDTH)
     for label, text in paragraphs:
-        lines += [
-            "",
-            *textwrap.wrap(label + text, min(width or TEXT_WIDTH, TEXT_WIDTH), break_on_hyphens=False),
-        ]
+        if text:
+            lines += ["", *textwrap.wrap(label + text, width, break_on_hyphens=False)]
+    one_of = "" if len(entry.phrases) == 1 else " one of"
+    lines += ["", f"Every such line holds{one_of} (for grep -F):", *(f"  {phrase}" for phrase in entry.phrases)]
+    lines += ["", "Wordings by release (in quotes: exact; else a pattern):"]
+    for variant in entry.variants:
+        said = f'"{variant.text}"' if variant.structured else variant.text
+        lines += textwrap.wrap(
+            said, width, initial_indent=f"  {_releases(variant):<9}  ", subsequent_indent=" " * 13,
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
     return lines
+
+
+def _releases(variant: Variant) -> str:
+    from kdnsctl.logs.signatures import LAST_MINOR  # noqa: PLC0415
+
+    if variant.first == variant.last:
+        return f"1.{variant.first}"
+    return f"1.{variant.first}+" if variant.last >= LAST_MINOR else f"1.{variant.first}–1.{variant.last}"

@@ -2,14 +2,16 @@
 
 Nothing is ever cut off. Without a width (a pipe) or when it fits, each row is one line. On a narrower terminal columns
 that say the same in every row are said once below, the parts of a cell go under each other, the first column gets a
-line of its own, and at last each row becomes a list of "heading value" lines.
+line of its own, and at last each row becomes a list of "heading value" lines. Only columns that the caller calls spare
+are left out, where they would cost the table its rows.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from kdnsctl.cli.terminal import visible, width_of
 
@@ -52,25 +54,58 @@ def painter(*, color: bool) -> Paint:
 
 
 def lay_out(
-    headings: Sequence[str], rows: Sequence[Row], *, width: int | None, paint: Paint, with_headings: bool = True
+    headings: Sequence[str],
+    rows: Sequence[Row],
+    *,
+    width: int | None,
+    paint: Paint,
+    with_headings: bool = True,
+    spare: Sequence[str] = (),
 ) -> list[str]:
-    """The lines of a table at most `width` cells wide (None: as wide as it comes)."""
+    """The lines of a table at most `width` cells wide (None: as wide as it comes).
+
+    `spare` are headings of columns that may be left out so that the rest keeps its columns, the first of them last.
+    """
     heads: Row = [Cell((heading,)) for heading in headings]
-    shown = [heads, *rows] if with_headings else list(rows)
-    one_line = [[Cell((cell.joined,), cell.style) for cell in row] for row in shown]
-    if width is None or _natural_width(one_line, GAP) <= width:
+    whole = [heads, *rows]
+    if width is None or not with_headings:  # rows for a script: a terminal may wrap them, we do not
+        return _aligned(_one_line(whole if with_headings else rows), GAP, paint)
+    choices = list(_choices(whole, spare))
+    for chosen in choices:
+        lines = _side_by_side(chosen, width, paint)
+        if lines is not None:
+            return lines
+    least, footer = _factored(choices[-1], width)
+    if len(least[0]) > 1 and _natural_width([[Cell(("",)), *row[1:]] for row in least], NARROW_GAP) <= width:
+        return _hanging(least, paint) + footer
+    factored, footer = _factored(whole, width)
+    return _records(factored[0], factored[1:], width, paint) + footer
+
+
+def _choices(table: Sequence[Row], spare: Sequence[str]) -> Iterator[Sequence[Row]]:
+    """The table with ever fewer of its spare columns."""
+    places = [index for heading in reversed(spare) for index, head in enumerate(table[0]) if head.joined == heading]
+    for count in range(len(places) + 1):
+        for dropped in combinations(places, count):
+            yield [[cell for index, cell in enumerate(row) if index not in dropped] for row in table]
+
+
+def _side_by_side(table: Sequence[Row], width: int, paint: Paint) -> list[str] | None:
+    """The table with its cells beside each other, None when it is too wide for that."""
+    one_line = _one_line(table)
+    if _natural_width(one_line, GAP) <= width:
         return _aligned(one_line, GAP, paint)
-    if not with_headings:  # rows for a script: a terminal may wrap them, we do not
-        return _aligned(one_line, GAP, paint)
-    heads, rows, everywhere = _factor_out(heads, rows)
-    shown = [heads, *rows]
-    footer = textwrap.wrap(everywhere, max(width, LEAST_WIDTH)) if everywhere else []
-    if _natural_width(shown, NARROW_GAP) <= width:
-        return _aligned(shown, NARROW_GAP, paint) + footer
-    indented = [[Cell(("",)), *row[1:]] for row in shown]
-    if len(heads) > 1 and _natural_width(indented, NARROW_GAP) <= width:
-        return _hanging(shown, paint) + footer
-    return _records(heads, rows, width, paint) + footer
+    factored, footer = _factored(table, width)
+    return _aligned(factored, NARROW_GAP, paint) + footer if _natural_width(factored, NARROW_GAP) <= width else None
+
+
+def _one_line(table: Sequence[Row]) -> Sequence[Row]:
+    return [[Cell((cell.joined,), cell.style) for cell in row] for row in table]
+
+
+def _factored(table: Sequence[Row], width: int) -> tuple[Sequence[Row], list[str]]:
+    heads, rows, everywhere = _factor_out(table[0], table[1:])
+    return [heads, *rows], textwrap.wrap(everywhere, max(width, LEAST_WIDTH)) if everywhere else []
 
 
 def _natural_width(rows: Sequence[Row], gap: int) -> int:
@@ -138,6 +173,12 @@ def _records(heads: Row, rows: Sequence[Row], width: int, paint: Paint) -> list[
     for row in rows:
         lines += [paint(piece, row[0].style or "bold") for piece in _broken(row[0].joined, max(LEAST_WIDTH, width))]
         for head, cell in zip(heads[1:], row[1:], strict=True):
+            words = [word for part in cell.parts for word in part.split()]
+            if max(map(width_of, words), default=0) > room:  # it has more room below its heading than beside it
+                margin, below = " " * (2 * NARROW_GAP), max(LEAST_WIDTH, width - 2 * NARROW_GAP)
+                lines.append(" " * NARROW_GAP + head.joined)
+                lines += [margin + paint(piece, cell.style) for part in cell.parts for piece in _broken(part, below)]
+                continue
             pieces = [piece for part in cell.parts for piece in _broken(part, room)] or [""]
             for index, piece in enumerate(pieces):
                 name = head.joined if index == 0 else ""

@@ -30,6 +30,9 @@ def duration(word: str) -> timedelta:
         raise typer.BadParameter(f"empty; {accepted}")
     if re.fullmatch(r"[0-9.]+", word):
         raise typer.BadParameter(f"'{word}' has no unit; {accepted}")
+    weeks = re.fullmatch(r"([0-9]{1,4})w", word, re.ASCII)
+    if weeks:
+        raise typer.BadParameter(f"'{word}': weeks are written as days, {7 * int(weeks[1])}d")
     if not _DURATION.fullmatch(word):
         raise typer.BadParameter(f"'{word}' is not a duration; {accepted}")
     seconds = sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(word))
@@ -47,6 +50,8 @@ def moment(word: str) -> datetime:
         raise typer.BadParameter(f"empty; {accepted}")
     try:
         read = datetime.fromisoformat(word)
+        if "T" not in word.upper() and " " not in word:
+            raise typer.BadParameter(f"'{word}' is a day; say the time too, like {read:%Y-%m-%d}T00:00:00Z")
         if read.tzinfo is None:
             raise typer.BadParameter(f"'{word}' has no time zone; {accepted}")
         return read.astimezone(UTC)

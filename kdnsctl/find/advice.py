@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from kdnsctl.find.releases import known_silent
 from kdnsctl.find.report import NodeFinding
 from kdnsctl.model import Verdict
 
@@ -25,13 +24,12 @@ def notes(findings: Sequence[NodeFinding], counting: Sequence[tuple[str, str]]) 
     silent = sum(finding.reason_code == "logProvesNothing" for finding in findings)
     if silent:
         yield (
-            f"{silent} node(s) run kube-proxy 1.32 or later, which can leave stale entries without logging anything: "
-            "only the node's conntrack table can show that they are healthy."
+            f"{silent} node(s) run a release of kube-proxy that can leave stale entries without logging anything (1.32 "
+            "and later, and some before it): only the node's conntrack table can show that they are healthy."
         )
-    yield from _silent_releases(findings)
     mute = sum(finding.reason_code == "versionUnknown" for finding in findings)
     if mute:
-        yield f"{mute} log(s) do not tell kube-proxy's version; give it with --kube-proxy-version."
+        yield f"{mute} log(s) do not tell kube-proxy's version; give it (v1.30.8, not 1.30) with --kube-proxy-version."
     unnamed = sum(not finding.identified for finding in findings)
     if unnamed:
         yield f"{unnamed} log(s) do not tell their node; they go by pod or file name. Name the node with --node."
@@ -43,20 +41,6 @@ def notes(findings: Sequence[NodeFinding], counting: Sequence[tuple[str, str]]) 
     yield from said[:MOST_NAMED]
     if len(said) > MOST_NAMED:
         yield f"The same is so for {len(said) - MOST_NAMED} more logs that repeat others."
-
-
-def _silent_releases(findings: Sequence[NodeFinding]) -> Iterable[str]:
-    versions = [
-        finding.kube_proxy.version
-        for finding in findings
-        if finding.verdict is Verdict.CLEAN and finding.kube_proxy.version and known_silent(finding.kube_proxy.version)
-    ]
-    if versions:
-        said = [f"{version}: kubernetes/kubernetes{known_silent(version)}" for version in sorted({*versions})]
-        yield (
-            f"{len(versions)} clean node(s) run a release with a bug that leaves stale entries without logging it "
-            f"({_some(said)}): clean says that no clean-up failed; whether one was left out, the conntrack table shows."
-        )
 
 
 def next_commands(findings: Sequence[NodeFinding]) -> Iterable[str]:

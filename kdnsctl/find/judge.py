@@ -2,7 +2,7 @@
 
 Pure. The rules: a failure logged for the Services asked for makes a node suspect, never more; a log without one makes
 it clean only if the log is whole, covers the window, is kube-proxy's, and is of a release whose log can tell (up to
-1.31). Everything else is unknown. Incomplete evidence can prove a fault, never health.
+1.31, without a known silent bug). Everything else is unknown. Incomplete evidence can prove a fault, never health.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from kdnsctl.find.race import race_window
-from kdnsctl.find.releases import Releases
+from kdnsctl.find.releases import Releases, known_silent
 from kdnsctl.find.report import (
     CauseCount,
     EmbeddedEntries,
@@ -24,7 +24,7 @@ from kdnsctl.find.report import (
 from kdnsctl.find.services import concerns, resolved
 from kdnsctl.logs.details import CAUSES, OTHER_CAUSE
 from kdnsctl.logs.signatures import BY_ID, Kind
-from kdnsctl.logs.tally import MOST_CLIENTS, Count, Tally
+from kdnsctl.logs.tally import MOST_CLIENTS, ONE_START, Count, Tally
 from kdnsctl.logs.times import to_datetime
 from kdnsctl.model import Basis, Reason, Verdict
 
@@ -43,7 +43,11 @@ class Question:
 
 @dataclass(slots=True)
 class NodeLog:
-    """What there is of one node: its tally, its inputs, and what is wrong with them."""
+    """What there is of one node: its tally, its inputs, and what is wrong with them.
+
+    `parts` has a tally for each kube-proxy that wrote in it (a pod, or a log and its rotated files), the newest last:
+    what one says of its version says nothing of another's. When it is empty, all of `tally` is one's.
+    """
 
     name: str
     tally: Tally
@@ -54,6 +58,7 @@ class NodeLog:
     problems: list[Problem] = field(default_factory=list)
     size: int = 0
     records: bool = False
+    parts: list[Tally] = field(default_factory=list)
 
 
 def judge(log: NodeLog, question: Question) -> NodeFinding:
@@ -61,9 +66,7 @@ def judge(log: NodeLog, question: Question) -> NodeFinding:
     tally = log.tally
     said = _sort_failures(tally, question)
     failures = said.asked
-    releases = Releases.of(
-        [version for _, version in tally.versions], tally.oldest_possible, tally.newest_possible, question.version
-    )
+    releases = _releases(log, question)
     verdict, reason = _verdict(log, question, said, releases)
     removals = [
         time
@@ -111,6 +114,26 @@ def judge(log: NodeLog, question: Question) -> NodeFinding:
         complete=not log.problems,
         problems=tuple(log.problems),
         sources=tuple(dict.fromkeys(log.sources)),
+    )
+
+
+def _releases(log: NodeLog, question: Question) -> Releases:
+    return Releases.together([_releases_of(part, question) for part in log.parts or [log.tally]])
+
+
+def _releases_of(part: Tally, question: Question) -> Releases:
+    """The releases that wrote in the window; what the last start before it says holds in it."""
+    begin = part.first if question.since is None else question.since
+    if begin is None:
+        begin = 0
+    before = [version for time, version in part.versions if time <= begin]
+    within = [version for time, version in part.versions if time > begin]
+    return Releases.of(
+        [*before[-1:], *within],
+        part.oldest_possible,
+        part.newest_possible,
+        question.version,
+        begins_unsaid=all(time > begin + ONE_START for time, _ in part.versions),
     )
 
 
@@ -212,7 +235,15 @@ def _why_unknown(log: NodeLog, question: Question, said: _Failures, releases: Re
     if releases.log_tells is None:
         return Reason(
             "versionUnknown",
-            "no failure logged, but the log does not tell kube-proxy's version, and from 1.32 on a log proves nothing",
+            "no failure logged, but the log does not tell kube-proxy's version down to the patch release, and of some "
+            "releases, and all from 1.32 on, a log proves nothing",
+        )
+    if releases.silent and not releases.is_reconciler:
+        silent = releases.silent[0]
+        return Reason(
+            "logProvesNothing",
+            f"no failure logged, but {silent} can leave stale entries without a line "
+            f"(kubernetes/kubernetes{known_silent(silent)})",
         )
     if not releases.log_tells:
         return Reason("logProvesNothing", "no failure logged, but from 1.32 on a log alone proves nothing")

@@ -59,9 +59,10 @@ def find_in_logs(options: OfflineOptions, *, stdin: BinaryIO, reporter: Reporter
         minor_of(options.kube_proxy_version)
     with closing(Inputs(options.paths, stdin, twice=options.since is not None)) as inputs:
         since = _window(options, inputs, now, reporter)
-        items = read_all(inputs, ReadOptions(since, options.year), now=now, reporter=reporter)
+        reading = ReadOptions(since, options.year, absolute=options.since_time is not None)
+        items = read_all(inputs, reading, now=now, reporter=reporter)
     question = Question(services, signatures, since, options.kube_proxy_version)
-    grouped = group(items, node=options.node)
+    grouped = group(items, node=options.node, arguments=options.paths)
     findings = _chosen([judge(log, question) for log in grouped.logs], options.nodes)
     if not findings:
         raise UsageError(

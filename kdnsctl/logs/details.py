@@ -178,7 +178,7 @@ _MODE = re.compile(rb"Using (\w+) Proxier")
 _VERBOSITY = re.compile(rb'FLAG: --v=\\*"(\d{1,4})')
 _HOSTNAME = re.compile(rb'FLAG: --hostname-override=\\*"([A-Za-z0-9](?:[-A-Za-z0-9.]{0,251}[A-Za-z0-9])?)\\*"')
 _PORT_ADDRESS = re.compile(rb'(?:servicePort\\?"?[=:]\\?"| at )\[?([0-9A-Fa-f.:]{2,45}?)\]?:\d+/(?:UDP|TCP|SCTP)')
-_ENDPOINTS = re.compile(rb'endpoints\\?"?[=:](\[[^\]]*\])| to (\[[^\]]*\])')
+_ENDPOINTS = re.compile(rb'endpoints\\?"?[=:](?=\[)| to (?=\[)')
 
 
 def version_of(payload: bytes) -> str | None:
@@ -210,7 +210,10 @@ def port_address_of(payload: bytes) -> str | None:
 def endpoints_of(payload: bytes) -> bytes:
     """The endpoint list of an EP_SET record as it is written, b"" where there is none."""
     match = _ENDPOINTS.search(payload)
-    return (match[1] or match[2]) if match else b""
+    if match is None:
+        return b""
+    # To the last bracket: those of IPv6 addresses stand inside.
+    return payload[match.end() : payload.rfind(b"]") + 1]
 
 
 def _one(pattern: re.Pattern[bytes], payload: bytes) -> str | None:

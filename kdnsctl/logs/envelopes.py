@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from kdnsctl.logs.klog import decode, decode_object
-from kdnsctl.logs.times import epoch, rfc3339
+from kdnsctl.logs.times import epoch, rfc3339, to_datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +103,13 @@ _STREAM_NAMES = ("logStreamName", "@logStream", "logStream")
 _SOURCE_FILES = ("sourceLocation.file", "jsonPayload.source", "jsonPayload.source_file", "source")
 
 _CONTAINER_INSIGHTS = re.compile(
-    r"(?P<node>[^_]+?)-(?:application|dataplane)\.(?:tail\.)?var\.log\.containers\."
-    r"(?P<pod>[^_]+)_(?P<namespace>[^_]+)_(?P<container>[^_]+)-[0-9a-f]{64}"
+    r"(?P<node>[^_]{1,253}?)-(?:application|dataplane)\.(?:tail\.)?var\.log\.containers\."
+    r"(?P<pod>[^_]{1,253})_(?P<namespace>[^_]{1,253})_(?P<container>[^_]{1,253})-[0-9a-f]{64}"
 )
 _INSTANCE = re.compile(r"[^/:]+/(?P<pod>[^/:]+):(?P<container>[^/:]+)")
 """Alloy's loki.source.kubernetes calls a container "namespace/pod:container" and says so in the label `instance`."""
+_DOCKERS_NAME = re.compile(r"k8s_(?P<container>[^_]{1,253})_(?P<pod>[^_]{1,253})_[^_]{1,253}_")
+"""The field CONTAINER_NAME of Docker's journald driver; its SYSLOG_IDENTIFIER is only the container's id."""
 _KLOG_TEXT = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d{6} ")
 _GO_FILE = re.compile(r"(?:.*/)?([\w.\-]+\.go)(?::(\d+))?$")
 _DOCKER_KEYS = frozenset({"log", "stream", "time", "attrs"})
@@ -137,16 +139,20 @@ def _open(record: dict[str, Any]) -> Envelope | None:
         node, pod, container = "", pod or instance["pod"], container or instance["container"]
     elif stream and not (node or pod):
         pod = stream
+    dockers = _DOCKERS_NAME.match(_string(record.get("CONTAINER_NAME")))
+    if dockers:
+        pod, container = pod or dockers["pod"], container or dockers["container"]
     docker = record.keys() <= _DOCKER_KEYS and "stream" in record
     # Docker cuts lines at 16 KiB and ends only the last piece with a newline.
     partial = not text.endswith("\n") if docker else record.get("logtag") == "P"
+    time = _time_of(record)
     return Envelope(
-        text=_with_header(record, text.rstrip("\r\n")).encode("utf-8", "replace"),
-        time=_time_of(record),
+        text=_with_header(record, text.rstrip("\r\n"), time).encode("utf-8", "replace"),
+        time=time,
         node=node,
         pod=pod,
         container=container,
-        process=_string(record.get("SYSLOG_IDENTIFIER")) or _string(record.get("_COMM")),
+        process="" if dockers else _string(record.get("SYSLOG_IDENTIFIER")) or _string(record.get("_COMM")),
         partial=partial,
         piece=docker or "logtag" in record,
     )
@@ -171,10 +177,11 @@ def _line_of(record: dict[str, Any]) -> str | None:
     return None
 
 
-def _with_header(record: dict[str, Any], text: str) -> str:
+def _with_header(record: dict[str, Any], text: str, time: int | None) -> str:
     """Put klog's header back where an agent (Cloud Logging's glog parser) took it off and kept its parts in fields.
 
-    All but the time, which the agent has made the entry's own: month 0 is no time.
+    The agent has made the record's time the entry's own. It goes back as well, as two records of the same text are
+    told apart by it; month 0 is no time.
     """
     if _KLOG_TEXT.match(text) or text.startswith("{"):
         return text
@@ -184,7 +191,9 @@ def _with_header(record: dict[str, Any], text: str) -> str:
             severity = _string(record.get("severity"))[:1].upper()
             severity = severity if severity in "IWEF" and severity else "I"
             line = found[2] or _string(_dig(record, "sourceLocation.line")) or "0"
-            return f"{severity}0000 00:00:00.000000       1 {found[1]}:{line if line.isdigit() else 0}] {text}"
+            moment = to_datetime(time)
+            stamp = "0000 00:00:00.000000" if moment is None else f"{moment:%m%d %H:%M:%S.%f}"
+            return f"{severity}{stamp}       1 {found[1]}:{line if line.isdigit() else 0}] {text}"
     return text
 
 

@@ -62,12 +62,12 @@ _TIMESTAMPS = re.compile(rb"(" + _STAMP + rb")(?: |$)")
 _SHORT_TIMESTAMPS = re.compile(rb"\d\d-\d\d \d\d:\d\d:\d\d ")
 _PREFIX = re.compile(rb"\[pod/([^/\]\s]+)/([^\]\s]+)\] ?")
 _KLOG_DAY = re.compile(rb"[IWEF]\d{4}")
-_NAME = rb"[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?"
+_NAME = rb"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?"
 _KLOG = rb'[IWEF]\d{4} \d\d:\d\d:\d\d\.\d{6} |\{"|\d\d-\d\d \d\d:\d\d:\d\d |' + _STAMP
 _STERN = re.compile(
     rb"(?:" + _NAME + rb" )?(" + _NAME + rb") "
     # Any container before a record of klog's; kube-proxy's also before the further lines of one.
-    rb"(?:(" + _NAME + rb")(?= (?:" + _KLOG + rb"))|([-a-z0-9]*kube-proxy[-a-z0-9]*)) "
+    rb"(?:(" + _NAME + rb")(?= (?:" + _KLOG + rb"))|(?=[-a-z0-9]{0,243}kube-proxy)([-a-z0-9]{10,253})) "
 )
 # ECMA-48: control sequences, operating system commands (which end on their line or are none), all shorter ones.
 _ANSI = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)|[ -/]*[0-~])")
@@ -84,6 +84,9 @@ def unwrap(physical: bytes, *, whole: bool = True) -> Line:
     A fragment is not looked into: what it begins with may look like a layer and be the middle of a text. Its last piece
     cannot be told from a whole line; with `whole` False nothing is peeled inside a layer that knows fragments.
     """
+    if physical[:1] == b"\0":
+        # After a power loss, a file can hold NULs where the last lines before it should be.
+        physical = physical.lstrip(b"\0")
     line = Line(strip_ansi(physical) if b"\x1b" in physical else physical)
     for _ in range(MOST_LAYERS):
         if not _peel(line) or line.partial or (line.piece and not whole):

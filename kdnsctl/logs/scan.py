@@ -15,11 +15,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
+from kdnsctl.logs.ends import backwards, ends_of_streams, forwards
+from kdnsctl.logs.finder import FINDER
 from kdnsctl.logs.framing import Line, strip_ansi, unwrap
+from kdnsctl.logs.headless import ends_inside, may_be_failure, recognise_record, record_behind_prefix
 from kdnsctl.logs.klog import STAMP_LENGTH, Head, TextClock, json_time, parse
 from kdnsctl.logs.signatures import CATALOGUE, Kind, Known, recognise
+from kdnsctl.logs.sinks import Nowhere, Sink, StreamKey, StreamSink, TextSink
 from kdnsctl.logs.times import rfc3339
 
 MOST_LINE = 16 * 1024 * 1024
@@ -35,79 +38,19 @@ EDGE_LINES_OF_KLOG = 5_000
 LONGEST_KEY = 256
 """Bytes up to a phrase whose meaning is remembered; messages of the catalogue are shorter."""
 
-StreamKey = tuple[str, str, str]
-"""Node, pod, container, as far as the lines themselves name them: ("", "", "") when they do not."""
-
-
-class StreamSink(Protocol):
-    """Takes what is found in one stream."""
-
-    def hit(self, known: Known, time: int | None, payload: bytes) -> None:
-        """One record of the catalogue: when (microseconds, UTC) and its text without layers, block lines included."""
-
-    def seen(self, time: int, file: str) -> None:
-        """There is a record at this time, printed by this Go source file ("" when it is not klog's)."""
-
-    def cut(self, why: str) -> None:
-        """Something of this stream was too long, or ended too early, to be read whole."""
-
-
-class Sink(Protocol):
-    """Gives out one StreamSink for each stream."""
-
-    def stream(self, key: StreamKey, line: Line | None) -> StreamSink:
-        """The sink of the stream; `line` is a line of it when the stream is named by its lines."""
-
-
-def _pattern() -> str:
-    """Every phrase, longest first so that the longest wins, and the marks of lines that need the general way."""
-    phrases = sorted(
-        {phrase for signature in CATALOGUE for phrase in signature.phrases}, key=lambda text: (-len(text), text)
-    )
-    fragments = (
-        r"std(?:out|err) P[ :]",  # a CRI fragment
-        r'[^n]","stream":"std|[^\\]n","stream":"std',  # a Docker fragment: no \n before the quote
-        r'"logtag":"P"',  # Fluent Bit's name for a CRI fragment
-        r"\\u001[bB]",  # an escape sequence inside JSON can hide in the middle of a phrase
-        r'"MESSAGE":\[',  # journald prints what is not UTF-8 as a list of numbers
-    )
-    return "|".join([*(re.escape(phrase).replace(r"\ ", " ") for phrase in phrases), *fragments])
-
-
-class _Finder(Protocol):
-    def finditer(self, text: bytes, pos: int = ..., /) -> Iterator[Any]: ...
-    def search(self, text: bytes, pos: int = ..., /) -> Any: ...
-
-
-def _compile() -> _Finder:
-    source = _pattern().encode()
-    try:
-        import re2  # noqa: PLC0415 - optional where there is no wheel
-    except ImportError:
-        # Without the wheel for this platform the standard library finds the same, some ten times slower.
-        return re.compile(source)
-    options = re2.Options()
-    options.encoding = re2.Options.Encoding.LATIN1
-    options.never_capture = True
-    finder: _Finder = re2.compile(source, options)
-    return finder
-
-
-_FINDER = _compile()
 _STAMP = re.compile(rb"\d{4} \d\d:\d\d:\d\d\.\d{6}")
 _JSON_STAMP = re.compile(rb'\{"ts":[0-9.eE+]{1,40}(?=,)')
 
 
 @dataclass(slots=True)
 class _Open:
-    """A record that further lines continue."""
+    """A record that further lines continue; what it is, is not known of one that is cut into fragments."""
 
     time: int | None
     since: int
     known: Known | None = None
     parts: list[bytes] = field(default_factory=list)
     size: int = 0
-    fragment: bool = False
     until_header: bool = False
 
     def add(self, part: bytes) -> bool:
@@ -120,19 +63,6 @@ class _Open:
 
 _UNDECIDED: Known = Known(CATALOGUE[0], CATALOGUE[0].variants[0])
 """Stands for "not decided yet" where None means "none of the catalogue's"; told by identity."""
-
-
-class _Nowhere:
-    """Takes what belongs to streams beyond the limit, and drops it."""
-
-    def hit(self, known: Known, time: int | None, payload: bytes) -> None:
-        pass
-
-    def seen(self, time: int, file: str) -> None:
-        pass
-
-    def cut(self, why: str) -> None:
-        pass
 
 
 class Scanner:
@@ -148,7 +78,7 @@ class Scanner:
         self._open_size = 0
         self._lines_read = 0
         self._streams: dict[StreamKey, StreamSink] = {}
-        self._nowhere: _Nowhere | None = None
+        self._nowhere: Nowhere | None = None
         self._decided: dict[bytes, Known | None] = {}
         self._interleaved = False
         self.klog_records = False
@@ -177,6 +107,10 @@ class Scanner:
         if self._carry:
             last = b"".join(self._carry)
             self._carry.clear()
+            line = unwrap(last.rstrip(b"\r"))
+            # One byte may be all of an input that is no log.
+            if (self.klog_records or len(last) > 1) and not line.partial and ends_inside(last, line.payload):
+                self._stream_of(line).cut("the last line ends in the middle of a record")
             self._block(last + b"\n")
         for key in list(self._open):
             self._close(key, complete=False)
@@ -212,7 +146,7 @@ class Scanner:
         stamp_at, json_stamp_at = _STAMP.match, _JSON_STAMP.match
         hit = None
         line_end = position - 1
-        for match in _FINDER.finditer(block, position):
+        for match in FINDER.finditer(block, position):
             phrase_end = match.end()
             if phrase_end <= line_end:
                 continue
@@ -250,24 +184,19 @@ class Scanner:
                 continue
             if known is None:
                 continue
-            payload = block[offset:line_end]
-            if payload[-1] == 0x3C and space < 0 and stamp_end < 0 and (end := _end_of_block(block, line_end)) > 0:
-                line_end = end
-                payload = block[offset:line_end]
-            elif payload[-1] in b"<\r" or (known.goes_on and payload.count(b"(") > payload.count(b")")):
-                # A block begins here that is not whole in sight, or an old line goes on below.
-                self._line(block[start:line_end])
-                if self._open:
-                    return self._lines(block, line_end + 1)
-                continue
             if space > 0:
                 time = rfc3339(block[start:space])
             elif stamp_end > 0:
                 time = json_time(block[offset + 6 : stamp_end])
             else:
                 time = time_of(block[offset + 1 : offset + 1 + STAMP_LENGTH])
-            if time is None:
-                # What stands where the time should be may be no time, and then the line is no record.
+            payload = block[offset:line_end]
+            if payload[-1] == 0x3C and space < 0 and stamp_end < 0 and (end := _end_of_block(block, line_end)) > 0:
+                line_end = end
+                payload = block[offset:line_end]
+            elif payload[-1] in b"<\r" or time is None or (known.goes_on and payload.count(b"(") > payload.count(b")")):
+                # A block begins here that is not whole in sight, or an old line goes on below, or the line is no record
+                # because what stands where its time should be is none.
                 self._line(block[start:line_end])
                 if self._open:
                     return self._lines(block, line_end + 1)
@@ -293,7 +222,7 @@ class Scanner:
             # Prose of a start may have to end where it ends; see START_MODE.
             (head.structured is not False or known.signature.kind is not Kind.RESTART)
             and (head.structured is not True or head.end < len(beginning))
-            and _recognise(head, beginning) is not None
+            and recognise_record(head, beginning) is not None
         ):
             self._decided[key] = known
 
@@ -322,7 +251,7 @@ class Scanner:
             return
         if line.partial:
             self._stream_of(line)
-            self._begin(key, _Open(line.time, self._lines_read, fragment=True), line.payload)
+            self._begin(key, _Open(line.time, self._lines_read), line.payload)
             return
         self._record(line, key)
 
@@ -339,7 +268,7 @@ class Scanner:
         piece = unwrap(physical, whole=False) if line.piece else line
         key = piece.key
         opened = self._open.get(key)
-        if opened is None or not opened.fragment:
+        if opened is None or opened.known is not None:
             return False
         if opened.size and parse(piece.payload) is not None:
             # A new record: the rest of the one before was lost, with a rotated file or in a collector.
@@ -378,17 +307,14 @@ class Scanner:
 
     def _record(self, line: Line, key: StreamKey) -> None:
         payload = line.payload
-        if _FINDER.search(payload) is None:
+        if FINDER.search(payload) is None:
             return
         head = parse(payload)
         if head is None:
-            known = recognise(b"", payload, structured=False)
-            if known is None or known.signature.id != "EXIT_CONFIG_CHANGED":
-                return
-            self._stream_of(line).hit(known, line.time, payload)
+            self._headless(line)
             return
         self.klog_records = True
-        known = _recognise(head, payload)
+        known = recognise_record(head, payload)
         if known is None:
             return
         time = line.time if line.time is not None else self._time(head)
@@ -404,18 +330,37 @@ class Scanner:
         else:
             stream.hit(known, time, payload)
 
+    def _headless(self, line: Line) -> None:
+        """A line with a phrase that does not begin with a record: no failure may be lost in it without a word."""
+        payload = line.payload
+        known = recognise(b"", payload, structured=False)
+        if known is not None and known.signature.id == "EXIT_CONFIG_CHANGED":
+            self._stream_of(line).hit(known, line.time, payload)
+            return
+        found = record_behind_prefix(payload)
+        if found is not None:
+            start, head = found
+            payload = payload[start:]
+            known = recognise_record(head, payload)
+            if known is not None and known.signature.kind is Kind.FAILURE:
+                # Its further lines, if any, stand behind such prefixes as well: what it says is taken from this one.
+                self.klog_records = True
+                self._stream_of(line).hit(known, line.time if line.time is not None else self._time(head), payload)
+        elif may_be_failure(payload):
+            self._stream_of(line).cut("a failure in a form that is not understood")
+
     def _close(self, key: StreamKey, *, complete: bool = True) -> None:
         opened = self._open.pop(key)
         self._open_size -= opened.size
         stream = Line(b"", opened.time, *key)
         if not complete:
             self._stream_of(stream).cut("a record that ends too early")
-        if opened.fragment:
+        if opened.known is not None:
+            self._stream_of(stream).hit(opened.known, opened.time, b"\n".join(opened.parts))
+        else:
             # The joined text can hold layers that its pieces did not show.
             stream.payload = unwrap(b"".join(opened.parts)).payload
             self._record(stream, key)
-        elif opened.known is not None:
-            self._stream_of(stream).hit(opened.known, opened.time, b"\n".join(opened.parts))
 
     def _time(self, head: Head) -> int | None:
         return json_time(head.stamp) if head.is_json else self._clock.time(head.stamp)
@@ -433,7 +378,7 @@ class Scanner:
 
     def _too_many(self) -> StreamSink:
         if self._nowhere is None:
-            self._nowhere = _Nowhere()
+            self._nowhere = Nowhere()
             own: StreamKey = ("", "", "")
             if own not in self._streams:
                 self._streams[own] = self._sink.stream(own, None)
@@ -443,11 +388,11 @@ class Scanner:
     def _edges(self, block: bytes) -> None:
         """Note the first and last dated record of the block, or of each stream in it."""
         if not self._interleaved:
-            first = self._note(self._edge(_forwards(block)))
-            last = self._note(self._edge(_backwards(block)))
+            first = self._note(self._edge(forwards(block)))
+            last = self._note(self._edge(backwards(block)))
             self._interleaved = first or last
         if self._interleaved:
-            for line in _ends_of_streams(block):
+            for line in ends_of_streams(block):
                 self._note_line(line)
 
     def _edge(self, lines: Iterator[bytes]) -> Iterator[bytes]:
@@ -470,22 +415,15 @@ class Scanner:
         if head is not None:
             self.klog_records = True
         time = line.time if line.time is not None or head is None else self._time(head)
+        if head is None and line.interleaved:
+            # Also a stream of which nothing else is ever seen must not be lost from the count.
+            stream = self._stream_of(line)
+            if isinstance(stream, TextSink):
+                stream.text(line.payload)
         if time is None:
             return False
         self._stream_of(line).seen(time, head.file.decode("ascii", "replace") if head else "")
         return head is not None
-
-
-def _recognise(head: Head, payload: bytes) -> Known | None:
-    known = recognise(head.file, head.message, structured=head.structured)
-    if known is None:
-        return None
-    signature = known.signature
-    if known.unless and known.unless in payload:
-        return None
-    if not any(phrase.encode() in payload for phrase in signature.phrases):
-        return None
-    return known
 
 
 def _end_of_block(block: bytes, line_end: int) -> int:
@@ -494,61 +432,3 @@ def _end_of_block(block: bytes, line_end: int) -> int:
     if last < 0 or block.count(b"\n", line_end, last) != block.count(b"\n\t", line_end, last):
         return -1
     return block.find(b"\n", last + 1)
-
-
-def _forwards(block: bytes) -> Iterator[bytes]:
-    position = 0
-    while position < len(block):
-        end = block.find(b"\n", position)
-        yield block[position:end].rstrip(b"\r")
-        position = end + 1
-
-
-def _backwards(block: bytes) -> Iterator[bytes]:
-    end = len(block) - 1
-    while end > 0:
-        start = block.rfind(b"\n", 0, end) + 1
-        yield block[start:end].rstrip(b"\r")
-        end = start - 1
-
-
-def _ends_of_streams(block: bytes) -> Iterator[Line]:
-    """The first and the last dated line of every stream in the block, unwrapped."""
-    ends: dict[bytes, tuple[bytes, bytes]] = {}
-    seen: dict[StreamKey, tuple[Line, Line]] = {}
-    for physical in _forwards(block):
-        prefix = _stream_prefix(physical)
-        if prefix:
-            first = ends.get(prefix)
-            ends[prefix] = (first[0] if first else physical, physical)
-            continue
-        line = unwrap(physical)
-        if line.time is not None or parse(line.payload) is not None:
-            line.payload = line.payload[:512]
-            known = seen.get(line.key)
-            seen[line.key] = (known[0] if known else line, line)
-    for first_line, last_line in ends.values():
-        yield unwrap(first_line)
-        if last_line is not first_line:
-            yield unwrap(last_line)
-    for first_seen, last_seen in seen.values():
-        yield first_seen
-        if last_seen is not first_seen:
-            yield last_seen
-
-
-def _stream_prefix(physical: bytes) -> bytes:
-    """The bytes that name the stream at the start of a prefixed text line, b"" where it takes a closer look."""
-    first = physical[:1]
-    if first == b"[":
-        end = physical.find(b"]") + 1
-    elif first.islower():
-        end = physical.find(b" ", physical.find(b" ") + 1)
-    else:
-        return b""
-    # Only a line with a record of its own is worth keeping as the stream's first or last.
-    if end > 0:
-        record = physical[end + 1 : end + 5]
-        if record[:1] == b"{" or (record[:1] in (b"I", b"W", b"E", b"F", b"2") and record[1:].isdigit()):
-            return physical[:end]
-    return b""

@@ -285,8 +285,9 @@ CATALOGUE: tuple[Signature, ...] = (
         kind=Kind.FAILURE,
         severity="I",
         summary="a sync of the iptables rules failed and will be retried",
-        means="The rules are not current; see the error logged just before it.",
-        not_means="Before 1.17 the next try came only with the next periodic sync.",
+        means="The rules are not current; see the error logged just before it. Before 1.17 there was no such line: the "
+        "next try came only with the next periodic sync.",
+        not_means="Not that the retry failed too: look whether another one follows.",
         source="pkg/proxy/iptables/proxier.go@1.17–1.36",
         phrases=("Sync failed",),
         files=("proxier.go",),
@@ -312,10 +313,13 @@ CATALOGUE: tuple[Signature, ...] = (
     Signature(
         id="IPT_CANARY_FAIL",
         kind=Kind.FAILURE,
-        severity="W",
+        severity="W, from 1.27 E",
         summary="could not look after its canary chain",
-        means="iptables did not answer, nearly always because something else holds the xtables lock.",
-        not_means="Not a failed write of rules. The kubelet logs the same words for its own KUBE-KUBELET-CANARY.",
+        # Counted as a failure though no write failed: it is the first sign of a lock on which the writes fail as well,
+        # and while it lasts kube-proxy cannot see that its rules were flushed.
+        means="iptables did not answer, nearly always because something else holds the xtables lock, on which writes "
+        "fail as well; until it answers, a flush of the rules goes unseen.",
+        not_means="By itself no failed write of rules. The kubelet logs the same words for its own KUBE-KUBELET-CANARY.",
         source="pkg/util/iptables/iptables.go@1.16–1.36",
         phrases=("iptables canary",),
         files=("iptables.go",),

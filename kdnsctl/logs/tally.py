@@ -33,6 +33,8 @@ MOST_MOMENTS = 10_000
 ONE_START = 60_000_000
 """Microseconds within which a version and a mode belong to the same start."""
 LONGEST_EXAMPLE = 2_000
+LONGEST_TEXT = 4_096
+"""Bytes of a line without a record that are kept; enough to see what error message it is."""
 LONGEST_REMEMBERED = 1_024
 """Bytes of a failure record up to which what it says is remembered for its repetitions."""
 
@@ -116,6 +118,10 @@ class Tally:
     first_seen: int | None = None
     last_seen: int | None = None
     ours: bool = False
+    records: bool = False
+    """Whether any line was klog's at all: if not, this is no log of kube-proxy."""
+    first_text: str = ""
+    """The beginning of a line that was no record, for streams that hold nothing else."""
     cuts: dict[str, int] = field(default_factory=dict)
     _details: dict[bytes, Details] = field(default_factory=dict)
     _wordings: set[Known] = field(default_factory=set)
@@ -142,8 +148,15 @@ class Tally:
             self.first_seen = time
         if self.last_seen is None or time > self.last_seen:
             self.last_seen = time
-        if file in OURS:
-            self.ours = True
+        if file:
+            self.records = True
+            if file in OURS:
+                self.ours = True
+
+    def text(self, line: bytes) -> None:
+        """There is a line that is no record of klog's."""
+        if not self.records and not self.first_text:
+            self.first_text = line[:LONGEST_TEXT].decode("utf-8", "replace").strip()
 
     def cut(self, why: str) -> None:
         """Something could not be read whole."""
@@ -151,6 +164,7 @@ class Tally:
 
     def hit(self, known: Known, time: int | None, payload: bytes) -> None:
         """Count one record of the catalogue."""
+        self.records = True
         if known not in self._wordings:
             self._new_wording(known)
         signature = known.signature
@@ -311,6 +325,8 @@ class Tally:
             if time is not None:
                 self.seen(time, "")
         self.ours = self.ours or other.ours
+        self.records = self.records or other.records
+        self.first_text = self.first_text or other.first_text
         for why, count_of_cuts in other.cuts.items():
             self.cuts[why] = self.cuts.get(why, 0) + count_of_cuts
 

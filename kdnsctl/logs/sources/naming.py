@@ -17,7 +17,8 @@ Known are the places of the kubelet and of the usual setups, and the layouts of 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,8 @@ class Origin:
     "pod" (a static pod carries its node's name), "option" (--node), or "" for none.
 
     `container` is what a layout says, and layouts do not lie. `component` is what a mere file name says: whatever is in
-    `kubelet.log` is probably the kubelet's. Both are "" when nothing says it.
+    `kubelet.log` is probably the kubelet's. Both are "" when nothing says it. `folder` is the place among the path's
+    names of the folder whose mere name is taken for the node's, -1 when it is something better; see `is_guess`.
     """
 
     node: str = ""
@@ -36,6 +38,7 @@ class Origin:
     pod: str = ""
     container: str = ""
     component: str = ""
+    folder: int = field(default=-1, compare=False)
 
     @property
     def is_kube_proxys(self) -> bool:
@@ -57,6 +60,50 @@ def origin_of(path: str) -> Origin:
     return _peoples(path)
 
 
+def is_guess(origin: Origin, path: str, arguments: Iterable[str]) -> bool:
+    """Whether the node is the name of a folder that says little: home/ops/kube-proxy.log is not node ops's.
+
+    Below a directory or glob that somebody gave, folders are how logs are told apart. The name of what was given, and
+    what stands above it, is what somebody calls his work.
+    """
+    if origin.folder < 0 or origin.node_from != "path":
+        return False
+    names = path.split("/")
+    for argument in arguments:
+        given = [name for at, name in enumerate(argument.split("/")) if name not in ("", ".") or (at == 0 and not name)]
+        literal = next((at for at, name in enumerate(given) if _WILDCARD.search(name)), len(given))
+        for root in (given, given[:literal]):
+            if len(root) <= origin.folder and _leads_to(root, names):
+                return False
+    return True
+
+
+_WILDCARD = re.compile(r"[*?\[]")
+
+
+def _leads_to(root: list[str], names: list[str]) -> bool:
+    """Whether a path begins with the root; what is in an archive has its name without the suffixes."""
+    if not root:
+        return True
+    last = names[len(root) - 1]
+    return names[: len(root) - 1] == root[:-1] and (root[-1] == last or root[-1].startswith(f"{last}."))
+
+
+def run_of(path: str, pod: str) -> str:
+    """Names the one kube-proxy whose log a path is: the same for all files of a pod, or of a log that was rotated.
+
+    Static pods keep their name for life, through upgrades; the UID or the container id tells them apart.
+    """
+    match = _POD_TREE.search(path) or _CONTAINER_FILE.search(path)
+    if match is not None and match["pod"] == pod:
+        unique = match["id"]
+        return pod if _GENERATED_NAME.match(pod) and not _STATIC_UID.match(unique) else f"{pod} {unique}"
+    if pod:
+        return pod
+    folder, _, name = path.rpartition("/")
+    return f"{folder}/{_stem(name)}"
+
+
 def node_of_static_pod(pod: str) -> str:
     """The node of a static pod "kube-proxy-NODE", "" when the name is a DaemonSet pod's or no kube-proxy's."""
     return "" if _GENERATED_NAME.match(pod) else _node_in_static_pod(pod)
@@ -70,10 +117,10 @@ def is_kube_proxy(container: str) -> bool:
 # Layouts. Each takes a path and gives an Origin, or None when the path is not laid out so.
 
 _POD_TREE = re.compile(
-    r"(?:^|/)(?P<namespace>[a-z0-9-]+)_(?P<pod>[a-z0-9.-]+)_(?P<uid>[A-Za-z0-9-]+)/(?P<container>[a-z0-9-]+)/[^/]+$"
+    r"(?:^|/)(?P<namespace>[a-z0-9-]+)_(?P<pod>[a-z0-9.-]+)_(?P<id>[A-Za-z0-9-]+)/(?P<container>[a-z0-9-]+)/[^/]+$"
 )
 _CONTAINER_FILE = re.compile(
-    r"(?:^|/)(?P<pod>[a-z0-9.-]+)_(?P<namespace>[a-z0-9-]+)_(?P<container>[a-z0-9-]+?)-[0-9a-f]{64}\.log[^/]*$"
+    r"(?:^|/)(?P<pod>[a-z0-9.-]+)_(?P<namespace>[a-z0-9-]+)_(?P<container>[a-z0-9-]+?)-(?P<id>[0-9a-f]{64})\.log[^/]*$"
 )
 _STATIC_UID = re.compile(r"[0-9a-f]{32}$")
 """The kubelet names a static pod by a hash of its manifest; the API server gives dashed UUIDs (pkg/kubelet/config)."""
@@ -83,7 +130,7 @@ def _kubelets(path: str) -> Origin | None:
     match = _POD_TREE.search(path) or _CONTAINER_FILE.search(path)
     if match is None:
         return None
-    pod, uid = match["pod"], match.groupdict().get("uid", "")
+    pod, uid = match["pod"], match["id"]
     node, node_from = _above_tree(path[: match.start()]), "path"
     if not node:
         node = _node_in_static_pod(pod) if _STATIC_UID.match(uid) else node_of_static_pod(pod)
@@ -184,15 +231,17 @@ def _peoples(path: str) -> Origin:
 def _by_folder(folder: str, component: str) -> Origin:
     """From `NODE/kube-proxy.log`, `NODE/kube-proxy/0.log` or `POD/current.log`."""
     above, _, parent = folder.rpartition("/")
+    place = folder.count("/")
     if parent == "kube-proxy":
         parent = above.rpartition("/")[2]
+        place -= 1
     pod = _pod_in(parent)
     if pod:
         return Origin(pod=pod, component=component)
     if node := _node_in_static_pod(parent):
         return Origin(node, "pod", parent, component=component)
     node = _as_node(parent)
-    return Origin(node, "path" if node else "", component=component)
+    return Origin(node, "path", component=component, folder=place) if node else Origin(component=component)
 
 
 def _component(stem: str, folder: str) -> str:

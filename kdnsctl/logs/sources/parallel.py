@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from threading import current_thread, main_thread
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -65,12 +66,17 @@ def _start(work: Callable[[Item], Result], started: list[BaseProcess]) -> Connec
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, work), daemon=True)
+    # Ctrl-C reaches the whole group; it is answered once, by the process that the operator started. A new one has to be
+    # deaf to it from its first moment on, while it imports.
+    answer = signal.signal(signal.SIGINT, signal.SIG_IGN) if current_thread() is main_thread() else None
     try:
         process.start()
     except OSError:
         ours.close()
         return None
     finally:
+        if answer is not None:
+            signal.signal(signal.SIGINT, answer)
         theirs.close()
     started.append(process)
     return ours
@@ -92,7 +98,6 @@ def _give(
 
 
 def _serve(connection: Connection, work: Callable[[Item], Result]) -> None:
-    # Ctrl-C reaches the whole group; it is answered once, by the process that the operator started.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
         try:

@@ -19,8 +19,10 @@ _REFUSALS = re.compile(
     rb"(?i)(?:Error from server|error: |Unable to connect to the server|The connection to the server|"
     rb"unable to retrieve container logs for |failed to try resolving symlinks in path|"
     rb"failed to create fsnotify watcher|rpc error: |container \S+ in pod \S+ is |Get \"?https?://|dial tcp |"
-    rb"context deadline exceeded)"
+    rb"context deadline exceeded|(?:[^\s:]+: ){0,2}(?:line \d+: )?kubectl: (?:command )?not found)"
 )
+_FIRST_LINES = 20
+"""Lines among which the message is looked for: kubectl talks before it fails ("Defaulted container …", warnings)."""
 _NO_PREVIOUS = re.compile(rb"previous terminated container \S+ in pod \S+ not found")
 
 
@@ -36,7 +38,11 @@ def refusal(body: bytes) -> str:
     if status is not None:
         message = status.get("message")
         return _shown(str(message)) if status.get("kind") == "Status" and message else ""
-    return _shown(text.decode("utf-8", "replace")) if _REFUSALS.match(text) else ""
+    lines = text.split(b"\n")
+    for number, line in enumerate(lines[:_FIRST_LINES]):
+        if _REFUSALS.match(line.strip()):
+            return _shown(b"\n".join(lines[number:]).decode("utf-8", "replace"))
+    return ""
 
 
 def _shown(text: str) -> str:

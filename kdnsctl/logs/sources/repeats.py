@@ -1,7 +1,8 @@
 """Tells whether two logs hold the same records: a file given twice, or in two formats, must not be counted twice.
 
 A klog record carries its time to the microsecond, so a record that is found in two logs of one node, whatever stands
-around it there, is one record. A `MarkedTally` remembers a mark of each record it counts. Nothing is judged here.
+around it there, is one record. A `MarkedTally` remembers a mark of each record it counts; and every node that its log
+names, as one log that names two is not one node's. Nothing is judged here.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from array import array
 from dataclasses import dataclass, field
 from zlib import adler32, crc32
 
+from kdnsctl.logs.details import hostname_of
 from kdnsctl.logs.signatures import Known
 from kdnsctl.logs.tally import Tally
 
 MOST_MARKS = 20_000
 """Records of a log that are marked, the first ones (8 bytes each)."""
+MOST_HOSTNAMES = 10
 _ENOUGH = 4_096
 """Bytes of a record that go into its mark: its header with the time is among the first."""
 
@@ -25,12 +28,15 @@ class MarkedTally(Tally):
     """A Tally that knows a record again."""
 
     marks: array[int] = field(default_factory=lambda: array("Q"))
+    hostnames: set[str] = field(default_factory=set)
 
     def hit(self, known: Known, time: int | None, payload: bytes) -> None:
         """Count one record of the catalogue, and mark it if it is in the window."""
         if len(self.marks) < MOST_MARKS and (self.since is None or time is None or time >= self.since):
             beginning = payload[:_ENOUGH]
             self.marks.append(crc32(beginning) << 32 | adler32(beginning))
+        if known.signature.id == "START_NODE" and len(self.hostnames) < MOST_HOSTNAMES:
+            self.hostnames.update(filter(None, [hostname_of(payload)]))
         Tally.hit(self, known, time, payload)
 
     @property

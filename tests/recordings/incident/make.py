@@ -223,9 +223,9 @@ def node_a() -> dict[str, File]:
 def node_b() -> dict[str, File]:
     """Rolled twice, and every clean-up went well."""
     first, second, third = at("06:12:00", day=-1), at("09:58:40.300118"), at("10:04:02.771930")
-    previous = start("node-b", second, "v1.30.3") + syncs(second, third, 4, complete)
-    current = start("node-b", third, "v1.30.3") + syncs(third, at("11:20:00"), 5, complete)
-    oldest = start("node-b", first, "v1.30.3") + syncs(first, second, 3, complete)
+    previous = start("node-b", second, "v1.31.4") + syncs(second, third, 4, complete_1_31)
+    current = start("node-b", third, "v1.31.4") + syncs(third, at("11:20:00"), 5, complete_1_31)
+    oldest = start("node-b", first, "v1.31.4") + syncs(first, second, 3, complete_1_31)
     return {
         "node-b/kube-proxy.2.previous.log": File(timestamps(oldest)),
         "node-b/kube-proxy.previous.log": File(timestamps(previous)),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+import yaml
 
 from kdnsctl.find.offline import OfflineOptions
 from kdnsctl.find.report import NodeFinding
@@ -63,6 +66,28 @@ def test_without_logs_it_says_that_clusters_are_not_read_yet(run: Run, judge: Ju
     assert ran.code == 2
     assert "reading from a cluster is not in this version; give kube-proxy's logs with --logs" in ran.error
     assert judge.asked == []
+
+
+def test_a_file_without_logs_is_met_with_what_was_probably_meant(run: Run, judge: Judge, tmp_path: Path) -> None:
+    file = tmp_path / "kube proxy.log"
+    file.touch()
+    assert run("find-affected", str(file)).error.endswith(f"did you mean --logs '{file}'?")
+    assert run("find-affected", "-").error.endswith("did you mean --logs -?")
+    assert judge.asked == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--since", "1w", "'1w': weeks are written as days, 7d"),
+        ("--since-time", "2026-11-20", "'2026-11-20' is a day; say the time too, like 2026-11-20T00:00:00Z"),
+    ],
+)
+def test_what_is_nearly_right_is_met_with_how_to_write_it(
+    run: Run, judge: Judge, option: str, value: str, message: str
+) -> None:
+    ran = run("find-affected", "--logs", "x", option, value)
+    assert (ran.code, ran.error, judge.asked) == (2, f"error: {option}: {message}", [])
 
 
 @pytest.mark.parametrize(
@@ -157,3 +182,20 @@ def test_a_recorded_log_is_judged_from_end_to_end(run: Run, pytestconfig: pytest
     recording = pytestconfig.rootpath / "tests/recordings/kube-proxy-1.36/iptables-restore-failing.log"
     ran = run("find-affected", "--logs", str(recording), "--node", "knode1", "-o", "name", "--include", "suspect")
     assert (ran.code, ran.out) == (3, "node/knode1\n")
+
+
+@pytest.mark.parametrize("recording", ["incident", "kube-proxy-1.36", "signature-examples"])
+def test_every_recording_is_shown_in_every_form(run: Run, pytestconfig: pytest.Config, recording: str) -> None:
+    logs = str(pytestconfig.rootpath / "tests/recordings" / recording)
+    ran = {form: run("find-affected", "--logs", logs, "-o", form) for form in ("table", "wide", "json", "yaml", "name")}
+    assert {form: answer.code for form, answer in ran.items()} == dict.fromkeys(ran, 3)
+    as_json, as_yaml = json.loads(ran["json"].out), yaml.safe_load(ran["yaml"].out)
+    for document in (as_json, as_yaml):
+        del document["generatedAt"]
+    assert as_yaml == as_json
+    suspects = [node["name"] for node in as_json["nodes"] if node["verdict"] == "suspect"]
+    assert suspects
+    for form in ("table", "wide"):
+        assert all(name in ran[form].out for name in suspects)
+    assert ran["name"].out == ""  # logs alone prove no node affected
+    assert not [line for line in ran["table"].err.splitlines() if not line.startswith(("note: ", "warning: "))]

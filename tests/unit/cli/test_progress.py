@@ -26,32 +26,41 @@ def test_of_a_known_total_each_quarter_is_told(capsys: pytest.CaptureFixture[str
     for done in range(1001):
         reporter.advanced(done)
     reporter.finished()
-    assert told(capsys) == ["reading: 25%", "reading: 50%", "reading: 75%"]
+    assert told(capsys) == ["reading: 250 of 1000", "reading: 500 of 1000", "reading: 750 of 1000"]
 
 
 def test_of_an_unknown_total_each_doubling_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     reporter = LineReporter()
     reporter.started("reading", None)
-    for done in range(100):
+    for done in range(2500):
         reporter.advanced(done)
-    assert told(capsys) == ["reading: 16", "reading: 32", "reading: 64"]
+    assert told(capsys) == ["reading: 500 done", "reading: 1000 done", "reading: 2000 done"]
 
 
 def test_a_total_that_becomes_known_later_is_used_from_then_on(capsys: pytest.CaptureFixture[str]) -> None:
     reporter = LineReporter()
     reporter.started("reading", None)
     reporter.advanced(2)
-    reporter.advanced(10, 100)
-    reporter.advanced(60)
-    assert told(capsys) == ["reading: 60%"]
+    reporter.advanced(10, 1000)
+    reporter.advanced(600)
+    assert told(capsys) == ["reading: 600 of 1000"]
 
 
-def test_short_work_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("units", [1, 7, 499])
+def test_small_work_says_nothing(units: int, capsys: pytest.CaptureFixture[str]) -> None:
     for reporter in (LineReporter(), BarReporter(Color.AUTO)):
-        reporter.started("reading", 1)
-        reporter.advanced(1)
-        reporter.finished()
+        for total in (units, None):
+            reporter.started("reading", total)
+            for done in range(1, units + 1):
+                reporter.advanced(done)
+            reporter.advanced(units, units)
+            reporter.finished()
     assert told(capsys) == []
+
+
+def test_before_anything_is_done_no_amount_is_said() -> None:
+    assert [progress._amount(0, None), progress._amount(3, None)] == ["", "3 done"]
+    assert [progress._amount(0, 8), progress._amount(3, 8)] == ["0 of 8", "3 of 8"]
 
 
 def test_notes_are_told_at_once_and_made_safe(capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,7 +119,7 @@ def test_a_bar_shows_how_far_it_is_even_when_the_work_gives_no_sign(monkeypatch:
     screen = on_terminal(monkeypatch, call, columns=160)
     assert "reading [bold]evil\\x1b" in screen.text
     assert "by the way [red]\n" in screen.text
-    assert "25%" in screen.text
+    assert "50 of 200" in screen.text
     assert "\x1b]0;" not in screen.raw
     assert "\u202e" not in screen.raw
 

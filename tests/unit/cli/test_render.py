@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from kdnsctl.__main__ import main
 from kdnsctl.cli.output import as_json, as_yaml
 from kdnsctl.cli.terminal import visible, width_of
-from kdnsctl.find.report import FindReport, KubeProxy, Problem, to_json
-from kdnsctl.model import Coverage, Scope, Verdict
+from kdnsctl.cli.values import is_node_name
+from kdnsctl.find.report import FindReport, KubeProxy, Peer, Problem, to_json
+from kdnsctl.model import Basis, Coverage, Scope, Verdict
 from tests.unit.cli import reports
 from tests.unit.cli.conftest import Judge, Ran, Run
 from tests.unit.cli.reports import HOSTILE, clean, failing, report, unknown
@@ -49,7 +50,7 @@ def look(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Screen]
 
 def test_piped_the_table_is_plain_aligned_and_whole(show: Show) -> None:
     long = "ip-10-0-12-34." + "x" * 200 + ".internal"
-    ran = show(report(failing("node-a"), failing(long, Verdict.AFFECTED, stale_entries=7)))
+    ran = show(report(failing("node-a"), failing(long, Verdict.AFFECTED, stale_entries=7, basis=Basis.BOTH)))
     assert ran.lines[0].split() == [
         "NODE",
         "VERDICT",
@@ -58,19 +59,67 @@ def test_piped_the_table_is_plain_aligned_and_whole(show: Show) -> None:
         "SIGNATURES",
         "LAST-SEEN",
         "KUBE-PROXY",
-        "RESTARTS",
+        "STARTS",
+        "PEERS",
+        "CAUSES",
     ]
     first, second = ran.lines[1].split(), ran.lines[2].split()
     assert (
         first
         == f"""
-        {long} affected log 7 CT_DEL_ENDPOINT(41),IPT_RESTORE_FAIL(2) 2026-11-23T03:12:09Z v1.30.3,iptables 1
+        {long} affected both 7 CT_DEL_ENDPOINT(41),IPT_RESTORE_FAIL(2) 2026-11-23T03:12:09Z v1.30.3,iptables 1
+        10.96.0.10:53->10.0.1.2 enoent
     """.split()
     )
     assert second[:4] == ["node-a", "suspect", "log", "<unknown>"]
     starts = {line.index(cell) for line, cell in zip(ran.lines[:3], ["VERDICT", "affected", "suspect"], strict=True)}
     assert len(starts) == 1
     assert "\x1b" not in ran.out
+
+
+ONLY_LOGS = ["NODE", "VERDICT", "SIGNATURES", "LAST-SEEN", "KUBE-PROXY", "STARTS"]
+
+
+@pytest.mark.parametrize("columns", [None, 40, 80, 120, 200])
+def test_columns_of_the_node_s_state_are_left_out_when_only_logs_were_read(
+    show: Show, look: Callable[..., Screen], columns: int | None
+) -> None:
+    what, live = report(failing("a"), failing("b")), failing("c", Verdict.AFFECTED, stale_entries=7)
+    text = show(what).out if columns is None else look(what, columns=columns).text
+    assert not {"BASIS", "STALE", "<unknown>"} & {*text.split()}
+    with_state = report(failing("a"), live)
+    assert "<unknown>" in (show(with_state).out if columns is None else look(with_state, columns=columns).text)
+    assert "BASIS" in show(report(failing("a", basis=Basis.BOTH))).lines[0]
+
+
+@pytest.mark.parametrize(
+    ("columns", "more"),
+    [(None, ["PEERS", "CAUSES"]), (80, []), (92, ["CAUSES"]), (104, ["PEERS"]), (112, ["PEERS", "CAUSES"])],
+)
+def test_peers_and_causes_are_shown_where_there_is_room(
+    show: Show, look: Callable[..., Screen], columns: int | None, more: list[str]
+) -> None:
+    what = report(failing("node-a"))
+    lines = show(what).lines if columns is None else look(what, columns=columns).lines
+    assert lines[0].split() == [*ONLY_LOGS, *more]
+    assert ("10.96.0.10:53->10.0.1.2" in lines[1].split()) is ("PEERS" in more)
+    assert ("enoent" in lines[1].split()) is ("CAUSES" in more)
+
+
+def test_peers_and_causes_are_left_out_where_there_are_none(show: Show) -> None:
+    assert show(report(failing("a", peers=(), causes=()))).lines[0].split() == ONLY_LOGS
+
+
+def test_many_peers_of_a_node_are_counted(show: Show) -> None:
+    peers = tuple(Peer("10.96.0.10", f"10.0.1.{i}", "a/b", 1, None, None) for i in range(5))
+    ran = show(report(failing("a", peers=peers)))
+    assert "10.96.0.10->10.0.1.0,10.96.0.10->10.0.1.1,10.96.0.10->10.0.1.2,+2" in ran.lines[1].split()
+
+
+def test_rows_for_scripts_always_have_the_same_columns(show: Show) -> None:
+    (line,) = show(report(failing("a")), "--no-headers").lines
+    failures = "CT_DEL_ENDPOINT(41),IPT_RESTORE_FAIL(2)"
+    assert line.split() == f"a suspect log <unknown> {failures} 2026-11-23T03:12:09Z v1.30.3,iptables 1".split()
 
 
 def test_wide_shows_every_node_and_more_of_each(show: Show) -> None:
@@ -141,19 +190,39 @@ def test_without_headers_stdout_has_rows_only_and_the_summary_goes_to_stderr(sho
 
 
 def test_notes_and_problems_go_to_stderr_and_verbose_tells_all_of_them(show: Show) -> None:
-    many = tuple(Problem("cut", f"cut {i}", f"f{i}.gz") for i in range(9))
-    what = report(
-        failing("a", problems=many), skipped=(Problem("notALog", "no klog records", "m.txt"),), notes=("hear",)
-    )
+    many = tuple(Problem("cut", f"cut {i}", f"f{i}.gz") for i in range(4))
+    others = tuple(Problem("notALog", "no klog records", f"m{i}.txt") for i in range(9))
+    gone = (Problem("unreadable", "cannot be read: not yours", f"x{i}.log") for i in range(3))
+    what = report(failing("a", problems=many), skipped=(*others, *gone), notes=("hear",))
     short, full = show(what), show(what, "-v")
-    assert short.err.splitlines()[:3] == [
+    assert short.err.splitlines() == [
         "note: hear",
-        "warning: not read: no klog records (m.txt)",
-        "warning: a: cut 0 (f0.gz)",
+        "note: 9 files are no log of kube-proxy (-v lists them)",
+        *(f"warning: a: cut {i} (f{i}.gz)" for i in range(4)),
+        "warning: not read: cannot be read: not yours (x0.log)",
+        "warning: 2 more pieces of evidence missing or damaged (-v lists them)",
     ]
-    assert short.err.splitlines()[-1] == "warning: 5 more pieces of evidence missing or damaged (-v lists them)"
-    assert full.err.count("warning: ") == 10
+    assert full.err.splitlines()[1:10] == [f"note: no log of kube-proxy: no klog records (m{i}.txt)" for i in range(9)]
+    assert full.err.count("warning: ") == 7
     assert "hear" not in short.out
+
+
+def test_a_file_is_named_once_in_a_line(show: Show) -> None:
+    by_file = unknown("logs/x.gz", identified=False, problems=(Problem("cutOff", "ends too early", "logs/x.gz"),))
+    in_message = unknown("b", problems=(Problem("damaged", "y.gz is damaged", "y.gz"),))
+    assert show(report(by_file, in_message)).err.splitlines() == [
+        "warning: logs/x.gz: ends too early",
+        "warning: b: y.gz is damaged",
+    ]
+
+
+def test_of_names_the_note_on_what_was_left_out_comes_last_on_the_screen(look: Callable[..., Screen]) -> None:
+    what = report(failing("a", Verdict.AFFECTED), failing("b"), notes=("hear",))
+    assert look(what, "-o", "name", columns=200).lines == [
+        "note: hear",
+        "node/a",
+        "note: 1 suspect node not printed; --include suspect adds them",
+    ]
 
 
 def test_name_prints_affected_nodes_only_and_says_what_it_left_out(show: Show) -> None:
@@ -174,10 +243,13 @@ def test_name_never_prints_what_cannot_be_a_node(show: Show, name: str) -> None:
 
 
 def test_a_pod_or_file_name_is_marked_in_the_table(show: Show) -> None:
-    ran = show(report(failing("kube-proxy-abc", identified=False)))
-    assert ran.lines[1].startswith("kube-proxy-abc* ")
-    assert "\n* not a node's name: the log does not say which node it is from.\n" in ran.out
-    assert "not a node's name" not in show(report(failing("a"))).out
+    pod = failing("kube-proxy-x7x2p", identified=False)
+    ran = show(report(pod, unknown("logs/x.log", identified=False), unknown("<stdin>", identified=False)))
+    assert ran.lines[1].split()[0] == "pod:kube-proxy-x7x2p"
+    assert "  file:logs/x.log, <stdin>\n" in ran.out
+    assert "\npod:… and file:… are not nodes: the log does not say which node it is from.\n" in ran.out
+    assert "are not nodes" not in show(report(failing("a"))).out
+    assert not is_node_name("pod:kube-proxy-x7x2p")
 
 
 def test_json_is_the_report_and_valid_by_its_schema(show: Show, pytestconfig: pytest.Config) -> None:

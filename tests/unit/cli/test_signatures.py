@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from kdnsctl.__main__ import main
-from kdnsctl.logs.signatures import CATALOGUE
+from kdnsctl.logs.signatures import CATALOGUE, Signature
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.terminals import on_terminal
 
@@ -46,6 +46,16 @@ def test_one_in_full(run: Run, said: str) -> None:
         assert " ".join(part.split()) in text
 
 
+@pytest.mark.parametrize("entry", CATALOGUE, ids=IDS)
+def test_one_in_full_says_what_to_grep_for_and_each_wording(run: Run, entry: Signature) -> None:
+    ran = run("signatures", entry.id)
+    text = " ".join(ran.out.split())
+    assert all(f"  {phrase}" in ran.lines for phrase in entry.phrases)
+    for variant in entry.variants:
+        assert " ".join((f'"{variant.text}"' if variant.structured else variant.text).split()) in text
+    assert not [line for line in ran.lines if line.endswith(": ") or line == "Does not mean:"]
+
+
 def test_json_and_yaml_follow_the_schema(run: Run, pytestconfig: pytest.Config) -> None:
     schema = json.loads((pytestconfig.rootpath / "docs/schemas/SignatureList.schema.json").read_text("utf-8"))
     everything = json.loads(run("signatures", "-o", "json").out)
@@ -68,3 +78,12 @@ def test_on_a_narrow_terminal_every_text_is_whole(monkeypatch: pytest.MonkeyPatc
     assert max(map(len, listed.lines)) <= columns
     together = "".join(listed.text.split())
     assert all("".join(entry.summary.split()) in together.replace("SUMMARY", "") for entry in CATALOGUE)
+
+
+def test_at_60_columns_no_word_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = on_terminal(monkeypatch, lambda: main(["signatures", "-o", "wide"]), columns=60)
+    shown = {*wide.text.split()}
+    for entry in CATALOGUE:
+        assert {*f"{entry.id} {entry.summary} {entry.means} {entry.not_means} {entry.source}".split()} <= shown
+        full = on_terminal(monkeypatch, lambda entry=entry: main(["signatures", entry.id]), columns=60)  # type: ignore[misc]
+        assert max(map(len, [*wide.lines, *full.lines])) <= 60

@@ -71,6 +71,36 @@ def test_narrowest_each_value_has_its_own_line() -> None:
     ]
 
 
+def test_spare_columns_go_last_first_before_the_rows_are_taken_apart() -> None:
+    rows = [cells("a", "12345678", "123456", "1"), cells("b", "x", "y", "2")]
+    heads = ["NAME", "FIRST", "SECOND", "N"]
+
+    def head(width: int) -> str:
+        return lay_out(heads, rows, width=width, paint=PLAIN, spare=("FIRST", "SECOND"))[0]
+
+    assert head(25).split() == heads
+    assert head(17).split() == ["NAME", "FIRST", "N"]
+    assert head(15).split() == ["NAME", "SECOND", "N"]
+    assert head(8).split() == ["NAME", "N"]
+
+
+def test_at_the_narrowest_spare_columns_have_lines_too() -> None:
+    rows = [cells("name", "a value that is rather long", "1")]
+    lines = lay_out(["NAME", "KIND", "N"], rows, width=24, paint=PLAIN, spare=("N",))
+    assert lines[-1] == "  N     1"
+
+
+def test_a_word_that_does_not_fit_beside_its_heading_is_whole_below_it() -> None:
+    rows = [cells("name", "a pkg/proxy/endpoints.go", "1")]
+    assert lay_out(["NAME", "SOURCE", "N"], rows, width=26, paint=PLAIN) == [
+        "name",
+        "  SOURCE",
+        "    a",
+        "    pkg/proxy/endpoints.go",
+        "  N       1",
+    ]
+
+
 @pytest.mark.parametrize("width", [None, 10])
 def test_rows_for_scripts_are_never_folded(width: int | None) -> None:
     rows = [cells("a-rather-long-name", "x", "1")]

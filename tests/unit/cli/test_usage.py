@@ -7,11 +7,13 @@ import inspect
 import pytest
 
 from kdnsctl import __version__
+from kdnsctl.__main__ import main
 from kdnsctl.cli import app
 from kdnsctl.cli.commands import build_command
 from kdnsctl.cli.options import Connection
 from kdnsctl.model import CancelledError, KdnsctlError, RefusedError
 from tests.unit.cli.conftest import Judge, Run
+from tests.unit.cli.terminals import on_terminal
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["signatures", "--version"], ["--debug", "--version"]])
@@ -24,6 +26,20 @@ def test_without_arguments_the_commands_are_listed(run: Run) -> None:
     ran = run()
     assert ran.code == 0
     assert all(f"  {name} " in ran.out for name in app.COMMANDS)
+
+
+def test_what_a_bare_call_prints_fits_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = on_terminal(monkeypatch, lambda: main([]), columns=60)
+    assert max(map(len, screen.lines)) <= 60
+    together = " ".join(screen.text.split())
+    assert all(f"{name} {entry.summary}" in together for name, entry in app.COMMANDS.items())
+    assert "'kdnsctl COMMAND --help' explains a command and its options." in together
+
+
+def test_the_first_words_promise_only_what_the_commands_do(run: Run) -> None:
+    for ran in (run(), run("--help")):
+        assert "Find the nodes with the Kubernetes DNS blackhole" in ran.out
+        assert not {"contain", "contain,", "prove", "repair"} & {*ran.out.split()}
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])

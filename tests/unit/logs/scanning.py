@@ -9,8 +9,9 @@ from pathlib import Path
 
 from kdnsctl.logs.framing import Line
 from kdnsctl.logs.klog import TextClock
-from kdnsctl.logs.scan import Scanner, StreamKey, StreamSink
+from kdnsctl.logs.scan import Scanner
 from kdnsctl.logs.signatures import Known
+from kdnsctl.logs.sinks import StreamKey, StreamSink
 from kdnsctl.logs.times import from_datetime
 
 RECORDINGS = Path(__file__).parents[2] / "recordings"

@@ -94,6 +94,7 @@ OTHERS = {
     "mode of another": klog("server_linux.go:165", '"Using foo Proxier"', "I"),
     "other flag": klog("flags.go:64", 'FLAG: --vmodule=""', "I"),
     "ProxyServer with another error": klog("server.go:558", '"Error running ProxyServer" err="bind: address in use"'),
+    "ProxyServer with the words of another": klog("server.go:558", '"Error running ProxyServer" err="Sync failed"'),
     "caches of others, old": klog("shared_informer.go:320", "Caches are synced for garbage collector", "I"),
     # names that contain the words
     "pod name": klog("kubelet.go:1", '"SyncLoop ADD" pods=["x/failed-to-list-conntrack-entries"]', "I"),
@@ -103,21 +104,36 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("line", OTHERS.values(), ids=OTHERS)
-@pytest.mark.parametrize("wrapping", WRAPPINGS, ids=[wrapping.name for wrapping in WRAPPINGS])
-def test_the_same_words_elsewhere_are_not_found(line: str, wrapping: object) -> None:
-    chosen = next(known for known in WRAPPINGS if known is wrapping)
-    if not chosen.json_only:
-        text = chosen.wrap([line.encode()])
-        assert scan(text * 3).ids == []
+def test_the_same_words_elsewhere_are_not_found_in_any_wrapping(line: str) -> None:
+    for wrapping in WRAPPINGS:
+        if not wrapping.json_only:
+            assert scan(wrapping.wrap([line.encode()]) * 3).ids == [], wrapping.name
 
 
-@pytest.mark.parametrize("line", OTHERS.values(), ids=OTHERS)
-def test_a_near_miss_beside_the_real_thing_changes_nothing(line: str) -> None:
+CANNOT_BE_TOLD = {
+    "no header",
+    "no header, old",
+    "half a header",
+    "header not at the beginning",
+    "severity of no klog",
+    "zap JSON with a level",
+    "JSON time of no number",
+    "JSON time true",
+    "JSON message of no text",
+    "JSON of another component",
+}
+"""No failures, but so like ones in a form we do not know that the log is not called clean either."""
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_near_miss_beside_the_real_thing_changes_nothing(name: str) -> None:
+    line = OTHERS[name]
+    cuts = ["a failure in a form that is not understood"] * 2 if name in CANNOT_BE_TOLD else []
     for signature, example in examples():
         real = bare(example)
         found = scan(b"\n".join([real, line.encode(), real, line.encode()]) + b"\n")
         assert found.hits == scan(real + b"\n").hits * 2, signature
-        assert found.cuts == []
+        assert found.cuts == cuts
 
 
 def test_most_near_misses_do_hold_a_phrase() -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from kdnsctl.logs.framing import Line
 from kdnsctl.logs.klog import TextClock
-from kdnsctl.logs.scan import Scanner, StreamKey
+from kdnsctl.logs.scan import Scanner
+from kdnsctl.logs.sinks import StreamKey
 from kdnsctl.logs.tally import Tally
 from kdnsctl.logs.times import from_datetime
 from tests.unit.logs.scanning import KUBE_PROXY, OWN, micro, scan

@@ -56,6 +56,16 @@ def test_a_block_without_end_is_taken_as_it_is_and_the_next_record_is_found(chun
     assert found.cuts == EARLY
 
 
+def test_a_block_whose_stamp_is_no_moment_is_a_record_without_a_time() -> None:
+    block = BLOCK.replace(b"E0606", b"E0000")
+    found = scan(lines(BLOCK, block, block, NEXT))
+    assert found.hits == [
+        ("IPT_RESTORE_FAIL", AT, BLOCK),
+        *[("IPT_RESTORE_FAIL", None, block)] * 2,
+        ("SYNC_DONE", THEN, NEXT),
+    ]
+
+
 def test_an_empty_block_is_a_record() -> None:
     assert scan(lines(HEAD, END)).hits == [("IPT_RESTORE_FAIL", AT, HEAD + b"\n" + END)]
 
@@ -194,7 +204,7 @@ def test_the_rest_of_a_lost_fragment_at_the_beginning_is_no_record() -> None:
     rest = CRI.encode() + b'"Failed to list conntrack entries" err="x"'
     found = scan(lines(rest, CRI.encode() + NEXT))
     assert found.hits == [("SYNC_DONE", TIME, NEXT)]
-    assert found.cuts == []
+    assert found.cuts == ["a failure in a form that is not understood"]
 
 
 def test_a_fragment_that_never_ends_is_taken_as_it_is() -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from kdnsctl.logs import scan as scan_module
 from kdnsctl.logs.klog import TextClock, parse
-from kdnsctl.logs.scan import MOST_LINE, MOST_OPEN_LINES, MOST_STREAMS, Scanner
+from kdnsctl.logs.scan import EDGE_LINES, MOST_LINE, MOST_OPEN_LINES, MOST_STREAMS, Scanner
 from kdnsctl.logs.signatures import Known
+from kdnsctl.logs.sinks import StreamKey, StreamSink
 from tests.unit.logs.scanning import OWN, WRITTEN, scan, scan_chunks
 
 MIB = 1024 * 1024
@@ -44,7 +45,7 @@ class Counting:
     def __init__(self) -> None:
         self.counted: dict[str, int] = {}
 
-    def stream(self, _key: scan_module.StreamKey, _line: object) -> scan_module.StreamSink:
+    def stream(self, _key: StreamKey, _line: object) -> StreamSink:
         return _Counter(self.counted)
 
 
@@ -96,6 +97,20 @@ def test_a_line_without_end_is_cut_once_and_memory_stays_bounded() -> None:
     used = peak(lambda: result.update(count(repeated(piece, 60, first=FAILURE + FAILURE_HEAD))))
     assert result == {"CT_LIST_FAIL": 2, CUT_LINE: 1}
     assert used < 5 * MOST_LINE
+
+
+def test_a_fragment_longer_than_the_limit_that_arrives_at_once_is_cut_and_reported() -> None:
+    found = scan(P + FAILURE_HEAD + b"y" * MOST_LINE + b"\n" + FAILURE, chunk=4 * MOST_LINE)
+    assert found.ids == ["CT_LIST_FAIL"] * 2
+    assert len(found.hits[0][2]) == MOST_LINE
+    assert found.cuts == [EARLY]
+
+
+def test_many_lines_of_no_klog_are_not_searched_for_a_time() -> None:
+    other = b"nothing of klog's\n" * (EDGE_LINES + 1)
+    found = scan(other + b"2026-11-23T03:03:31Z x\n" + other)
+    assert found.streams == {}
+    assert not found.klog_records
 
 
 def test_a_long_line_of_a_named_stream_is_reported_there() -> None:
@@ -206,18 +221,20 @@ def test_a_hundred_thousand_streams_with_open_records_are_each_counted() -> None
             )
 
     assert count(chunks(MOST_STREAMS)) == {"CT_LIST_FAIL": MOST_STREAMS, EARLY: MOST_STREAMS}
-    assert peak(lambda: count(chunks(MOST_STREAMS // 10))) < 20 * MIB
+    assert peak(lambda: count(chunks(MOST_STREAMS // 50))) < 20 * MIB
 
 
-def test_streams_beyond_the_limit_are_dropped_and_that_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("own", [True, False])
+def test_streams_beyond_the_limit_are_dropped_and_that_is_said_once(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan_module, "MOST_STREAMS", 50)
-    text = b"".join(b"kube-proxy-%03d kube-proxy " % number + FAILURE for number in range(60))
+    text = FAILURE if own else b""
+    text += b"".join(b"kube-proxy-%03d kube-proxy " % number + FAILURE for number in range(60))
     text += b"kube-proxy-070 kube-proxy "
     text += b'E0606 16:49:46.155398       1 proxier.go:1579] "Failed to execute iptables-restore" err=<\n'
     found = scan(text + b"kube-proxy-000 kube-proxy " + FAILURE)
     assert found.streams[OWN].cuts == ["more than 50 streams in one input"]
     named = {key: stream for key, stream in found.streams.items() if key != OWN}
-    assert len(named) == 51
+    assert len(named) == (50 if own else 51)
     assert found.streams["", "kube-proxy-000", "kube-proxy"].hits == scan(FAILURE).hits * 2
 
 
