@@ -12,6 +12,8 @@ import enum
 import os
 from pathlib import Path
 
+from kdnsctl.lab.container import resolve_inside
+
 _CONNTRACK = "usr/sbin/conntrack"
 _RESTORE = "usr/sbin/iptables-restore"
 _NETLINK = "run/kdnsctl-lab-netlink-fault"
@@ -36,9 +38,17 @@ XTABLES_LIBDIR=/usr/lib/absent exec /usr/sbin/iptables-nft-restore "$@"
 """
 
 
+def _own(root: Path, name: str) -> Path:
+    """The file in the container's tree, which its root may have rearranged: a link to elsewhere stays inside."""
+    directory, _, base = name.rpartition("/")
+    return resolve_inside(root, directory) / base
+
+
 def _replace(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text, encoding="ascii")
+    temporary.unlink(missing_ok=True)
+    with temporary.open("x", encoding="ascii") as file:
+        file.write(text)
     temporary.chmod(0o755)
     temporary.rename(path)
 
@@ -46,19 +56,19 @@ def _replace(path: Path, text: str) -> None:
 def inject(root: Path, fault: Fault) -> None:
     """Put the fault into a container's tree. Does nothing for a tool that the image does not hold."""
     if fault is Fault.RESTORE:
-        _replace(root / _RESTORE, _RESTORE_SCRIPT)
-    elif (root / _CONNTRACK).exists():
-        _replace(root / _CONNTRACK, _CONNTRACK_SCRIPT)
+        _replace(_own(root, _RESTORE), _RESTORE_SCRIPT)
+    elif os.path.lexists(_own(root, _CONNTRACK)):
+        _replace(_own(root, _CONNTRACK), _CONNTRACK_SCRIPT)
     else:
-        _replace(root / _NETLINK, "operation not permitted\n")
+        _replace(_own(root, _NETLINK), "operation not permitted\n")
 
 
 def lift(root: Path, image: Path, fault: Fault) -> None:
     """Undo `inject`, by the image's own file."""
     if fault is Fault.CONNTRACK:
-        (root / _NETLINK).unlink(missing_ok=True)
+        _own(root, _NETLINK).unlink(missing_ok=True)
     name = _RESTORE if fault is Fault.RESTORE else _CONNTRACK
-    own, original = root / name, image / name
+    own, original = _own(root, name), image / name
     if not os.path.lexists(original) or own.is_symlink() or (original.exists() and own.samefile(original)):
         return  # the fault is not there
     temporary = own.with_name(".lifted")

@@ -12,6 +12,7 @@ import os
 import selectors
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,12 +32,16 @@ def cri_time(nanoseconds: int) -> str:
 class ContainerLog:
     """One container instance's log file. Written by the pump, read and followed from any thread."""
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def __init__(self, path: Path, fd: int | None = None) -> None:
+        """`fd`: the file itself, open to read and append, where its path may be changed by others meanwhile."""
+        if fd is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self.path = path
+        self._fd = fd
+        weakref.finalize(self, os.close, fd)
         self.changed = threading.Condition()
         self.ended = False
-        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - it stays open as long as the container runs
         self._rest: dict[str, bytes] = {}
 
     def write(self, stream: str, data: bytes) -> None:
@@ -57,7 +62,7 @@ class ContainerLog:
                 break
         if out:
             with self.changed:
-                self._file.write(b"".join(out))
+                write_all(self._fd, b"".join(out))
                 self.changed.notify_all()
 
     def finish(self, stream: str) -> None:
@@ -70,8 +75,18 @@ class ContainerLog:
         """Both streams ended. Followers come to their end."""
         with self.changed:
             self.ended = True
-            self._file.close()
             self.changed.notify_all()
+
+    def open(self) -> BinaryIO:
+        """The file from its beginning, for one reader: the one that is written, whatever its path leads to by now."""
+        return open(f"/proc/self/fd/{self._fd}", "rb")
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write to a regular file, however many calls the kernel makes of it. Raises OSError."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(fd, left) :]
 
 
 class LogPump:
@@ -165,7 +180,7 @@ class LogReader:
     def _wanted(self) -> Iterator[bytes]:
         """Lines the options select: first what is there, then what comes."""
         since = cri_time(int(self._options.since.timestamp() * 1e9)).encode() if self._options.since else b""
-        with open(self._log.path, "rb") as file:
+        with self._log.open() as file:
             tail = self._options.tail_lines
             present = self._rendered(file, since)
             if tail is None:

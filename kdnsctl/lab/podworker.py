@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdnsctl.lab import images, kernel, network, podspec
+from kdnsctl.lab import beneath, images, kernel, network, podspec
 from kdnsctl.lab.agent import AgentGoneError
 from kdnsctl.lab.container import Launch, StartError
 from kdnsctl.lab.kubeclient import JSON, ApiError
@@ -239,11 +239,7 @@ class PodWorker:
             reason = error.reason if isinstance(error, podspec.SpecError) else "RunContainerError"
             state.waiting = (reason, str(error))
             if reason != "ContainerCreating":
-                print(
-                    f"{self._kubelet.name}: {self.key}: container {state.name}: {reason}: {error}",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                self._say(f"container {state.name}: {reason}: {error}")
             state.backoff = min(max(state.backoff * 2, _FIRST_BACKOFF), _LONGEST_BACKOFF)
             state.restart_at = time.monotonic() + (1.0 if reason == "ContainerCreating" else state.backoff)
 
@@ -268,8 +264,13 @@ class PodWorker:
                     inject(root, fault)
 
     def _launch(self, state: ContainerState, launch: Launch, attempt: int) -> None:
-        log_path = self._kubelet.log_root / "pods" / podspec.log_directory(self.pod) / state.name / f"{attempt}.log"
-        log = ContainerLog(log_path)
+        log_root, inside = self._kubelet.log_root, f"pods/{podspec.log_directory(self.pod)}/{state.name}"
+        try:
+            log_fd = beneath.new_file(log_root, inside, f"{attempt}.log")
+        except (OSError, ValueError) as error:
+            text = f"no log at /var/log/{inside}/{attempt}.log on the node: {error}; nothing was started or written"
+            raise podspec.SpecError("CreateContainerError", text) from None
+        log = ContainerLog(log_root / inside / f"{attempt}.log", log_fd)
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
         err_read, err_write = os.pipe2(os.O_CLOEXEC)
         nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
@@ -293,15 +294,16 @@ class PodWorker:
         probing = state.spec.get("readinessProbe") or {}
         state.next_probe = time.monotonic() + float(probing.get("initialDelaySeconds") or 0)
         state.pid = pid
-        self._link_log(state, log_path)
+        self._link_log(state, f"/var/log/{inside}/{attempt}.log")
 
-    def _link_log(self, state: ContainerState, log_path: Path) -> None:
+    def _link_log(self, state: ContainerState, target: str) -> None:
         """/var/log/containers/POD_NAMESPACE_CONTAINER-ID.log, as the kubelet links it."""
         namespace, _, name = self.key.partition("/")
-        links = self._kubelet.log_root / "containers"
-        links.mkdir(exist_ok=True)
-        target = Path("/var/log") / log_path.relative_to(self._kubelet.log_root)
-        (links / f"{name}_{namespace}_{state.name}-{state.container_id}.log").symlink_to(target)
+        link = f"{name}_{namespace}_{state.name}-{state.container_id}.log"
+        try:
+            beneath.new_link(self._kubelet.log_root, "containers", link, target)
+        except (OSError, ValueError) as error:
+            self._say(f"no link /var/log/containers/{link}: {error}")
 
     def _ended(self, state: ContainerState, attempt: int, code: int) -> None:
         if state.attempt != attempt:
@@ -375,6 +377,14 @@ class PodWorker:
 
     def _remove_logs(self) -> None:
         namespace, _, name = self.key.partition("/")
-        shutil.rmtree(self._kubelet.log_root / "pods" / podspec.log_directory(self.pod), ignore_errors=True)
-        for link in (self._kubelet.log_root / "containers").glob(f"{name}_{namespace}_*.log"):
-            link.unlink(missing_ok=True)
+        root = self._kubelet.log_root
+        try:
+            beneath.remove_matching(root, "containers", f"{name}_{namespace}_*.log")
+            beneath.remove_tree(root, "pods", podspec.log_directory(self.pod))
+        except FileNotFoundError:
+            pass  # it never had a log, or the node's root took it away
+        except (OSError, ValueError) as error:
+            self._say(f"logs are left in the node's /var/log: {error}")
+
+    def _say(self, text: str) -> None:
+        print(f"{self._kubelet.name}: {self.key}: {text}", file=sys.stderr, flush=True)

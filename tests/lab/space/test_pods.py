@@ -7,6 +7,7 @@ import json
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -291,6 +292,21 @@ def test_logs_of_now_and_of_the_previous_run(make_pod: MakePod, api: KubeClient,
     assert " stderr F error\n" in files[0].read_text()
 
 
+def test_a_guarded_namespace_takes_no_pod_that_owns_the_node(api: KubeClient) -> None:
+    labels = {"pod-security.kubernetes.io/enforce": "baseline"}
+    api.create("/api/v1/namespaces", {"metadata": {"name": "guarded", "labels": labels}})
+    container = {"name": "c", "image": TOOLS, "command": ["sleep", "600"], "securityContext": {"privileged": True}}
+    pod = {"metadata": {"name": "intruder"}, "spec": {"hostPID": True, "containers": [container]}}
+    for query in ("?dryRun=All", ""):
+        with pytest.raises(
+            ApiError, match='violates PodSecurity "baseline:latest": privileged .*hostPID=true'
+        ) as caught:
+            api.create(f"/api/v1/namespaces/guarded/pods{query}", pod)
+        assert caught.value.code == 403
+    assert api.get("/api/v1/namespaces/guarded/pods")["items"] == []
+    api.delete("/api/v1/namespaces/guarded")
+
+
 def test_what_the_lab_cannot_run_says_why(make_pod: MakePod) -> None:
     def waiting(pod: dict[str, Any]) -> bool:
         statuses = pod.get("status", {}).get("containerStatuses", [])
@@ -306,6 +322,30 @@ def test_what_the_lab_cannot_run_says_why(make_pod: MakePod) -> None:
     assert message == 'exec: "/usr/bin/python3": stat /usr/bin/python3: no such file or directory'
     root = make_pod("root", TOOLS, ["sleep", "1"], until=waiting, context={"runAsNonRoot": True})
     assert root["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "CreateContainerConfigError"
+
+
+def test_a_node_that_bends_its_log_directory_makes_nobody_write_elsewhere(
+    make_pod: MakePod, lab: LabDir, tmp_path: Path
+) -> None:
+    """The supervisor writes the logs from outside, where a link of the node's would lead to the machine's files."""
+    pods = lab.node_log("knode3") / "pods"
+    aside = pods.with_name("pods-aside")
+    body = {"name": "main", "image": TOOLS, "command": ["sh", "-c", "echo text"]}
+
+    def refused(pod: dict[str, Any]) -> bool:
+        statuses = pod.get("status", {}).get("containerStatuses", [])
+        return bool(statuses) and statuses[0]["state"].get("waiting", {}).get("reason") == "CreateContainerError"
+
+    pods.rename(aside)
+    pods.symlink_to(tmp_path)
+    try:
+        pod = make_pod("bent", TOOLS, [], until=refused, containers=[body], nodeName="knode3")
+        message = pod["status"]["containerStatuses"][0]["state"]["waiting"]["message"]
+        assert "nothing was started or written" in message
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        pods.unlink()
+        aside.rename(pods)
 
 
 def test_kube_proxys_own_endpoints(lab: LabDir) -> None:
