@@ -28,6 +28,7 @@ from kdnsctl.lab.images import Library
 from kdnsctl.lab.kubeclient import Access, KubeClient
 from kdnsctl.lab.kubelet import Kubelet, Surroundings
 from kdnsctl.lab.network import NodeNet
+from kdnsctl.lab.newstore import new_store
 from kdnsctl.lab.podlogs import LogPump
 from kdnsctl.lab.podruntime import KubeletRuntime
 from kdnsctl.lab.podstatus import is_ready
@@ -96,7 +97,7 @@ def run(where: LabDir, options: dict[str, Any], ready: int, listener: int) -> in
         agent.start_listening()
     runtime_kubelets: dict[str, Kubelet] = {}
     runtime = KubeletRuntime(runtime_kubelets)
-    store, policy = Store(), _policy()
+    store, policy = new_store(), _policy()
     api = _start_api(store, runtime, policy, listener)
     admin = secrets.token_urlsafe(32)
     policy.tokens[admin] = Identity("system:node-lab", (MASTERS, "system:nodes"))

@@ -154,6 +154,18 @@ def test_the_api_takes_changes_and_nobody_acts_on_them(kubectl: Kubectl) -> None
     kubectl.run("uncordon", "knode2")
 
 
+def test_pod_security_holds_here_too(kubectl: Kubectl) -> None:
+    kubectl.run("label", "namespace", "default", "pod-security.kubernetes.io/enforce=restricted")
+    overrides = json.dumps({"spec": {"hostNetwork": True, "hostPID": True}})
+    run = ("run", "intruder", "--image=any:1", f"--overrides={overrides}")
+    for dry_run in ("--dry-run=server", "--dry-run=none"):
+        refused = kubectl.run(*run, dry_run, check=False)
+        assert refused.returncode == 1
+        assert b'violates PodSecurity "restricted:latest": host namespaces (hostNetwork=true, hostPID' in refused.stderr
+    assert not kubectl.text("get", "pods", "-o", "name")
+    kubectl.run("label", "namespace", "default", "pod-security.kubernetes.io/enforce-")
+
+
 def test_it_is_private(lab: LabDir) -> None:
     assert lab.root.stat().st_mode & 0o777 == 0o700
     for path in (lab.kubeconfig, lab.token_file):

@@ -23,6 +23,7 @@ from kdnsctl.lab import kernel, kinds
 from kdnsctl.lab.api.access import MASTERS, Policy
 from kdnsctl.lab.api.access import Identity as User
 from kdnsctl.lab.api.server import ApiServer
+from kdnsctl.lab.newstore import new_store
 from kdnsctl.lab.recorded import cluster
 from kdnsctl.lab.recorded.playback import Playback
 from kdnsctl.lab.spacedir import Identity, LabDir, start_time, write_identity
@@ -63,7 +64,7 @@ def main(argument: str) -> int:
 
 def serve(where: LabDir, listener: int) -> ApiServer:
     """Start the API on an inherited listening socket and write what leads to it; the nodes' logs go beside it."""
-    store, policy = Store(), Policy()
+    store, policy = new_store(), Policy()
     cluster.fill(store)
     places, logs = _places(store, where)
     outside = socket.socket(fileno=listener)

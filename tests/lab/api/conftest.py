@@ -8,6 +8,7 @@ import pytest
 
 from kdnsctl.lab.api.server import ApiServer, listen
 from kdnsctl.lab.kinds import PODS
+from kdnsctl.lab.newstore import new_store
 from kdnsctl.lab.seed import numbered_nodes, seed_cluster
 from kdnsctl.lab.store import Store
 from tests.lab.api.client import Client
@@ -36,7 +37,7 @@ def clock() -> ManualClock:
 @pytest.fixture
 def store(clock: ManualClock) -> Store:
     """A seeded cluster of three nodes with one pod, `web` on knode1, and nobody who controls anything."""
-    store = Store(clock, seed=7)
+    store = new_store(clock, seed=7)
     seed_cluster(store, numbered_nodes(3))
     web = store.create(
         PODS,

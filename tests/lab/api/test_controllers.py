@@ -22,7 +22,7 @@ from kdnsctl.lab.kinds import (
     REPLICA_SETS,
     SERVICES,
 )
-from kdnsctl.lab.podsecurity import enforce_pod_security
+from kdnsctl.lab.newstore import new_store
 from kdnsctl.lab.replies import JSON
 from kdnsctl.lab.seed import numbered_nodes, seed_cluster
 from kdnsctl.lab.store import DeleteOptions, Store
@@ -35,7 +35,7 @@ SYSTEM = "kube-system"
 
 @pytest.fixture
 def store(clock: ManualClock) -> Store:
-    store = Store(clock, seed=7)
+    store = new_store(clock, seed=7)
     seed_cluster(store, numbered_nodes(3))
     return store
 
@@ -104,7 +104,7 @@ def test_daemon_pods_look_like_the_recorded_ones(store: Store, manager: Controll
 
 def test_the_same_seed_makes_the_same_cluster(clock: ManualClock) -> None:
     def objects() -> list[JSON]:
-        store = Store(clock, seed=3)
+        store = new_store(clock, seed=3)
         seed_cluster(store, numbered_nodes(3))
         settle(store, ControllerManager(store))
         return store.select(PODS) + store.select(ENDPOINT_SLICES)
@@ -322,7 +322,7 @@ def plain_pod(**spec: Any) -> JSON:
     ],
 )
 def test_the_scheduler_heeds_cordons_taints_and_selectors(clock: ManualClock, spec: JSON, node: str | None) -> None:
-    store = Store(clock, seed=1)
+    store = new_store(clock, seed=1)
     seed_cluster(store, numbered_nodes(3), dns_replicas=0)
     manager = ControllerManager(store)
     change_node(store, "knode1", unschedulable=True)
@@ -381,7 +381,6 @@ def test_a_namespace_goes_with_all_that_is_in_it(store: Store, manager: Controll
 
 
 def test_a_pod_that_admission_refuses_is_an_event_not_a_crash(store: Store, manager: ControllerManager) -> None:
-    enforce_pod_security(store)
     labels = {"pod-security.kubernetes.io/enforce": "baseline"}
     store.change(NAMESPACES, SYSTEM, "", lambda obj: obj | {"metadata": {**obj["metadata"], "labels": labels}})
     settle(store, manager)

@@ -9,7 +9,6 @@ import pytest
 from kdnsctl.lab.api.access import Rule
 from kdnsctl.lab.api.server import ApiServer
 from kdnsctl.lab.kinds import EVENTS, NAMESPACES, NODES, PODS
-from kdnsctl.lab.podsecurity import enforce_pod_security
 from kdnsctl.lab.store import Store
 from tests.lab.api import recordings
 from tests.lab.api.client import Client, Reply
@@ -127,11 +126,12 @@ def test_a_watch_from_too_old_a_version(client: Client, store: Store) -> None:
 
 
 def test_pod_security_refuses_a_host_network_even_on_a_dry_run(client: Client, store: Store) -> None:
-    enforce_pod_security(store)
     labels = {"pod-security.kubernetes.io/enforce": "baseline"}
     store.create(NAMESPACES, {"metadata": {"name": "safe", "labels": labels}})
     pod = {"metadata": {"name": "p"}, "spec": {"hostNetwork": True, "containers": [{"name": "c", "image": "i"}]}}
-    same(client.send("POST", "/api/v1/namespaces/safe/pods?dryRun=All", pod), "psa-denied")
+    for query in ("?dryRun=All", ""):
+        same(client.send("POST", f"/api/v1/namespaces/safe/pods{query}", pod), "psa-denied")
+    assert store.select(PODS, "safe") == []
 
 
 def test_an_access_review(client: Client) -> None:

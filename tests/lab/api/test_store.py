@@ -7,6 +7,7 @@ import pytest
 
 from kdnsctl.lab.changes import Change, ChangeType, seen_through
 from kdnsctl.lab.kinds import CONFIG_MAPS, DEPLOYMENTS, EVENTS, LEASES, NAMESPACES, NODES, PODS, SERVICES
+from kdnsctl.lab.newstore import new_store
 from kdnsctl.lab.paging import decode_token
 from kdnsctl.lab.replies import Refused
 from kdnsctl.lab.selectors import object_filter
@@ -36,7 +37,7 @@ def test_every_write_counts_and_uids_differ(store: Store) -> None:
 
 def test_the_same_seed_gives_the_same_names(clock: ManualClock) -> None:
     def made(seed: int) -> list[str]:
-        store = Store(clock, seed=seed)
+        store = new_store(clock, seed=seed)
         store.create(NAMESPACES, {"metadata": {"name": "default"}})
         nameless = {"metadata": {"generateName": "x-", "namespace": "default"}}
         return [store.create(CONFIG_MAPS, nameless)["metadata"][key] for key in ("name", "uid")]
@@ -289,7 +290,7 @@ def test_a_version_that_is_too_old_to_watch_from(store: Store) -> None:
 
 
 def test_the_history_is_bounded(clock: ManualClock) -> None:
-    store = Store(clock, history=5)
+    store = new_store(clock, history=5)
     for number in range(10):
         store.create(NAMESPACES, {"metadata": {"name": f"n{number}"}})
     store.subscribe(since=store.version - 5).close()
