@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kdnsctl.lab import images
-from kdnsctl.lab.container import DEFAULT_CAPABILITIES, Launch, Mount
+from kdnsctl.lab.container import DEFAULT_CAPABILITIES, Launch, Mount, StartError, resolve_inside
 from kdnsctl.lab.kernel import CAPABILITIES
 from kdnsctl.lab.kubeclient import JSON
 
@@ -163,14 +163,19 @@ def launch(pod: JSON, container: JSON, place: PodPlace, root: Path) -> Launch:
 
 def _mounts(pod: JSON, container: JSON, place: PodPlace) -> tuple[Mount, ...]:
     spec = pod["spec"]
-    volumes = {volume["name"]: volume for volume in spec.get("volumes") or ()}
+    # A volume's directory is known by its position: names come from whoever writes the spec.
+    volumes = {volume["name"]: (str(at), volume) for at, volume in enumerate(spec.get("volumes") or ())}
     found: list[Mount] = []
     for each in container.get("volumeMounts") or ():
         if each["name"] not in volumes:
             raise SpecError("CreateContainerConfigError", f"volume {each['name']!r} is not in the pod")
-        source = _volume_source(pod, volumes[each["name"]], place)
+        at, volume = volumes[each["name"]]
+        source = _volume_source(pod, volume, at, place)
         if each.get("subPath"):
-            source = source / each["subPath"]
+            what = f"subPath {each['subPath']!r} of volume {each['name']!r}"
+            # A host path is the node's to resolve, and its spec could name any place there anyway.
+            found_at = _below(source, each["subPath"], what)
+            source = source / each["subPath"] if "hostPath" in volume else found_at
         found.append(Mount(str(source), each["mountPath"], bool(each.get("readOnly"))))
     taken = any(each.target.rstrip("/") == ACCOUNT_PATH for each in found)
     if spec.get("automountServiceAccountToken") is not False and not taken:
@@ -178,8 +183,25 @@ def _mounts(pod: JSON, container: JSON, place: PodPlace) -> tuple[Mount, ...]:
     return tuple(found)
 
 
-def _volume_source(pod: JSON, volume: JSON, place: PodPlace) -> Path:
-    own = place.volumes / str(volume["name"])
+def _below(root: Path, path: str, what: str) -> Path:
+    """Where `path` lies below `root`, links followed as if `root` were the root directory; SpecError for one with
+    `..` or from the root, as a kubelet refuses it.
+    """
+    if path.startswith("/") or ".." in path.split("/") or "\0" in path:
+        raise SpecError("CreateContainerConfigError", f"{what} leads out of it; nothing was written")
+    return inside(root, path, what)
+
+
+def inside(root: Path, path: str, what: str) -> Path:
+    """Where the container's `path` lies outside it. Raises SpecError when it cannot lie in `root`."""
+    try:
+        return resolve_inside(root, path)
+    except (StartError, OSError, ValueError) as error:
+        raise SpecError("CreateContainerConfigError", f"{what}: {error}; nothing was written") from None
+
+
+def _volume_source(pod: JSON, volume: JSON, at: str, place: PodPlace) -> Path:
+    own = place.volumes / at
     if "hostPath" in volume:
         return Path(volume["hostPath"]["path"])
     if "emptyDir" in volume:
@@ -206,7 +228,7 @@ def _write_config_map(pod: JSON, source: JSON, target: Path, place: PodPlace) ->
     items = source.get("items") or [{"key": key, "path": key} for key in data]
     target.mkdir(parents=True, exist_ok=True)
     for item in items:
-        path = target / item["path"]
+        path = _below(target, item["path"], f"path {item['path']!r} of configmap {source['name']!r}")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(data.get(item["key"], ""), encoding="utf-8")
 

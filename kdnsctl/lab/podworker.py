@@ -9,6 +9,7 @@ with back-off, grace period before the kill, activeDeadlineSeconds for the whole
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import queue
 import shutil
@@ -231,7 +232,9 @@ class PodWorker:
         attempt = state.attempt + 1
         try:
             place = self._place()
-            root = self._directory / "containers" / f"{state.name}-{attempt}"
+            position = next(at for at, each in enumerate(self.containers) if each is state)
+            # Known by position: names come from whoever writes the spec.
+            root = self._directory / "containers" / f"{position}-{attempt}"
             launch = podspec.launch(self.pod, state.spec, place, root)
             self._build_tree(state, launch, root, place)
             self._launch(state, launch, attempt)
@@ -256,7 +259,7 @@ class PodWorker:
         images.clone(self._kubelet.image_path(state.spec["image"]), root)
         podspec.write_identity_files(self.pod, root, place)
         if launch.cwd != "/":
-            (root / launch.cwd.lstrip("/")).mkdir(parents=True, exist_ok=True)
+            podspec.inside(root, launch.cwd, f"workingDir {launch.cwd!r}").mkdir(parents=True, exist_ok=True)
         with self._fault_lock:
             state.root = root
             if state.spec["image"].startswith(images.KUBE_PROXY):
@@ -379,7 +382,7 @@ class PodWorker:
         namespace, _, name = self.key.partition("/")
         root = self._kubelet.log_root
         try:
-            beneath.remove_matching(root, "containers", f"{name}_{namespace}_*.log")
+            beneath.remove_matching(root, "containers", glob.escape(f"{name}_{namespace}_") + "*.log")
             beneath.remove_tree(root, "pods", podspec.log_directory(self.pod))
         except FileNotFoundError:
             pass  # it never had a log, or the node's root took it away

@@ -292,21 +292,6 @@ def test_logs_of_now_and_of_the_previous_run(make_pod: MakePod, api: KubeClient,
     assert " stderr F error\n" in files[0].read_text()
 
 
-def test_a_guarded_namespace_takes_no_pod_that_owns_the_node(api: KubeClient) -> None:
-    labels = {"pod-security.kubernetes.io/enforce": "baseline"}
-    api.create("/api/v1/namespaces", {"metadata": {"name": "guarded", "labels": labels}})
-    container = {"name": "c", "image": TOOLS, "command": ["sleep", "600"], "securityContext": {"privileged": True}}
-    pod = {"metadata": {"name": "intruder"}, "spec": {"hostPID": True, "containers": [container]}}
-    for query in ("?dryRun=All", ""):
-        with pytest.raises(
-            ApiError, match='violates PodSecurity "baseline:latest": privileged .*hostPID=true'
-        ) as caught:
-            api.create(f"/api/v1/namespaces/guarded/pods{query}", pod)
-        assert caught.value.code == 403
-    assert api.get("/api/v1/namespaces/guarded/pods")["items"] == []
-    api.delete("/api/v1/namespaces/guarded")
-
-
 def test_what_the_lab_cannot_run_says_why(make_pod: MakePod) -> None:
     def waiting(pod: dict[str, Any]) -> bool:
         statuses = pod.get("status", {}).get("containerStatuses", [])
@@ -346,6 +331,19 @@ def test_a_node_that_bends_its_log_directory_makes_nobody_write_elsewhere(
     finally:
         pods.unlink()
         aside.rename(pods)
+
+
+def test_a_working_directory_leads_nowhere_else(make_pod: MakePod, execute: Exec, tmp_path: Path) -> None:
+    away = tmp_path / "made"
+    body = {
+        "name": "main",
+        "image": TOOLS,
+        "command": ["sleep", "600"],
+        "workingDir": "/../../../../../../.." + str(away),
+    }
+    make_pod("climber", TOOLS, [], containers=[body])
+    assert execute("climber", "sh", "-c", "readlink /proc/self/cwd").stdout == f"{away}\n"
+    assert not away.exists()
 
 
 def test_kube_proxys_own_endpoints(lab: LabDir) -> None:
