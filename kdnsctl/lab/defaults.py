@@ -102,7 +102,7 @@ def _pod(pod: JSON) -> None:
     if spec.get("hostNetwork"):
         for container in spec.get("containers", []):
             for port in container.get("ports", []):
-                port.setdefault("hostPort", port["containerPort"])
+                port.setdefault("hostPort", port.get("containerPort", 0))
     pod.setdefault("status", {}).setdefault("phase", "Pending")
     pod["status"].setdefault("qosClass", _quality(spec))
 
@@ -127,7 +127,7 @@ def _service(service: JSON) -> None:
     spec.setdefault("type", "ClusterIP")
     for port in spec.get("ports", []):
         port.setdefault("protocol", "TCP")
-        port.setdefault("targetPort", port["port"])
+        port.setdefault("targetPort", port.get("port", 0))
     spec.setdefault("sessionAffinity", "None")
     if spec["type"] != "ExternalName":
         spec.setdefault("ipFamilies", ["IPv4"])

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from kdnsctl.lab.kinds import DAEMON_SETS, DEPLOYMENTS, NODES, PODS, REPLICA_SETS, Kind
+from kdnsctl.lab.kinds import CONFIG_MAPS, DAEMON_SETS, DEPLOYMENTS, NODES, PODS, REPLICA_SETS, SECRETS, Kind
+from kdnsctl.lab.podvalidation import key_faults, pod_spec_faults
 from kdnsctl.lab.replies import JSON, FieldFault, invalid
 
 _SUBDOMAIN = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
@@ -116,14 +117,18 @@ def _is_key(key: str) -> bool:
 def _content_faults(kind: Kind, obj: JSON) -> list[FieldFault]:
     if kind is NODES:
         return _taint_faults(obj)
-    if kind is PODS and not obj["spec"].get("containers"):
-        return [FieldFault("spec.containers", "Required value", "FieldValueRequired")]
+    if kind in (CONFIG_MAPS, SECRETS):
+        return key_faults(obj)
+    if kind is PODS:
+        return pod_spec_faults(obj["spec"], "spec")
     if kind in (DAEMON_SETS, DEPLOYMENTS, REPLICA_SETS):
+        faults = pod_spec_faults(obj["spec"]["template"]["spec"], "spec.template.spec")
         labels = obj["spec"]["template"].get("metadata", {}).get("labels", {})
         wanted = (obj["spec"].get("selector") or {}).get("matchLabels", {})
         if any(labels.get(key) != value for key, value in wanted.items()):
             message = f"Invalid value: {_go(labels)}: `selector` does not match template `labels`"
-            return [FieldFault("spec.template.metadata.labels", message)]
+            faults.append(FieldFault("spec.template.metadata.labels", message))
+        return faults
     return []
 
 
