@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from kdnsctl.lab import control, enter
-from kdnsctl.lab.spacedir import LabDir, LabError, create, is_running, lab_dir, read_identity, remove
+from kdnsctl.lab.spacedir import LabDir, LabError, check_owner, create, is_running, lab_dir, read_identity, remove
 
 DEFAULT_NAME = "default"
 DEFAULT_VERSION = "v1.30.14"
@@ -145,9 +145,11 @@ def _last_lines(path: Path, count: int) -> str:
 def down(name: str = DEFAULT_NAME, *, root: Path | None = None) -> bool:
     """End the lab and remove everything of it. True when there was something; safe to repeat.
 
-    Raises LabError when the directory could not be removed.
+    Raises LabError when the directory could not be removed; before anything is done, when it is not the caller's, or
+    when its record cannot be read.
     """
     where = lab_dir(name, root)
+    check_owner(where)
     if not where.root.exists():
         return False
     identity = read_identity(where)

@@ -11,9 +11,11 @@ import json
 import os
 import re
 import shutil
+import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
 
@@ -136,16 +138,51 @@ def write_identity(where: LabDir, identity: Identity) -> None:
 
 
 def read_identity(where: LabDir) -> Identity | None:
-    """What is recorded, whether or not it still runs; None when nothing (legible) is."""
+    """What is recorded, whether or not it still runs; None when nothing is. Unknown fields are another version's.
+
+    Raises LabError for a record that is there and cannot be read: then nobody can say that the lab does not run.
+    """
     try:
-        return Identity(**json.loads(where.identity_file.read_text(encoding="ascii")))
-    except (OSError, ValueError, TypeError):
+        return _identity(json.loads(where.identity_file.read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise LabError(
+            f"the record of the lab's first process cannot be read, so the lab may still run: {where.identity_file}: "
+            f"{error!r}. Nothing was ended or removed. Look for a process named `lab-supervisor {where.name}`, end it "
+            f"if it is there (the lab ends with it), then remove {where.root} yourself"
+        ) from None
+
+
+def _identity(raw: Any) -> Identity:
+    """Raises ValueError, KeyError, TypeError or AttributeError for what no lab has written."""
+    recorded = raw.get("recorded", False)
+    identity = Identity(raw["pid"], raw["started"], raw["rootless"], recorded)
+    if not all(type(each) is int and each > 0 for each in (identity.pid, identity.started)):
+        raise ValueError("pid and started are no positive numbers")
+    if not all(type(each) is bool for each in (identity.rootless, recorded)):
+        raise ValueError("rootless and recorded are not true or false")
+    return identity
 
 
 def is_running(identity: Identity | None) -> bool:
     """Whether the recorded first process is still the one that runs under its PID."""
     return identity is not None and start_time(identity.pid) == identity.started
+
+
+def check_owner(where: LabDir) -> None:
+    """Raise LabError when the lab's directory is there and is not a directory of this user's."""
+    try:
+        found = where.root.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(found.st_mode):
+        raise LabError(f"{where.root} is no directory of a lab; nothing was ended or removed")
+    if found.st_uid != os.geteuid():
+        raise LabError(
+            f"{where.root} belongs to the user with id {found.st_uid}; nothing was ended or removed. "
+            f"Run this as that user"
+        )
 
 
 def remove(where: LabDir) -> None:
