@@ -17,7 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from kdnsctl.lab.spacedir import LabDir, LabError, check_owner, create, is_runni
 
 DEFAULT_NAME = "default"
 DEFAULT_VERSION = "v1.30.14"
+_PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "LD_LIBRARY_PATH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +114,16 @@ def start_process(
                 pass_fds=(ready_write, listener.fileno()),
                 start_new_session=True,
                 cwd="/",
-                env={**os.environ, "PYTHONPATH": os.pathsep.join([package, *sys.path[1:]])},
+                env={**_passed_on(os.environ), "PYTHONPATH": os.pathsep.join([package, *sys.path[1:]])},
             )
             os.close(ready_write)
             child.wait()
             _await_ready(ready.fileno(), timeout)
+
+
+def _passed_on(environment: Mapping[str, str]) -> dict[str, str]:
+    """What the lab's processes may know of the caller's environment: any pod that sees a node's processes reads it."""
+    return {key: value for key, value in environment.items() if key in _PASSED_ON or key.startswith("LC_")}
 
 
 def _await_ready(fd: int, timeout: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -260,3 +261,18 @@ def test_processes_of_a_lab_are_found_by_its_record(lab: LabDir) -> None:
     assert identity is not None
     assert (identity.pid, identity.started) in processes_of(lab)
     assert len(processes_of(lab)) > 10
+
+
+def test_the_lab_knows_nothing_of_the_callers_environment(labs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-the-operator")
+    space.up(space.UpOptions(name="discreet", nodes=1, root=labs, ssh=False))
+    try:
+        known = []
+        for pid, _ in processes_of(lab_dir("discreet", labs)):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a tool that came and went
+                known.append(Path(f"/proc/{pid}/environ").read_bytes())
+    finally:
+        space.down("discreet", root=labs)
+    assert len(known) > 5
+    assert any(b"PATH=" in each for each in known)
+    assert [each for each in known if b"a-secret" in each] == []
