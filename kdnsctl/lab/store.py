@@ -28,6 +28,7 @@ from kdnsctl.lab.kinds import DISRUPTION_BUDGETS, LEASES, NAMESPACES, NODES, POD
 from kdnsctl.lab.paging import INCONSISTENT, Page, cut, decode_token, encode_token, sort_key
 from kdnsctl.lab.replies import JSON
 from kdnsctl.lab.selectors import Predicate, everything, object_filter
+from kdnsctl.lab.shapes import check_shape
 
 Clock = Callable[[], datetime]
 NAME_LETTERS: Final = "bcdfghjklmnpqrstvwxz2456789"
@@ -212,6 +213,7 @@ class Store:
         """Store a new object; metadata.namespace and name (or generateName) say where."""
         obj = copied(obj)
         obj["apiVersion"], obj["kind"] = kind.api_version, kind.kind
+        check_shape(kind, obj)
         metadata = obj.setdefault("metadata", {})
         with self.lock:
             if "name" not in metadata and metadata.get("generateName"):
@@ -277,6 +279,7 @@ class Store:
                 raise replies.not_found(kind, name)
             new = copied(edit(copied(old)))
             new["apiVersion"], new["kind"] = kind.api_version, kind.kind
+            check_shape(kind, new)
             asked = new.setdefault("metadata", {})
             if asked.get("resourceVersion") not in (None, "", old["metadata"]["resourceVersion"]):
                 raise replies.stale_write(kind, name)

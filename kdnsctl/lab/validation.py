@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from kdnsctl.lab.kinds import CONFIG_MAPS, DAEMON_SETS, DEPLOYMENTS, NODES, PODS, REPLICA_SETS, SECRETS, Kind
-from kdnsctl.lab.podvalidation import key_faults, pod_spec_faults
+from kdnsctl.lab.kinds import CONFIG_MAPS, DAEMON_SETS, DEPLOYMENTS, NODES, PODS, REPLICA_SETS, SECRETS, SERVICES, Kind
+from kdnsctl.lab.podvalidation import key_faults, pod_spec_faults, required
 from kdnsctl.lab.replies import JSON, FieldFault, invalid
 
 _SUBDOMAIN = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
@@ -119,6 +119,9 @@ def _content_faults(kind: Kind, obj: JSON) -> list[FieldFault]:
         return _taint_faults(obj)
     if kind in (CONFIG_MAPS, SECRETS):
         return key_faults(obj)
+    if kind is SERVICES:
+        ports = obj["spec"].get("ports") or []
+        return [required(f"spec.ports[{index}].port") for index, port in enumerate(ports) if not port.get("port")]
     if kind is PODS:
         return pod_spec_faults(obj["spec"], "spec")
     if kind in (DAEMON_SETS, DEPLOYMENTS, REPLICA_SETS):

@@ -19,6 +19,17 @@ UNAUTHENTICATED: Final = "system:unauthenticated"
 ANONYMOUS: Final = "system:anonymous"
 
 
+_ATTRIBUTES: Final = {
+    "verb": str, "group": str, "version": str, "resource": str, "subresource": str, "name": str, "namespace": str
+}  # fmt: skip
+REVIEW: Final = {
+    "spec": {
+        "resourceAttributes": _ATTRIBUTES, "nonResourceAttributes": {"verb": str, "path": str}, "namespace": str
+    }
+}  # fmt: skip
+"""The types in the questions about oneself, for `shapes.check_types`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """A user with groups; `uid` and `extra` only come from impersonation."""

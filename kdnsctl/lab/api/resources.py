@@ -18,12 +18,17 @@ from kdnsctl.lab.kinds import PODS, SERVICE_ACCOUNTS, SERVICES, Kind
 from kdnsctl.lab.patches import json_patch, merge_patch
 from kdnsctl.lab.replies import JSON, FieldFault, Refused, bad_request
 from kdnsctl.lab.selectors import Predicate, object_filter
+from kdnsctl.lab.shapes import check_types
 from kdnsctl.lab.store import DeleteOptions
 from kdnsctl.lab.strategic import strategic_merge
 
 JSON_PATCH: Final = "application/json-patch+json"
 MERGE_PATCH: Final = "application/merge-patch+json"
 STRATEGIC_PATCH: Final = "application/strategic-merge-patch+json"
+_DELETE_OPTIONS: Final = {
+    "gracePeriodSeconds": int, "propagationPolicy": str, "orphanDependents": bool, "dryRun": [str],
+    "preconditions": {"uid": str, "resourceVersion": str},
+}  # fmt: skip
 # What a deletion at once answers with: the object for these kinds, a Status for the others.
 _RETURNED_WHEN_DELETED: Final = (PODS, SERVICES, SERVICE_ACCOUNTS)
 
@@ -237,10 +242,9 @@ async def _delete_options(exchange: Exchange) -> DeleteOptions:
     body = await read_body(exchange)
     if not isinstance(body, dict):
         raise bad_request("the body of a deletion is a DeleteOptions object")
+    check_types("DeleteOptions", body, _DELETE_OPTIONS)
     query = exchange.query
     grace = body.get("gracePeriodSeconds", number(query, "gracePeriodSeconds"))
-    if grace is not None and not isinstance(grace, int):
-        raise bad_request("json: cannot unmarshal gracePeriodSeconds into a number")
     policy = body.get("propagationPolicy") or query.get("propagationPolicy") or "Background"
     if policy not in ("Background", "Foreground", "Orphan"):
         supported = '"Background", "Foreground", "Orphan"'

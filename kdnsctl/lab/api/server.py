@@ -20,7 +20,7 @@ from aiohttp import web
 
 from kdnsctl.lab import replies
 from kdnsctl.lab.api import resources
-from kdnsctl.lab.api.access import MASTERS, Identity, Policy, access_review, rules_review, self_review
+from kdnsctl.lab.api.access import MASTERS, REVIEW, Identity, Policy, access_review, rules_review, self_review
 from kdnsctl.lab.api.certificates import Authority, kubeconfig
 from kdnsctl.lab.api.discovery import answer
 from kdnsctl.lab.api.exchange import Backend, Exchange, SpoiledError, common_headers, reset, status_headers
@@ -34,6 +34,7 @@ from kdnsctl.lab.api.watching import watch
 from kdnsctl.lab.kinds import Kind
 from kdnsctl.lab.replies import Refused
 from kdnsctl.lab.runtime import PodRuntime
+from kdnsctl.lab.shapes import check_types
 from kdnsctl.lab.store import Store
 
 _BODY_LIMIT: Final = 3 * 1024 * 1024
@@ -258,6 +259,7 @@ class ApiServer:
         if (target.group, target.plural) == ("authentication.k8s.io", "selfsubjectreviews"):
             return await exchange.json(201, self_review(identity))
         body = await resources.read_body(exchange)
+        check_types("SelfSubjectReview", body, REVIEW)
         if (target.group, target.plural) == ("authorization.k8s.io", "selfsubjectaccessreviews"):
             return await exchange.json(201, access_review(self.policy, identity, body))
         if (target.group, target.plural) == ("authorization.k8s.io", "selfsubjectrulesreviews"):

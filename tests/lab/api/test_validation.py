@@ -79,3 +79,77 @@ def test_templates_are_held_to_the_same(client: Client) -> None:
 def test_keys_of_config_maps_are_names_of_files(client: Client, key: str) -> None:
     reply = client.send("POST", MAPS, {"metadata": {"name": "m"}, "data": {key: "x"}})
     assert (reply.code, reply.json["details"]["causes"][0]["field"]) == (422, f"data[{key}]")
+
+
+MERGE = {"Content-Type": "application/merge-patch+json"}
+STRATEGIC = {"Content-Type": "application/strategic-merge-patch+json"}
+JSON_PATCH = {"Content-Type": "application/json-patch+json"}
+NODE = "/api/v1/nodes/knode1"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "body", "field"),
+    [
+        ("PATCH", NODE, MERGE, {"spec": {"unschedulable": "yes"}}, "Node.spec.unschedulable of type bool"),
+        ("PATCH", NODE, STRATEGIC, {"spec": {"unschedulable": 1}}, "Node.spec.unschedulable of type bool"),
+        ("PATCH", NODE, MERGE, {"spec": {"taints": ["x"]}}, "Node.spec.taints of type object"),
+        ("PATCH", NODE, MERGE, {"spec": "x"}, "Node.spec of type object"),
+        ("PATCH", NODE, MERGE, {"metadata": {"labels": {"a": 1}}}, "Node.metadata.labels of type string"),
+        ("PATCH", NODE, JSON_PATCH, [{"op": "add", "path": "/spec/taints", "value": {}}], "Node.spec.taints of type a"),
+        ("POST", PODS, {}, pod({"containers": "foo"}), "Pod.spec.containers of type array"),
+        ("POST", PODS, {}, pod({"containers": [None]}), "Pod.spec.containers of type object"),
+        ("POST", PODS, {}, pod(image=5), "Pod.spec.containers.image of type string"),
+        ("POST", PODS, {}, pod({"hostNetwork": "true"}), "Pod.spec.hostNetwork of type bool"),
+        (
+            "POST",
+            PODS,
+            {},
+            {"metadata": {"name": "p", "labels": "q"}, "spec": {}},
+            "Pod.metadata.labels of type object",
+        ),
+        ("POST", PODS, {}, {"metadata": {"name": 7}}, "Pod.metadata.name of type string"),
+        ("POST", MAPS, {}, {"metadata": {"name": "m"}, "data": {"k": 1}}, "ConfigMap.data of type string"),
+    ],
+)
+def test_fields_of_the_wrong_type(client: Client, method: str, path: str, headers: Any, body: Any, field: str) -> None:
+    reply = client.send(method, path, body, headers)
+    assert (reply.code, reply.json.get("reason")) == (400, "BadRequest")
+    assert f"Go struct field {field}" in reply.json["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "body"),
+    [
+        ("PATCH", NODE, STRATEGIC, {"spec": "x"}),
+        ("PATCH", NODE, STRATEGIC, {"spec": {"taints": "x"}}),
+        ("PATCH", NODE, STRATEGIC, {"status": {"conditions": ["x"]}}),
+        ("PATCH", NODE, STRATEGIC, ["x"]),
+        ("PATCH", NODE, MERGE, "x"),
+        ("PATCH", NODE, JSON_PATCH, {"op": "add"}),
+        ("PATCH", NODE, JSON_PATCH, ["x"]),
+        ("PATCH", NODE, JSON_PATCH, [{"op": "add", "path": 5}]),
+        ("PATCH", NODE, JSON_PATCH, [{"op": "add", "path": "", "value": "x"}]),
+        ("DELETE", NODE, {}, {"preconditions": "x"}),
+        ("DELETE", NODE, {}, {"dryRun": "All"}),
+        ("DELETE", NODE, {}, {"dryRun": 5}),
+        ("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", {}, {"spec": "x"}),
+        ("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", {}, ["x"]),
+        ("POST", MAPS, {}, {"metadata": "x"}),
+        ("POST", MAPS, {}, {"apiVersion": 5, "metadata": {"name": "m"}}),
+        ("POST", "/api/v1/namespaces/default/services", {}, {"metadata": {"name": "s"}, "spec": {"ports": [{}]}}),
+        ("POST", "/apis/apps/v1/namespaces/default/daemonsets", {}, {"metadata": {"name": "d"}}),
+    ],
+)
+def test_no_body_is_an_accident(client: Client, method: str, path: str, headers: Any, body: Any) -> None:
+    reply = client.send(method, path, body, headers)
+    assert reply.code in (400, 422)
+    assert reply.json["kind"] == "Status"
+
+
+def test_null_is_left_out(client: Client) -> None:
+    body = pod({"volumes": None, "nodeName": None, "securityContext": None}, env=None, ports=None)
+    body["metadata"]["labels"] = None
+    reply = client.send("POST", PODS, body)
+    assert reply.code == 201
+    assert "volumes" not in reply.json["spec"]
+    assert reply.json["spec"]["securityContext"] == {}
