@@ -6,6 +6,7 @@ The refusals are those of `api/forbidden-*.json`. Members of system:masters may 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -19,6 +20,7 @@ UNAUTHENTICATED: Final = "system:unauthenticated"
 ANONYMOUS: Final = "system:anonymous"
 
 
+_SERVICE_ACCOUNT: Final = re.compile(r"system:serviceaccount:([^:]+):[^:]+")
 _ATTRIBUTES: Final = {
     "verb": str, "group": str, "version": str, "resource": str, "subresource": str, "name": str, "namespace": str
 }  # fmt: skip
@@ -175,6 +177,10 @@ class Policy:
         for key, values in extra.items():
             for value in values:
                 self._check_impersonation(sender, f"userextras/{key}", "authentication.k8s.io", value)
+        account = _SERVICE_ACCOUNT.fullmatch(user)
+        if account is not None and not groups:
+            # Only when no groups are asked for (apiserver pkg/endpoints/filters/impersonation).
+            groups = ["system:serviceaccounts", f"system:serviceaccounts:{account[1]}"]
         membership = UNAUTHENTICATED if user == ANONYMOUS else AUTHENTICATED
         return Identity(user, _with(groups, membership), uid, {key: tuple(values) for key, values in extra.items()})
 

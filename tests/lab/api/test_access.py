@@ -120,3 +120,19 @@ def test_reviews_answer_for_the_impersonated(server: ApiServer, client: Client) 
     ).json["status"]
     assert {"verbs": ["create"], "apiGroups": [""], "resources": ["pods/exec"]} in rules["resourceRules"]
     assert rules["incomplete"] is False
+
+
+@pytest.mark.parametrize(
+    ("asked", "groups"),
+    [
+        ((), ("system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated")),
+        (("own",), ("own", "system:authenticated")),
+    ],
+)
+def test_an_impersonated_service_account_has_its_groups(
+    client: Client, asked: tuple[str, ...], groups: tuple[str, ...]
+) -> None:
+    headers = {"Impersonate-User": "system:serviceaccount:kube-system:coredns"}
+    headers |= {"Impersonate-Group": name for name in asked}
+    reply = client.send("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", {}, headers)
+    assert tuple(reply.json["status"]["userInfo"]["groups"]) == groups
