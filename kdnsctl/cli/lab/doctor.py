@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from kdnsctl.cli.lab.shared import API_VERSION, Answer, Form, say
+from kdnsctl.cli.lab.shared import API_VERSION, GET_PACKAGES, Answer, Form, say
 from kdnsctl.cli.options import Common
 from kdnsctl.model import ExitCode, KdnsctlError
 
@@ -99,29 +99,28 @@ def _refusal(checks: Sequence[Check]) -> KdnsctlError:
     failing = [check for check in checks if check.needed and not check.ok]
     why = "; ".join(f"{check.name}: {check.detail}" for check in failing)
     advice = [_packages(failing), *(check.remedy for check in failing if not _package(check))]
-    said = "; or ".join(text for text in advice if text)
-    return KdnsctlError(
-        f"this machine cannot run the lab: {why}",
-        hint=f"{said}; or play recordings instead: kdnsctl lab up --recorded" if said else "kdnsctl lab up --recorded",
-    )
+    if not any(_is_python(check) for check in failing):  # recordings need those packages, too
+        advice.append("play recordings instead: kdnsctl lab up --recorded")
+    return KdnsctlError(f"this machine cannot run the lab: {why}", hint="; or ".join(text for text in advice if text))
 
 
-def _package(check: Check) -> tuple[str, str] | None:
-    """How a remedy that installs one package begins, and the package."""
+def _is_python(check: Check) -> bool:
+    return check.remedy.startswith("pip install ")
+
+
+def _package(check: Check) -> str:
+    """What a remedy installs, when it installs something."""
     for installer in ("apt-get install ", "pip install "):
         if check.remedy.startswith(installer):
-            return installer, check.remedy.removeprefix(installer)
-    return None
+            return check.remedy.removeprefix(installer)
+    return ""
 
 
 def _packages(checks: Sequence[Check]) -> str:
-    """One command for each installer, instead of one for each package."""
-    wanted: dict[str, list[str]] = {}
-    for check in checks:
-        found = _package(check)
-        if found and found[1] not in wanted.setdefault(found[0], []):
-            wanted[found[0]].append(found[1])
-    return " && ".join(installer + " ".join(names) for installer, names in wanted.items())
+    """One command for the system's packages and one for Python's, instead of one for each package."""
+    wanted = dict.fromkeys(_package(check) for check in checks if _package(check) and not _is_python(check))
+    commands = [GET_PACKAGES] if any(_is_python(check) for check in checks) else []
+    return " && ".join([*commands, *(["apt-get install " + " ".join(wanted)] if wanted else [])])
 
 
 def _table(checks: Sequence[Check], common: Common) -> list[str]:

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from kdnsctl.cli.lab.shared import DEFAULT_NAME, Name, contained, say
+from kdnsctl.cli.lab.shared import DEFAULT_NAME, Name, contained, each_of, say
 from kdnsctl.cli.options import Common, said
-from kdnsctl.model import UsageError
+from kdnsctl.model import ExitCode, UsageError
 
 
 def down(
@@ -35,11 +35,16 @@ def down(
     from kdnsctl.cli.lab.status import names  # noqa: PLC0415
     from kdnsctl.lab import space  # noqa: PLC0415
 
-    wanted = names() if every else [name]
+    def remove(each: str) -> None:
+        gone = space.down(each)
+        say(f"the lab '{each}' is gone" if gone else f"there is no lab '{each}'")
+
+    if not every:
+        with contained():
+            remove(name)
+        return ExitCode.OK
+    wanted = names()
     if not wanted:
         say("there is no lab")
-    for each in wanted:
-        with contained():
-            gone = space.down(each)
-        say(f"the lab '{each}' is gone" if gone else f"there is no lab '{each}'")
-    return 0
+    _, failed = each_of(wanted, remove)
+    return ExitCode.FAILED if failed else ExitCode.OK

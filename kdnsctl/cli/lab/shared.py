@@ -13,11 +13,11 @@ import shlex
 import signal
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -25,10 +25,13 @@ from kdnsctl.cli.options import Format
 from kdnsctl.cli.terminal import columns, flush, put, tell, width_of
 from kdnsctl.model import CancelledError, KdnsctlError, UsageError
 
+T = TypeVar("T")
 API_VERSION = "kdnsctl.io/v1"
 DEFAULT_NAME = "default"
 _NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,30}[a-z0-9])?", re.ASCII)
-_PACKAGES = ("aiohttp", "cryptography", "dns")  # what the extra `lab` brings, by the names they are imported by
+# What the extra `lab` brings: the name to install, and the name to import.
+_PACKAGES = {"aiohttp": "aiohttp", "cryptography": "cryptography", "dnspython": "dns"}
+GET_PACKAGES = "pip install 'kdnsctl[lab]'"
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -111,11 +114,11 @@ def need_packages() -> None:
             "the lab needs Linux: its nodes are made of the kernel's own namespaces",
             hint="find-affected and signatures work here; run the lab in a virtual machine with Linux",
         )
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    missing = [name for name, module in _PACKAGES.items() if importlib.util.find_spec(module) is None]
     if missing:
         raise KdnsctlError(
             f"the lab needs Python packages that are not installed: {', '.join(missing)}; nothing was done",
-            hint="they come with the extra 'lab': pip install 'kdnsctl[lab]'",
+            hint=f"they come with the extra 'lab': {GET_PACKAGES}",
         )
 
 
@@ -181,6 +184,19 @@ def interruptible(name: str, *, leaves: str) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def each_of(names: Iterable[str], act: Callable[[str], T]) -> tuple[list[T], bool]:
+    """Do something with each lab; one that fails is told and does not keep the others from it. True: one failed."""
+    done, failed = [], False
+    for name in names:
+        try:
+            with contained():
+                done.append(act(name))
+        except KdnsctlError as error:
+            failed = True
+            tell(f"error: {name}: {error}")
+    return done, failed
 
 
 def say(*lines: str) -> None:

@@ -15,6 +15,7 @@ from kdnsctl.cli.lab.shared import (
     Form,
     complete_lab,
     contained,
+    each_of,
     lab_name,
     named,
     say,
@@ -22,7 +23,7 @@ from kdnsctl.cli.lab.shared import (
     shown_path,
 )
 from kdnsctl.cli.options import Common
-from kdnsctl.model import KdnsctlError
+from kdnsctl.model import ExitCode, KdnsctlError
 
 if TYPE_CHECKING:
     from kdnsctl.cli.table import Cell
@@ -55,19 +56,22 @@ def status(
     """
     from kdnsctl.lab import space  # noqa: PLC0415
 
-    with contained():
-        labs = [space.status(each) for each in ([name] if name else names())]
-    if name and not labs[0].exists:
-        raise KdnsctlError(f"there is no lab '{name}'", hint=f"make one with: kdnsctl lab up{named(name)}")
+    if name:
+        with contained():
+            labs, failed = [space.status(name)], False
+        if not labs[0].exists:
+            raise KdnsctlError(f"there is no lab '{name}'", hint=f"make one with: kdnsctl lab up{named(name)}")
+    else:
+        labs, failed = each_of(names(), space.status)
     if answer.output is not Form.TABLE:
         from kdnsctl.cli import output  # noqa: PLC0415
 
         output.document(to_json(labs), answer.format)
-    elif not labs:
+    elif not labs and not failed:
         say("there is no lab; make one with: kdnsctl lab up")
     else:
-        say_filled(*_lines(labs, common))
-    return 0
+        say_filled(*(_lines(labs, common) if labs else ()))
+    return ExitCode.FAILED if failed else ExitCode.OK
 
 
 def names() -> list[str]:

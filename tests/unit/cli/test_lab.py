@@ -161,6 +161,33 @@ class TestWithoutALab:
         assert ran.err.splitlines() == ["error: there is no lab 'demo'", "hint: make one with: kdnsctl lab up demo"]
 
 
+class TestALabWhoseRecordCannotBeRead:
+    @pytest.fixture(autouse=True)
+    def damaged(self, state: Path) -> None:
+        for name in ("bad", "good"):
+            (state / name).mkdir(parents=True)
+        (state / "bad" / "lab.json").write_text("{")
+
+    def test_status_shows_the_others_and_fails(self, run: Run) -> None:
+        ran = run("lab", "status")
+        assert ran.code == 1
+        assert ran.lines[-1] == "good: not running any more; clear it away with: kdnsctl lab down good"
+        assert ran.err.splitlines()[0].startswith("error: bad: the record of the lab's first process cannot be read")
+
+    def test_down_of_all_removes_the_others_and_fails(self, run: Run, state: Path) -> None:
+        ran = run("lab", "down", "--all")
+        assert (ran.code, ran.out) == (1, "the lab 'good' is gone\n")
+        assert ran.err.splitlines()[0].startswith("error: bad: the record of the lab's first process cannot be read")
+        assert [path.name for path in state.iterdir()] == ["bad"]
+
+    @pytest.mark.parametrize("command", ["status", "down", "env", "up"])
+    def test_asked_for_by_name_it_is_an_error(self, run: Run, state: Path, command: str) -> None:
+        ran = run("lab", command, "bad")
+        assert (ran.code, ran.out) == (1, "")
+        assert ran.err.splitlines()[0].startswith("error: the record of the lab's first process cannot be read")
+        assert (state / "bad").exists()
+
+
 class TestStatus:
     @pytest.fixture(autouse=True)
     def labs(self, state: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Status]:
@@ -424,7 +451,7 @@ class TestBreakAndHeal:
     @pytest.mark.parametrize(("command", "word"), [("break", "broken"), ("heal", "healed")])
     def test_recordings_are_neither_broken_nor_healed(self, run: Run, state: Path, command: str, word: str) -> None:
         (state / "default").mkdir(parents=True)
-        record = {"pid": 1, "started": 0, "rootless": True, "recorded": True}
+        record = {"pid": 1, "started": 1, "rootless": True, "recorded": True}
         (state / "default" / "lab.json").write_text(json.dumps(record))
         with pytest.raises(LabError, match="plays recordings"):
             recorded.refuse("default", word)
@@ -492,6 +519,19 @@ class TestDoctor:
         assert ran.lines[5].endswith("forbidden; run the lab as root")
         assert ran.lines[-1] == "To get what is missing: apt-get install iproute2 conntrack nftables"
         assert ran.err.splitlines()[1].startswith("hint: apt-get install iproute2 conntrack; or run the lab as root; ")
+
+    def test_pythons_packages_come_with_the_extra_and_recordings_need_them_as_well(
+        self, run: Run, examined: Callable[[tuple[Check, ...]], None]
+    ) -> None:
+        examined(
+            (
+                *self.CHECKS[:2],
+                Check("python aiohttp", ok=False, needed=True, detail="missing", remedy="pip install aiohttp"),
+            )
+        )
+        ran = run("lab", "doctor")
+        assert ran.lines[-1] == "To get what is missing: pip install 'kdnsctl[lab]' && apt-get install iproute2"
+        assert ran.err.splitlines()[1] == "hint: pip install 'kdnsctl[lab]' && apt-get install iproute2"
 
     def test_a_machine_that_can_is_told_so(self, run: Run, examined: Callable[[tuple[Check, ...]], None]) -> None:
         examined((self.CHECKS[0], self.CHECKS[3]))
