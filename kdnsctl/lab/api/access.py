@@ -177,10 +177,7 @@ class Policy:
         for key, values in extra.items():
             for value in values:
                 self._check_impersonation(sender, f"userextras/{key}", "authentication.k8s.io", value)
-        account = _SERVICE_ACCOUNT.fullmatch(user)
-        if account is not None and not groups:
-            # Only when no groups are asked for (apiserver pkg/endpoints/filters/impersonation).
-            groups = ["system:serviceaccounts", f"system:serviceaccounts:{account[1]}"]
+        groups = groups or _service_account_groups(user)
         membership = UNAUTHENTICATED if user == ANONYMOUS else AUTHENTICATED
         return Identity(user, _with(groups, membership), uid, {key: tuple(values) for key, values in extra.items()})
 
@@ -189,6 +186,12 @@ class Policy:
             plural, _, subresource = resource.partition("/")
             target = Target("impersonate", group, "v1", plural, name=name, subresource=subresource)
             raise forbidden(plural, group, name, _why(sender, "impersonate", target))
+
+
+def _service_account_groups(user: str) -> list[str]:
+    """What a real server adds when no groups are asked for (apiserver, pkg/endpoints/filters/impersonation)."""
+    account = _SERVICE_ACCOUNT.fullmatch(user)
+    return [] if account is None else ["system:serviceaccounts", f"system:serviceaccounts:{account[1]}"]
 
 
 def _with(groups: Iterable[str], group: str) -> tuple[str, ...]:
