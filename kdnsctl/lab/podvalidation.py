@@ -19,6 +19,12 @@ _LABEL_RULE: Final = (
     "with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is "
     "'[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
 )
+_LABEL_1035: Final = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_LABEL_1035_RULE: Final = (
+    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, "
+    "and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is "
+    "'[a-z]([-a-z0-9]*[a-z0-9])?')"
+)
 _KEY: Final = re.compile(r"[-._a-zA-Z0-9]+")
 _KEY_RULE: Final = (
     "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  "
@@ -44,6 +50,16 @@ def label_faults(field: str, name: str) -> list[FieldFault]:
         faults.append(wrong(field, name, _LABEL_RULE))
     if len(name) > 63:
         faults.append(wrong(field, name, "must be no more than 63 characters"))
+    return faults
+
+
+def service_name_faults(name: str) -> list[FieldFault]:
+    """What keeps a name from being a DNS label as RFC 1035 has it: it begins with a letter."""
+    faults = []
+    if not _LABEL_1035.fullmatch(name):
+        faults.append(wrong("metadata.name", name, _LABEL_1035_RULE))
+    if len(name) > 63:
+        faults.append(wrong("metadata.name", name, "must be no more than 63 characters"))
     return faults
 
 

@@ -9,12 +9,23 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from kdnsctl.lab.kinds import CONFIG_MAPS, DAEMON_SETS, DEPLOYMENTS, NODES, PODS, REPLICA_SETS, SECRETS, SERVICES, Kind
-from kdnsctl.lab.podvalidation import key_faults, pod_spec_faults, required
+from kdnsctl.lab.kinds import (
+    CONFIG_MAPS,
+    DAEMON_SETS,
+    DEPLOYMENTS,
+    NAMESPACES,
+    NODES,
+    PODS,
+    REPLICA_SETS,
+    SECRETS,
+    SERVICES,
+    Kind,
+)
+from kdnsctl.lab.podvalidation import key_faults, label_faults, pod_spec_faults, required, service_name_faults
 from kdnsctl.lab.replies import JSON, FieldFault, invalid
 
-_SUBDOMAIN = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
-_LABEL_NAME = re.compile(r"^([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$")
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_LABEL_NAME = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
 _SUBDOMAIN_RULE: Final = (
     "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start "
     "and end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
@@ -47,7 +58,11 @@ def check_new(kind: Kind, obj: JSON) -> None:
         faults.append(
             FieldFault("metadata.name", "Required value: name or generateName is required", "FieldValueRequired")
         )
-    elif not _SUBDOMAIN.match(metadata["name"]) or len(metadata["name"]) > 253:
+    elif kind is NAMESPACES:
+        faults += label_faults("metadata.name", metadata["name"])
+    elif kind is SERVICES:
+        faults += service_name_faults(metadata["name"])
+    elif not _SUBDOMAIN.fullmatch(metadata["name"]) or len(metadata["name"]) > 253:
         faults.append(FieldFault("metadata.name", f'Invalid value: "{metadata["name"]}": {_SUBDOMAIN_RULE}'))
     faults += _metadata_faults(metadata) + _content_faults(kind, obj)
     _raise(kind, metadata.get("name", ""), faults)
@@ -95,7 +110,7 @@ def _metadata_faults(metadata: JSON) -> list[FieldFault]:
     for key, value in (metadata.get("labels") or {}).items():
         if not _is_key(key):
             faults.append(FieldFault("metadata.labels", f'Invalid value: "{key}": {_KEY_RULE}'))
-        if not isinstance(value, str) or (value and not (_LABEL_NAME.match(value) and len(value) <= 63)):
+        if not isinstance(value, str) or (value and not (_LABEL_NAME.fullmatch(value) and len(value) <= 63)):
             faults.append(FieldFault("metadata.labels", f'Invalid value: "{value}": {_VALUE_RULE}'))
     annotations = metadata.get("annotations") or {}
     bad = [key for key in annotations if not _is_key(key)]
@@ -109,9 +124,9 @@ def _metadata_faults(metadata: JSON) -> list[FieldFault]:
 
 def _is_key(key: str) -> bool:
     prefix, slash, name = key.rpartition("/")
-    if slash and not _SUBDOMAIN.match(prefix):
+    if slash and not _SUBDOMAIN.fullmatch(prefix):
         return False
-    return len(name) <= 63 and _LABEL_NAME.match(name) is not None
+    return len(name) <= 63 and _LABEL_NAME.fullmatch(name) is not None
 
 
 def _content_faults(kind: Kind, obj: JSON) -> list[FieldFault]:

@@ -153,3 +153,23 @@ def test_null_is_left_out(client: Client) -> None:
     assert reply.code == 201
     assert "volumes" not in reply.json["spec"]
     assert reply.json["spec"]["securityContext"] == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "metadata"),
+    [
+        (MAPS, {"name": "abc\n"}),
+        (MAPS, {"name": "m", "labels": {"x": "v\n"}}),
+        (MAPS, {"name": "m", "labels": {"x\n": "v"}}),
+        (MAPS, {"name": "m", "annotations": {"a.b\n/x": "v"}}),
+        ("/api/v1/namespaces", {"name": "a.b"}),
+        ("/api/v1/namespaces", {"name": "a" * 64}),
+        ("/api/v1/namespaces/default/services", {"name": "a.b"}),
+        ("/api/v1/namespaces/default/services", {"name": "1a"}),
+    ],
+)
+def test_names_that_are_none(client: Client, path: str, metadata: Any) -> None:
+    reply = client.send("POST", path, {"metadata": metadata})
+    assert reply.code == 422
+    cause = reply.json["details"]["causes"][0]
+    assert cause["field"].startswith("metadata.")
