@@ -62,6 +62,8 @@ class PodWorker:
         self._kill_at: float | None = None
         self._terminating = False
         self._gone = False
+        self._deleted = False
+        self._deletion_told = False
         self._failed: tuple[str, str] | None = None
         self._reported: JSON | None = None
         self._interface = "v" + self.uid.replace("-", "")[:12]
@@ -75,6 +77,8 @@ class PodWorker:
 
     def update(self, pod: JSON) -> None:
         """The object changed in the API."""
+        if pod["metadata"].get("deletionTimestamp"):
+            self._deleted = True
         self._events.put(lambda: self._take(pod))
 
     def vanish(self) -> None:
@@ -104,10 +108,49 @@ class PodWorker:
             self._tear_down()
         except AgentGoneError:
             return  # the node is gone, and with it everything that would have to be cleaned
-        except Exception:  # noqa: BLE001 - a thread's last words belong into the lab's log
+        except Exception as error:  # noqa: BLE001 - a thread's last words belong into the lab's log
             traceback.print_exc()
+            self._give_up(error)
         finally:
             self._on_end(self)
+            self._finish_deletion()
+
+    def _give_up(self, error: Exception) -> None:
+        """The worker itself failed: end what runs and say so in the pod's status. Nothing here may fail the thread."""
+        self._failed = ("UnexpectedError", f"the lab's kubelet failed on this pod: {type(error).__name__}: {error}")
+        for step in (self._kill_now, self._leave_network, self._report, self._report_failure):
+            try:
+                step()
+            except AgentGoneError:
+                return  # the node is gone, and with it everything that would have to be cleaned
+            except Exception:  # noqa: BLE001 - each step counts without the others
+                traceback.print_exc()
+
+    def _kill_now(self) -> None:
+        self._signal_all(signal.SIGKILL)
+        for each in self.containers:
+            if each.pid is not None:
+                self._ended(each, each.attempt, 128 + signal.SIGKILL)
+
+    def _report_failure(self) -> None:
+        """The least a status says, where the whole one could not be made."""
+        if self._gone or (self._reported or {}).get("phase") == "Failed" or self._failed is None:
+            return
+        namespace, _, name = self.key.partition("/")
+        reason, message = self._failed
+        least = {"phase": "Failed", "reason": reason, "message": message, "conditions": []}
+        self._kubelet.report_pod(namespace, name, self.uid, least)
+
+    def _finish_deletion(self) -> None:
+        """Let the API remove an object that was deleted, also when the worker failed or ended before it heard of it."""
+        if (self._terminating or self._deleted) and not self._gone and not self._deletion_told:
+            self._deletion_told = True
+            try:
+                self._kubelet.finish_deletion(self.pod)
+            except ApiError as error:
+                self._say(f"the API did not take the end of the deletion: {error}")
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._remove_logs()
 
     def _finished(self) -> bool:
         if any(each.pid is not None for each in self.containers):
@@ -123,7 +166,8 @@ class PodWorker:
 
     def _set_up(self) -> None:
         spec = self.pod["spec"]
-        self._directory.mkdir(parents=True)
+        shutil.rmtree(self._directory, ignore_errors=True)  # of a worker that failed
+        self._directory.mkdir(parents=True, exist_ok=True)
         kernel_fd = self._kubelet.netns_fd(self._kubelet.name)
         # This thread stays in the node's network: probes and `ip` come from where a kubelet's do.
         kernel.setns(kernel_fd, kernel.CLONE_NEWNET)
@@ -238,7 +282,7 @@ class PodWorker:
             launch = podspec.launch(self.pod, state.spec, place, root)
             self._build_tree(state, launch, root, place)
             self._launch(state, launch, attempt)
-        except (podspec.SpecError, StartError, OSError) as error:
+        except (podspec.SpecError, StartError, OSError, ValueError) as error:
             reason = error.reason if isinstance(error, podspec.SpecError) else "RunContainerError"
             state.waiting = (reason, str(error))
             if reason != "ContainerCreating":
@@ -368,15 +412,19 @@ class PodWorker:
                 return  # told again with the next event
 
     def _tear_down(self) -> None:
-        if not self.pod["spec"].get("hostNetwork"):
-            network.remove_pod(self._kubelet.net, self.netns, self._interface)
-            self._kubelet.addresses.give_back(self.pod_ip)
+        self._leave_network()
         self._report()
-        if self._terminating and not self._gone:
-            self._kubelet.finish_deletion(self.pod)
-        if self._terminating:
+        self._finish_deletion()
+        if self._gone:
             shutil.rmtree(self._directory, ignore_errors=True)
             self._remove_logs()
+
+    def _leave_network(self) -> None:
+        """Take the pod's network away, and let others have its address."""
+        if self.netns and not self.pod["spec"].get("hostNetwork"):
+            netns, self.netns = self.netns, ""
+            network.remove_pod(self._kubelet.net, netns, self._interface)
+            self._kubelet.addresses.give_back(self.pod_ip)
 
     def _remove_logs(self) -> None:
         namespace, _, name = self.key.partition("/")
