@@ -47,14 +47,27 @@ def enforce_pod_security(store: Store) -> None:
     store.admission.append(check)
 
 
+# Sysctls that baseline lets a pod set (checkSysctlsV1Dot32).
+_SYSCTLS: Final = frozenset(
+    {
+        "kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.tcp_syncookies",
+        "net.ipv4.ping_group_range", "net.ipv4.ip_unprivileged_port_start", "net.ipv4.ip_local_reserved_ports",
+        "net.ipv4.tcp_keepalive_time", "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl",
+        "net.ipv4.tcp_keepalive_probes", "net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem",
+    }
+)  # fmt: skip
+_SE_LINUX_TYPES: Final = ("", "container_t", "container_init_t", "container_kvm_t", "container_engine_t")
+
+
 def violations(level: str, spec: JSON) -> list[str]:
     """What in a pod's spec the level (privileged, baseline, restricted) forbids."""
     checks: tuple[Check, ...] = ()
     if level in ("baseline", "restricted"):
-        checks = (_privileged, _baseline_capabilities, _host_namespaces, _host_paths, _host_ports)
+        checks = (_privileged, _baseline_capabilities, _host_namespaces, _host_paths, _host_ports, *_EVERYWHERE,
+                  _seccomp_baseline)  # fmt: skip
     if level == "restricted":
-        checks = (_privileged, _host_namespaces, _host_ports, _escalation, _restricted_capabilities,
-                  _volume_types, _run_as_root, _seccomp)  # fmt: skip
+        checks = (_privileged, _host_namespaces, _host_ports, *_EVERYWHERE, _escalation, _restricted_capabilities,
+                  _volume_types, _run_as_root, _root_user, _seccomp)  # fmt: skip
     return [fault for fault in (check(spec) for check in checks) if fault]
 
 
@@ -175,3 +188,67 @@ def _seccomp(spec: JSON) -> str:
         return ""
     rule = 'must set securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost"'
     return f"seccompProfile (pod or {_subject('container', names)} {rule})"
+
+
+def _holders(spec: JSON) -> list[JSON]:
+    """The security contexts of the pod and of every container."""
+    return [spec.get("securityContext") or {}, *(_security(container) for container in _containers(spec))]
+
+
+def _sysctls(spec: JSON) -> str:
+    given = [each.get("name", "") for each in (spec.get("securityContext") or {}).get("sysctls") or []]
+    odd = [name for name in given if name not in _SYSCTLS]
+    return f"forbidden sysctls ({', '.join(odd)})" if odd else ""
+
+
+def _proc_mount(spec: JSON) -> str:
+    names = _named(spec, lambda container: _security(container).get("procMount", "Default") != "Default")
+    if not names:
+        return ""
+    odd = {_security(container).get("procMount", "Default") for container in _containers(spec)} - {"Default"}
+    rule = f"must not set securityContext.procMount to {_quoted(sorted(odd))}"
+    return f"procMount ({_subject('container', names)} {rule})"
+
+
+def _app_armor(spec: JSON) -> str:
+    odd = any((holder.get("appArmorProfile") or {}).get("type") == "Unconfined" for holder in _holders(spec))
+    return 'forbidden AppArmor profile (appArmorProfile.type="Unconfined")' if odd else ""
+
+
+def _se_linux(spec: JSON) -> str:
+    parts = []
+    options = [holder.get("seLinuxOptions") or {} for holder in _holders(spec)]
+    types = sorted({each.get("type", "") for each in options} - set(_SE_LINUX_TYPES))
+    if types:
+        parts.append(f"type {_quoted(types)}")
+    parts += [f"{field} may not be set" for field in ("user", "role") if any(each.get(field) for each in options)]
+    return f"seLinuxOptions (forbidden {'; '.join(parts)})" if parts else ""
+
+
+def _host_probes(spec: JSON) -> str:
+    def handlers(container: JSON) -> list[JSON]:
+        found = [container.get(name) or {} for name in ("livenessProbe", "readinessProbe", "startupProbe")]
+        return found + [(container.get("lifecycle") or {}).get(name) or {} for name in ("postStart", "preStop")]
+
+    def has_host(container: JSON) -> bool:
+        actions = [each.get(kind) or {} for each in handlers(container) for kind in ("httpGet", "tcpSocket")]
+        return any(action.get("host") not in (None, "", "127.0.0.1", "::1") for action in actions)
+
+    names = _named(spec, has_host)
+    return f"probe or lifecycle host ({_subject('container', names)} must not set a host)" if names else ""
+
+
+def _seccomp_baseline(spec: JSON) -> str:
+    odd = any((holder.get("seccompProfile") or {}).get("type") == "Unconfined" for holder in _holders(spec))
+    rule = 'must not set securityContext.seccompProfile.type to "Unconfined"'
+    return f"seccompProfile (pod or containers {rule})" if odd else ""
+
+
+def _root_user(spec: JSON) -> str:
+    if (spec.get("securityContext") or {}).get("runAsUser") == 0:
+        return "runAsUser=0 (pod must not set runAsUser=0)"
+    names = _named(spec, lambda container: _security(container).get("runAsUser") == 0)
+    return f"runAsUser=0 ({_subject('container', names)} must not set runAsUser=0)" if names else ""
+
+
+_EVERYWHERE: Final = (_sysctls, _proc_mount, _app_armor, _se_linux, _host_probes)

@@ -71,3 +71,38 @@ def test_restricted_knows_volume_types_and_the_one_capability() -> None:
     assert violations("restricted", spec(binding)) == []
     raw = HARDENED | {"capabilities": {"drop": ["ALL"], "add": ["NET_RAW"]}}
     assert len(violations("restricted", spec(raw))) == 1
+
+
+@pytest.mark.parametrize(
+    ("pod", "begins"),
+    [
+        (spec({"seccompProfile": {"type": "Unconfined"}}), "seccompProfile"),
+        (spec(securityContext={"seccompProfile": {"type": "Unconfined"}}), "seccompProfile"),
+        (spec(securityContext={"sysctls": [{"name": "kernel.msgmax"}]}), "forbidden sysctls (kernel.msgmax)"),
+        (spec({"procMount": "Unmasked"}), "procMount"),
+        (spec({"appArmorProfile": {"type": "Unconfined"}}), "forbidden AppArmor profile"),
+        (spec({"seLinuxOptions": {"type": "spc_t"}}), "seLinuxOptions"),
+        (spec(securityContext={"seLinuxOptions": {"user": "root"}}), "seLinuxOptions"),
+        ({"containers": [{"name": "c", "readinessProbe": {"httpGet": {"host": "1.2.3.4"}}}]}, "probe or lifecycle"),
+    ],
+)
+def test_baseline_guards_the_node(pod: dict[str, Any], begins: str) -> None:
+    (found,) = violations("baseline", pod)
+    assert found.startswith(begins)
+    assert any(text.startswith(begins) for text in violations("restricted", pod))
+
+
+def test_what_is_safe_passes_baseline() -> None:
+    safe = {"procMount": "Default", "seLinuxOptions": {"type": "container_t"}, "seccompProfile": {"type": "Localhost"}}
+    assert violations("baseline", spec(safe, securityContext={"sysctls": [{"name": "net.ipv4.tcp_rmem"}]})) == []
+
+
+def test_restricted_takes_no_root() -> None:
+    assert violations("restricted", spec(HARDENED | {"runAsUser": 0})) == [
+        'runAsUser=0 (container "c" must not set runAsUser=0)'
+    ]
+    assert violations("restricted", spec(HARDENED, securityContext={"runAsUser": 0})) == [
+        "runAsUser=0 (pod must not set runAsUser=0)"
+    ]
+    assert violations("baseline", spec({"runAsUser": 0})) == []
+    assert violations("restricted", spec(HARDENED | {"runAsUser": 1000})) == []
