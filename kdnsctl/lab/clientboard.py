@@ -9,7 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from kdnsctl.lab.clients import FIXED_HTTP, FRESH_HTTP
@@ -51,11 +51,6 @@ class ClientBoard:
                 )
                 seen = self._count
             yield from fresh
-
-    def wait_until(self, condition: Callable[[list[Reading]], bool], timeout: float) -> bool:
-        """Whether the readings meet `condition` within `timeout` seconds."""
-        with self._changed:
-            return self._changed.wait_for(lambda: condition(list(self._readings.values())), timeout)
 
 
 def watch_clients(board: ClientBoard, kubelets: list[Kubelet], runtime: KubeletRuntime) -> None:

@@ -124,14 +124,8 @@ KINDS: Final[tuple[Kind, ...]] = (
 )  # fmt: skip
 
 _BY_PATH: Final = {(kind.group, kind.version, kind.plural): kind for kind in KINDS}
-_BY_OBJECT: Final = {(kind.api_version, kind.kind): kind for kind in KINDS}
 
 
 def find_kind(group: str, version: str, plural: str) -> Kind | None:
     """The served kind of a URL path, None when it is not served."""
     return _BY_PATH.get((group, version, plural))
-
-
-def kind_of(api_version: str, kind: str) -> Kind | None:
-    """The served kind that an object's apiVersion and kind name, None when it is not served."""
-    return _BY_OBJECT.get((api_version, kind))

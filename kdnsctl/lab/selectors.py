@@ -117,7 +117,7 @@ def match_selector(selector: Mapping[str, Any] | None) -> LabelTest:
 
 def expression_test(expression: Mapping[str, Any]) -> LabelTest:
     """One `{key, operator, values}` of a label selector or of a node affinity."""
-    key, operator = expression["key"], expression["operator"]
+    key, operator = expression.get("key", ""), expression.get("operator", "")
     values: Sequence[str] = expression.get("values", [])
     if operator in ("In", "NotIn"):
         return _set_test(key, frozenset(values), wanted=operator == "In")

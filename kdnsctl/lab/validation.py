@@ -23,6 +23,7 @@ from kdnsctl.lab.kinds import (
 )
 from kdnsctl.lab.podvalidation import key_faults, label_faults, pod_spec_faults, required, service_name_faults
 from kdnsctl.lab.replies import JSON, FieldFault, invalid
+from kdnsctl.lab.selectors import match_selector
 
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LABEL_NAME = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
@@ -142,8 +143,7 @@ def _content_faults(kind: Kind, obj: JSON) -> list[FieldFault]:
     if kind in (DAEMON_SETS, DEPLOYMENTS, REPLICA_SETS):
         faults = pod_spec_faults(obj["spec"]["template"]["spec"], "spec.template.spec")
         labels = obj["spec"]["template"].get("metadata", {}).get("labels", {})
-        wanted = (obj["spec"].get("selector") or {}).get("matchLabels", {})
-        if any(labels.get(key) != value for key, value in wanted.items()):
+        if not match_selector(obj["spec"].get("selector"))(labels):
             message = f"Invalid value: {_go(labels)}: `selector` does not match template `labels`"
             faults.append(FieldFault("spec.template.metadata.labels", message))
         return faults
