@@ -79,12 +79,19 @@ def tests(session: nox.Session) -> None:
 def minimums(session: nox.Session) -> None:
     """Run the tests with the lowest version that pyproject.toml declares of each direct dependency."""
     lowest = str(Path(session.create_tmp()) / "lowest.txt")
-    resolve = ["uv", "pip", "compile", "pyproject.toml", "--resolution=lowest-direct", "--quiet"]
+    resolve = ["uv", "pip", "compile", "pyproject.toml", "--extra=lab", "--resolution=lowest-direct", "--quiet"]
     session.run(*resolve, "--output-file", lowest, external=True, silent=True)
     session.install("--require-hashes", "-r", "requirements-dev.lock")  # the test tools; then the rest is lowered
     session.install("-r", lowest)
     session.install("--no-deps", "--no-build-isolation", "-e", ".")
     session.run("pytest", *session.posargs)
+
+
+@nox.session(venv_backend=BACKEND)
+def demo(session: nox.Session) -> None:
+    """Play the lab's demo in all three ways to fail, hold it to its story, and show it."""
+    prepare(session)
+    session.run("pytest", "tests/lab/test_demo.py", "-rP", *session.posargs)
 
 
 @nox.session(venv_backend=BACKEND)
@@ -105,6 +112,7 @@ def docs(session: nox.Session) -> None:
 def lock(session: nox.Session) -> None:
     """Write the lock files anew. With arguments: those to uv, for example `--upgrade`."""
     common = [
+        "--extra=lab",  # ./try plays the lab's demo, and the tests need it
         "--universal",
         "--python-version=3.11",
         "--generate-hashes",

@@ -7,17 +7,12 @@ imports none of them (a test holds the two together). What the commands do is th
 from __future__ import annotations
 
 import os
-import sys
-import textwrap
 from collections.abc import Sequence
 from typing import Annotated, cast
 
-import typer
-
 from kdnsctl.cli import failures
-from kdnsctl.cli.commands import HELP_NAMES, Entry, Hidden, LazyGroup, expand
+from kdnsctl.cli.commands import Entry, Group, Hidden, LazyGroup, build_command
 from kdnsctl.cli.options import Common, Connection, Record
-from kdnsctl.cli.terminal import FALLBACK_WIDTH, columns, put
 
 COMPLETION_VARIABLE = "_KDNSCTL_COMPLETE"
 
@@ -26,6 +21,7 @@ COMMANDS = {
         "kdnsctl.cli.find_affected:find_affected", "Tell which nodes have the DNS blackhole, from kube-proxy's logs"
     ),
     "signatures": Entry("kdnsctl.cli.signatures:signatures", "List what kube-proxy logs, and what each line means"),
+    "lab": Entry("kdnsctl.cli.lab:LAB", "Rehearse the incident: a cluster on this machine in which DNS really fails"),
     "completion": Entry("kdnsctl.cli.completion:completion", "Print the completion script for a shell"),
 }
 
@@ -43,23 +39,9 @@ def root(
     # Options before the command are parsed here only to find where they end; LazyGroup hands them to the command.
 
 
-class Root(LazyGroup):
-    """The commands of `COMMANDS`."""
-
-    entries = COMMANDS
-
-
 def build() -> LazyGroup:
     """The whole command tree, with light stand-ins for the commands."""
-    app = typer.Typer(
-        cls=Root,
-        add_completion=False,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": HELP_NAMES},
-    )
-    app.callback()(expand(root))
-    return cast("LazyGroup", typer.main.get_command(app))
+    return cast("LazyGroup", build_command("kdnsctl", Group(root, COMMANDS)))
 
 
 def run(arguments: Sequence[str], program: str) -> int:
@@ -74,25 +56,9 @@ def _dispatch(arguments: list[str], program: str) -> int:
         from kdnsctl.cli import completion  # noqa: PLC0415
 
         return completion.answer(tree, program, COMPLETION_VARIABLE, instruction)
-    if not arguments:
-        put(_short_help(tree, program))
-        return 0
     with tree.make_context(program, arguments) as context:
         result = tree.invoke(context)
     return int(result or 0)
-
-
-def _short_help(tree: LazyGroup, program: str) -> str:
-    """What a bare `kdnsctl` prints: the commands, and where the rest is."""
-    room = max(len(name) for name in tree.commands)
-    lines = [f"Usage: {program} COMMAND [OPTIONS]", "", (root.__doc__ or "").partition("\n")[0], ""]
-    lines += [f"  {name.ljust(room)}  {entry.summary}" for name, entry in tree.entries.items()]
-    lines += ["", f"'{program} COMMAND --help' explains a command and its options."]
-    width = columns(sys.stdout) or FALLBACK_WIDTH
-    wrapped = [
-        textwrap.fill(line, width, subsequent_indent=" " * (room + 4 if line.startswith(" ") else 0)) for line in lines
-    ]
-    return "\n".join(wrapped) + "\n"
 
 
 def _wants_traceback(arguments: Sequence[str]) -> bool:

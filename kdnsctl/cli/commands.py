@@ -3,13 +3,15 @@
 This is the one place that hooks into typer. It uses `TyperGroup` and `TyperCommand` only, by the names that typer's
 documentation gives; what the commands and options are is said in `app` and `options`.
 
-Two ideas:
+Three ideas:
 
 * A command asks for a group of options by a parameter of that group's type (`connection: Connection`). `expand` shows
   typer the fields in its place and hands the command the filled dataclass. A group marked `Hidden` is accepted and
   left out of `--help`: for commands that can say why it has no effect.
 * An option before the command means what it means after it: the words before the command are handed on in front of the
   words after it, so that only the command itself interprets them.
+* A command may be a `Group` of commands, built by the same recipe as the whole tree: its own module is imported to list
+  them, theirs when they run.
 """
 
 from __future__ import annotations
@@ -18,23 +20,33 @@ import copy
 import dataclasses
 import importlib
 import inspect
+import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, NamedTuple, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from kdnsctl.cli.terminal import put
+from kdnsctl.cli.terminal import FALLBACK_WIDTH, columns, put
 
 HELP_NAMES = ["-h", "--help"]
 NOT_FROM_ENVIRONMENT = frozenset({"--help", "--version"})
+_AFTER_DASHES = f"{__name__}.after_dashes"
 
 
 class Entry(NamedTuple):
-    """Where a command is ("package.module:function") and its first line of help."""
+    """Where a command is ("package.module:name", a function or a Group) and its first line of help."""
 
     path: str
     summary: str
+
+
+class Group(NamedTuple):
+    """A command that only holds others: its function takes the options that go before their names, and has the help."""
+
+    function: Callable[..., Any]
+    entries: Mapping[str, Entry]
 
 
 class Hidden:
@@ -106,7 +118,7 @@ class Command(TyperCommand):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.help = "\n\n".join(_keep_lines(paragraph) for paragraph in (self.help or "").split("\n\n"))
+        self.help = _laid_out(self.help)
         for parameter in self.params:
             if not isinstance(parameter, TyperOption):
                 continue
@@ -115,8 +127,25 @@ class Command(TyperCommand):
                 parameter.envvar = environment_name(long)
                 parameter.show_envvar = False  # the root's help says it once, for all
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        # The parser drops the dashes, and with them where a command to run begins.
+        ctx.meta[_AFTER_DASHES] = len(args) - args.index("--") - 1 if "--" in args else 0
+        return super().parse_args(ctx, args)
+
     def get_help_option(self, ctx: Any) -> Any:
         return _through_put(super().get_help_option(ctx))
+
+
+def words_after_dashes(ctx: Any, words: list[str] | None) -> tuple[list[str], list[str]]:
+    """The words of a command line, parted at the first `--`: those before it, and those after it."""
+    known = list(words or ())
+    place = len(known) - ctx.meta.get(_AFTER_DASHES, 0)
+    return known[:place], known[place:]
+
+
+def _laid_out(text: str | None) -> str:
+    """Help in which examples keep their lines."""
+    return "\n\n".join(_keep_lines(paragraph) for paragraph in (text or "").split("\n\n"))
 
 
 def _keep_lines(paragraph: str) -> str:
@@ -136,13 +165,30 @@ class LazyGroup(TyperGroup):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.help = _laid_out(self.help)
         for name, entry in self.entries.items():
             self.add_command(Command(name, help=entry.summary, short_help=entry.summary, rich_markup_mode=None))
 
     def get_help_option(self, ctx: Any) -> Any:
         return _through_put(super().get_help_option(ctx))
 
+    def overview(self, program: str) -> str:
+        """What a group without a word after it prints: its commands, and where the rest is."""
+        room = max(len(name) for name in self.entries)
+        lines = [f"Usage: {program} COMMAND [OPTIONS]", "", (self.help or "").partition("\n")[0], ""]
+        lines += [f"  {name.ljust(room)}  {entry.summary}" for name, entry in self.entries.items()]
+        lines += ["", f"'{program} COMMAND --help' explains a command and its options."]
+        width = columns(sys.stdout) or FALLBACK_WIDTH
+        wrapped = [
+            textwrap.fill(line, width, subsequent_indent=" " * (room + 4 if line.startswith(" ") else 0))
+            for line in lines
+        ]
+        return "\n".join(wrapped) + "\n"
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args and not ctx.resilient_parsing:
+            put(self.overview(ctx.command_path))
+            raise typer.Exit
         words = list(args)  # the parser empties the list it is given
         rest = super().parse_args(ctx, args)
         leading = words[: len(words) - len(rest) - 1]  # 1: the command's name; without one nothing is handed on
@@ -165,8 +211,19 @@ class LazyGroup(TyperGroup):
         return f"{__name__}.leading.{ctx.command_path}"
 
 
-def build_command(name: str, function: Callable[..., Any]) -> Any:
-    """Make `function` the command `name`; its docstring is the help."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command(name, cls=Command, context_settings={"help_option_names": HELP_NAMES})(expand(function))
-    return typer.main.get_command(app)
+def build_command(name: str, target: Callable[..., Any] | Group) -> Any:
+    """Make `target` the command `name`; a function's docstring is the help."""
+    app = typer.Typer(
+        cls=type("Commands", (LazyGroup,), {"entries": target.entries}) if isinstance(target, Group) else None,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": HELP_NAMES},
+    )
+    if isinstance(target, Group):
+        app.callback()(expand(target.function))
+    else:
+        app.command(name, cls=Command, context_settings={"help_option_names": HELP_NAMES})(expand(target))
+    command = typer.main.get_command(app)
+    command.name = name
+    return command

@@ -1,0 +1,128 @@
+"""`kdnsctl lab demo`: the lab's story on the screen, and in the middle of it the commands an operator would type.
+
+The story is `kdnsctl.lab.demo`. What is shown as a command here is run as that command: `find-affected` goes through
+the same door as from a shell, and what it prints is what a user would see.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kdnsctl.cli.lab.incident import BreakMode
+from kdnsctl.cli.lab.shared import (
+    Mode,
+    Name,
+    contained,
+    interruptible,
+    kube_proxy_logs,
+    named,
+    need_packages,
+    say,
+    say_filled,
+)
+from kdnsctl.cli.lab.up import LAST_VERSION, Nodes, ProxyVerbosity, ProxyVersion
+from kdnsctl.cli.options import Common
+from kdnsctl.cli.terminal import has_color, visible
+from kdnsctl.model import ExitCode, KdnsctlError
+
+if TYPE_CHECKING:
+    from kdnsctl.lab.spacedir import LabDir
+
+NAME = "demo"
+# What the log can and cannot tell of each failure, said between the log's answer and the kernel's.
+PROOF = {
+    Mode.DELETE_FAILS: "A log line is a suspicion. The node's conntrack table is the proof: the held port of a client",
+    Mode.DOWN: "The logs are clean, and a node is broken all the same: a kube-proxy that is stopped writes nothing. "
+    "Only the node's state tells: the held port of a client",
+    Mode.RESTORE_FAILS: "A log line is a suspicion. The node's conntrack table is the proof: the held port of a client",
+}
+
+
+def demo(
+    common: Common,
+    name: Name = NAME,
+    mode: BreakMode = Mode.DELETE_FAILS,
+    nodes: Nodes = 3,
+    kube_proxy_version: ProxyVersion = LAST_VERSION,
+    kube_proxy_verbosity: ProxyVerbosity = 2,
+    *,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the lab, healed, to try things in.", show_default=False)
+    ] = False,
+) -> int:
+    """Play the whole incident: up, break, find-affected, heal, down.
+
+    Examples:
+      # kube-proxy cannot delete stale entries
+      kdnsctl lab demo
+      # The failure that no log shows
+      kdnsctl lab demo --mode down
+      # And keep the lab
+      kdnsctl lab demo --keep
+
+    DNS is measured on every node before, during and after, by clients that keep their source port and by clients that
+    take a fresh one for each query.
+    """
+    need_packages()
+
+    from kdnsctl.cli.lab.doctor import require_machine  # noqa: PLC0415
+    from kdnsctl.lab import demo as story  # noqa: PLC0415
+    from kdnsctl.lab import incident, space  # noqa: PLC0415
+
+    options = story.DemoOptions(
+        mode=incident.Mode(mode.value),
+        up=space.UpOptions(
+            name=name, nodes=nodes, kube_proxy_version=kube_proxy_version, kube_proxy_verbosity=kube_proxy_verbosity
+        ),
+        keep=keep,
+    )
+
+    def find(where: LabDir, logs: Path) -> str:  # noqa: ARG001  # the glob below is what a user would type
+        _find(where, common)
+        _prove(where, mode, name, common)
+        return ""
+
+    with contained(), interruptible(name, leaves=f"the lab '{name}', which was there before, is as it was"):
+        require_machine()
+        story.run(options, say_filled, find)
+    return 0
+
+
+def _command(line: str, common: Common) -> None:
+    say("", f"\x1b[1m$ {line}\x1b[0m" if has_color(sys.stdout, common.color) else f"$ {line}")
+
+
+def _find(where: LabDir, common: Common) -> None:
+    """find-affected on the nodes' log files, as a user would start it."""
+    from kdnsctl.cli import app  # noqa: PLC0415  # it lists this command, too
+
+    _command(f"kdnsctl find-affected --logs {kube_proxy_logs(where.root)}", common)
+    files = sorted(str(path) for path in (where.root / "nodes").glob("*/var/log/pods/kube-system_kube-proxy-*"))
+    code = app.run(["find-affected", "--color", common.color.value, "--logs", *files], "kdnsctl")
+    if code == ExitCode.INTERRUPTED:
+        raise KeyboardInterrupt
+    if code not in (ExitCode.OK, ExitCode.FOUND, ExitCode.INCOMPLETE):
+        raise KdnsctlError("find-affected failed on the lab's logs; its message is above", hint="please report it")
+    say(f"(exit {code})", "")
+
+
+def _prove(where: LabDir, mode: Mode, name: str, common: Common) -> None:
+    """The entry of the held port in the broken node's conntrack table, next to the pods that are gone."""
+    from kdnsctl.lab import control, incident  # noqa: PLC0415
+    from kdnsctl.lab.clients import HELD_PORT  # noqa: PLC0415
+    from kdnsctl.lab.network import DNS_ADDRESS  # noqa: PLC0415
+
+    made = incident.current(where)
+    if made is None:
+        raise KdnsctlError(f"the lab '{name}' was healed by somebody else while the demo ran")
+    arguments = ["conntrack", "-L", "-p", "udp", "--orig-dst", DNS_ADDRESS]
+    arguments += ["--orig-port-src", str(HELD_PORT)]
+    say_filled(f"{PROOF[mode]} on {made.node} leads to a pod that is gone ({' or '.join(made.dead)}).")
+    _command(f"kdnsctl lab shell{named(name)} --node {made.node} -- {shlex.join(arguments)}", common)
+    output = control.ask(where, {"op": "run", "node": made.node, "argv": arguments})["output"]
+    say(*(visible(line) for line in output.splitlines()), "")

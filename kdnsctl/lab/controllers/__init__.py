@@ -1,0 +1,6 @@
+"""The controllers of the lab: pods for DaemonSets and Deployments, nodes for pods, EndpointSlices for Services.
+
+Each controller is one function that looks at the whole store and brings it one pass closer to what the objects ask
+for; `manager` runs them when something they look at has changed. They know the store only: no HTTP, no kernel, no
+kubelet. Node readiness is the kubelets' business.
+"""

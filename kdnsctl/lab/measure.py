@@ -1,0 +1,78 @@
+"""What the lab's DNS clients saw, as values, and waiting for what they see next."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kdnsctl.lab import control
+from kdnsctl.lab.spacedir import LabDir, LabError
+
+Readings = Mapping[tuple[str, str], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """DNS queries of one client on one node during one measurement. `kind`: fixed or fresh."""
+
+    node: str
+    kind: str
+    answered: int
+    lost: int
+
+    @property
+    def asked(self) -> int:
+        return self.answered + self.lost
+
+    @property
+    def percent(self) -> int:
+        return round(100 * self.answered / self.asked) if self.asked else 0
+
+
+def wait_for_clients(where: LabDir, condition: Callable[[Readings], bool], timeout: float, what: str) -> Readings:
+    """Read the clients' counters as they change until they meet `condition`; the readings then.
+
+    Raises LabError that says `what` did not happen within `timeout` seconds.
+    """
+    readings: dict[tuple[str, str], Mapping[str, Any]] = {}
+    deadline = time.monotonic() + timeout
+    for reading in control.stream(where, {"op": "follow-clients"}, timeout):
+        readings[reading["node"], reading["kind"]] = reading
+        if condition(readings):
+            return readings
+        if time.monotonic() > deadline:
+            break
+    else:
+        raise LabError(f"the lab {where.name!r} ended while this was waited for: {what}")
+    raise LabError(f"{what}: this did not happen within {timeout:.0f} s; the last counts are {_short(readings)}")
+
+
+def _short(readings: Readings) -> str:
+    return ", ".join(
+        f"{node} {kind} {each['answered']}/{each['lost']}" for (node, kind), each in sorted(readings.items())
+    )
+
+
+def in_a_row(reading: Mapping[str, Any] | None, count: int, *, answered: bool) -> bool:
+    """Whether the last `count` queries of a client all were answered (or all lost)."""
+    return reading is not None and reading["last_answered"] is answered and reading["in_a_row"] >= count
+
+
+def measure(where: LabDir, nodes: int, results: int = 10, timeout: float = 30.0) -> tuple[Success, ...]:
+    """Count from now until every client on all `nodes` nodes has `results` more results, answers or losses."""
+    start: dict[tuple[str, str], tuple[int, int]] = {}
+
+    def enough(readings: Readings) -> bool:
+        for key, reading in readings.items():
+            start.setdefault(key, (reading["answered"], reading["lost"]))
+        return len(readings) == 2 * nodes and all(
+            reading["answered"] + reading["lost"] - sum(start[key]) >= results for key, reading in readings.items()
+        )
+
+    readings = wait_for_clients(where, enough, timeout, f"{results} more DNS queries on every node")
+    return tuple(
+        Success(node, kind, reading["answered"] - start[node, kind][0], reading["lost"] - start[node, kind][1])
+        for (node, kind), reading in sorted(readings.items())
+    )

@@ -1,0 +1,271 @@
+"""The lab's replies beside the recorded ones: status, headers that matter, bodies or their shapes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kdnsctl.lab.api.access import Rule
+from kdnsctl.lab.api.server import ApiServer
+from kdnsctl.lab.kinds import EVENTS, NAMESPACES, NODES, PODS
+from kdnsctl.lab.store import Store
+from tests.lab.api import recordings
+from tests.lab.api.client import Client, Reply
+from tests.lab.api.memory_runtime import MemoryRuntime
+
+POD = "/api/v1/namespaces/kube-system/pods/kube-proxy-l7sqf"
+TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
+
+
+@pytest.fixture
+def proxy_pod(store: Store, runtime: MemoryRuntime) -> None:
+    """The recorded pod that log requests were made for."""
+    pod = {
+        "metadata": {"name": "kube-proxy-l7sqf", "namespace": "kube-system"},
+        "spec": {"nodeName": "knode1", "containers": [{"name": "kube-proxy", "image": "x"}]},
+    }
+    store.create(PODS, pod)
+    runtime.log("kube-system", "kube-proxy-l7sqf", "kube-proxy", "I1123 03:04:20 a line of one hundred" + "." * 80)
+
+
+def same_headers(reply: Reply, name: str) -> None:
+    """Code and headers as recorded, apart from ids, dates, lengths and the version of HTTP."""
+    assert reply.code == recordings.code(name)
+    recorded = recordings.headers(name)
+    for header in ("content-type", "cache-control", "retry-after", "x-content-type-options"):
+        assert reply.headers.get(header) == recorded.get(header), header
+    for header in ("audit-id", "x-kubernetes-pf-flowschema-uid", "x-kubernetes-pf-prioritylevel-uid", "date"):
+        assert (header in reply.headers) == (header in recorded), header
+
+
+def same(reply: Reply, name: str) -> None:
+    same_headers(reply, name)
+    assert reply.json == recordings.body(name)
+
+
+def test_a_missing_object(client: Client) -> None:
+    same(client.get("/api/v1/nodes/nope"), "missing-node")
+
+
+@pytest.mark.usefixtures("proxy_pod")
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        (f"{POD}/log?container=nope", "log-bad-container"),
+        (f"{POD}/log?sinceSeconds=0", "log-bad-option"),
+        (f"{POD}/log?previous=true", "log-previous-missing"),
+        ("/api/v1/namespaces/kube-system/pods/nope/log", "log-pod-missing"),
+    ],
+)
+def test_log_requests_that_fail(client: Client, path: str, name: str) -> None:
+    same(client.get(path), name)
+
+
+@pytest.mark.usefixtures("proxy_pod")
+def test_an_empty_log_and_one_cut_by_limit_bytes(client: Client) -> None:
+    empty = client.get(f"{POD}/log?sinceTime=2030-01-01T00:00:00Z")
+    same_headers(empty, "log-empty-window")
+    assert empty.body == b""
+    cut = client.get(f"{POD}/log?limitBytes=60&timestamps=true")
+    same_headers(cut, "log-limit-bytes")
+    assert len(cut.body) == 60
+    assert not cut.body.endswith(b"\n")
+
+
+def test_refusals_for_somebody_without_rights(server: ApiServer, client: Client) -> None:
+    server.policy.grant_user("helper", Rule(("impersonate",), ("",), ("users",)))
+    with Client(server, "helper", ()) as helper:
+        as_nobody = {"Impersonate-User": "nobody@example"}
+        same(helper.get("/api/v1/nodes", as_nobody), "forbidden-list-nodes")
+        same(helper.get("/api/v1/namespaces/kube-system/pods/x/log", as_nobody), "forbidden-pod-log")
+    same(client.get("/api/v1/nodes", {"Impersonate-User": "nobody@example"}), "forbidden-list-nodes")
+
+
+def test_a_json_patch_whose_test_fails(client: Client) -> None:
+    patch = [{"op": "test", "path": "/metadata/resourceVersion", "value": "1"}]
+    media = {"Content-Type": "application/json-patch+json"}
+    same(client.send("PATCH", "/api/v1/nodes/knode1", patch, media), "patch-json-test-conflict")
+
+
+def test_a_cordon_as_a_dry_run(client: Client, store: Store) -> None:
+    version = store.version
+    media = {"Content-Type": "application/strategic-merge-patch+json"}
+    reply = client.send("PATCH", "/api/v1/nodes/knode1?dryRun=All", {"spec": {"unschedulable": True}}, media)
+    assert reply.code == 200
+    assert reply.json["spec"] == recordings.body("patch-cordon-dryrun")["spec"]
+    assert reply.json["metadata"]["resourceVersion"] == store.get(NODES, "knode1")["metadata"]["resourceVersion"]
+    assert store.version == version
+
+
+def test_leases_that_collide(client: Client) -> None:
+    path = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
+    lease = {"metadata": {"name": "kdnsctl-test"}, "spec": {"holderIdentity": "a", "leaseDurationSeconds": 60}}
+    made = client.send("POST", path, lease)
+    same_headers(made, "lease-create")
+    assert set(recordings.shape(made.json)) == set(recordings.shape(recordings.body("lease-create")))
+    same(client.send("POST", path, lease), "lease-create-conflict")
+    stale = {"metadata": {"name": "kdnsctl-test", "resourceVersion": "1"}, "spec": {"holderIdentity": "b"}}
+    same(client.send("PUT", f"{path}/kdnsctl-test", stale), "lease-update-conflict")
+
+
+def test_a_continue_token_that_expired(client: Client, store: Store) -> None:
+    token = client.get("/api/v1/nodes?limit=1").json["metadata"]["continue"]
+    store.create(NAMESPACES, {"metadata": {"name": "later"}})
+    store.compact()
+    same(client.get(f"/api/v1/nodes?limit=1&continue={token}"), "nodes-expired-continue")
+
+
+def test_a_watch_from_too_old_a_version(client: Client, store: Store) -> None:
+    store.compact()
+    reply = client.get("/api/v1/nodes?watch=true&resourceVersion=1")
+    same_headers(reply, "watch-expired")
+    recorded = recordings.body("watch-expired")
+    recorded["object"]["message"] = f"too old resource version: 1 ({store.version})"
+    assert reply.json == recorded
+
+
+def test_pod_security_refuses_a_host_network_even_on_a_dry_run(client: Client, store: Store) -> None:
+    labels = {"pod-security.kubernetes.io/enforce": "baseline"}
+    store.create(NAMESPACES, {"metadata": {"name": "safe", "labels": labels}})
+    pod = {"metadata": {"name": "p"}, "spec": {"hostNetwork": True, "containers": [{"name": "c", "image": "i"}]}}
+    for query in ("?dryRun=All", ""):
+        same(client.send("POST", f"/api/v1/namespaces/safe/pods{query}", pod), "psa-denied")
+    assert store.select(PODS, "safe") == []
+
+
+def test_an_access_review(client: Client) -> None:
+    recorded = recordings.body("selfsubjectaccessreview")
+    reply = client.send("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", {"spec": recorded["spec"]})
+    assert reply.code == 201
+    assert reply.json == recorded
+
+
+def test_the_version(client: Client) -> None:
+    same(client.get("/version"), "version")
+
+
+def test_discovery_of_the_core_group_equals_the_recorded_one_as_far_as_it_is_served(client: Client) -> None:
+    reply = client.get("/api/v1")
+    same_headers(reply, "discovery-api-v1")
+    recorded = recordings.body("discovery-api-v1")
+    served = reply.json
+    by_name = {resource["name"]: resource for resource in recorded["resources"]}
+    assert {key: served[key] for key in recorded if key != "resources"} == {
+        key: recorded[key] for key in recorded if key != "resources"
+    }
+    assert len(served["resources"]) > 10
+    for resource in served["resources"]:
+        assert resource == by_name[resource["name"]]
+
+
+def test_discovery_of_groups_equals_the_recorded_one_as_far_as_it_is_served(client: Client) -> None:
+    reply = client.get("/apis")
+    same_headers(reply, "discovery-apis")
+    recorded = recordings.body("discovery-apis")
+    order = [group for group in recorded["groups"] if group in reply.json["groups"]]
+    assert reply.json == {**recorded, "groups": order}
+    assert len(order) == 6
+
+
+def test_node_lists(client: Client) -> None:
+    reply = client.get("/api/v1/nodes")
+    same_headers(reply, "nodes")
+    missing, added = difference(reply.json, recordings.body("nodes"))
+    # The images on a node are the kubelet's to report.
+    assert {path for path in missing if ".images[]" not in path} == set()
+    assert added == set()
+
+
+def test_a_page_of_nodes(client: Client) -> None:
+    reply = client.get("/api/v1/nodes?limit=2")
+    same_headers(reply, "nodes-page")
+    recorded = recordings.body("nodes-page")
+    assert set(reply.json["metadata"]) == set(recorded["metadata"])
+    assert reply.json["metadata"]["remainingItemCount"] == recorded["metadata"]["remainingItemCount"]
+    assert len(reply.json["items"]) == 2
+
+
+def test_nodes_as_metadata_only(client: Client) -> None:
+    accept = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+    reply = client.get("/api/v1/nodes", {"Accept": accept})
+    recorded = recordings.body("nodes-partial-metadata")
+    assert set(recordings.shape(reply.json)) == set(recordings.shape(recorded))
+
+
+@pytest.mark.parametrize(("resource", "name"), [("nodes", "table-nodes"), ("pods", "table-pods")])
+def test_tables(client: Client, resource: str, name: str) -> None:
+    reply = client.get(f"/api/v1/{resource}", {"Accept": TABLE})
+    same_headers(reply, name)
+    recorded = recordings.body(name)
+
+    def columns(table: Any) -> list[dict[str, Any]]:
+        return [
+            {key: value for key, value in column.items() if key != "description"}
+            for column in table["columnDefinitions"]
+        ]
+
+    assert columns(reply.json) == columns(recorded)
+    assert set(reply.json) == set(recorded)
+    row, other = reply.json["rows"][0], recorded["rows"][0]
+    assert set(row) == set(other)
+    assert [type(cell) for cell in row["cells"]] == [type(cell) for cell in other["cells"]]
+    assert set(row["object"]) == set(other["object"])
+
+
+def test_the_cells_of_a_recorded_node_are_the_recorded_ones(client: Client) -> None:
+    rows = client.get("/api/v1/nodes", {"Accept": TABLE}).json["rows"]
+    recorded = recordings.body("table-nodes")["rows"]
+    # Age and kernel differ from machine to machine.
+    for place in (0, 1, 2, 4, 5, 6, 7, 9):
+        assert [row["cells"][place] for row in rows] == [row["cells"][place] for row in recorded]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/api/v1/namespaces/kube-system/configmaps/kube-proxy", "configmap-kube-proxy"),
+        ("/apis/apps/v1/namespaces/kube-system/daemonsets/kube-proxy", "daemonset-kube-proxy"),
+        ("/api/v1/namespaces/kube-system/services/kube-dns", "service-kube-dns"),
+    ],
+)
+def test_the_seeded_objects_look_like_the_recorded_ones(client: Client, path: str, name: str) -> None:
+    reply = client.get(path)
+    same_headers(reply, name)
+    missing, added = difference(reply.json, recordings.body(name))
+    # `kubectl apply` left its annotation on the real objects; status is counted by controllers, which do not run here.
+    unlike = {place for place in missing | added if ".annotations." not in place and not place.startswith(".status")}
+    assert unlike == set()
+
+
+def test_initial_events_end_with_a_bookmark(client: Client, store: Store) -> None:
+    path = "/api/v1/events?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+    event = recordings.lines("watch-initial-events-and-bookmark")[0]["object"]
+    store.create(EVENTS, event)
+    events = client.events(path)
+    first, bookmark = next(events), next(events)
+    assert set(recordings.shape(first)) == set(recordings.shape({"type": "ADDED", "object": event}))
+    recorded = recordings.lines("watch-initial-events-and-bookmark")[-1]
+    recorded["object"]["metadata"]["resourceVersion"] = str(store.version)
+    assert bookmark == recorded
+
+
+def test_the_changes_of_one_node(client: Client, store: Store) -> None:
+    recorded = recordings.lines("watch-node-modified")
+    events = client.events("/api/v1/nodes?watch=true&fieldSelector=metadata.name%3Dknode3")
+    seen = [next(events)]
+    for label in ("1", None):
+        media = {"Content-Type": "application/merge-patch+json"}
+        client.send("PATCH", "/api/v1/nodes/knode3", {"metadata": {"labels": {"x": label}}}, media)
+        seen.append(next(events))
+    assert [event["type"] for event in seen] == [event["type"] for event in recorded]
+    assert [event["object"]["metadata"]["labels"] for event in seen] == [
+        event["object"]["metadata"]["labels"] for event in recorded
+    ]
+    assert int(seen[2]["object"]["metadata"]["resourceVersion"]) == store.version
+
+
+def difference(ours: Any, recorded: Any) -> tuple[set[str], set[str]]:
+    """The shapes that only the recording has, and those that only the lab has."""
+    left, right = set(recordings.shape(ours)), set(recordings.shape(recorded))
+    return right - left, left - right

@@ -1,0 +1,45 @@
+"""The demo plays all acts, in order, and leaves nothing; the doctor tries the real thing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kdnsctl.lab import demo, doctor, space
+from kdnsctl.lab.incident import Mode
+from kdnsctl.lab.spacedir import LabDir, lab_dir
+
+
+def test_the_story(labs: Path) -> None:
+    told: list[str] = []
+
+    def find(where: LabDir, logs: Path) -> str:
+        files = sorted(logs.glob("*/var/log/pods/kube-system_kube-proxy-*/kube-proxy/*.log"))
+        guilty = [
+            file.relative_to(logs).parts[0]
+            for file in files
+            if "Failed to delete endpoint connections" in file.read_text()
+        ]
+        assert space.status(where.name, root=labs).running
+        return f"found: {guilty}"
+
+    result = demo.run(
+        demo.DemoOptions(Mode.DELETE_FAILS, space.UpOptions(name="story", root=labs), results=4), told.append, find
+    )
+    assert {each.percent for each in (*result.healthy, *result.healed)} == {100}
+    broken = {(each.node, each.kind): each.percent for each in result.broken if each.percent < 100}
+    assert broken == {("knode2", "fixed"): 0}
+    assert "found: ['knode2']" in told
+    assert told.index("found: ['knode2']") < told.index("The fault is lifted and the node's stale entries go ...")
+    assert not lab_dir("story", labs).root.exists()
+
+
+def test_this_machine_can_run_the_lab() -> None:
+    checks = doctor.examine()
+    assert doctor.can_run(checks)
+    assert "namespaces" in {check.name for check in checks}
+
+
+def test_a_machine_without_a_tool_is_told_the_package() -> None:
+    missing = doctor.Check("conntrack", ok=False, needed=True, detail="missing", remedy="apt-get install conntrack")
+    assert not doctor.can_run((missing,))
+    assert doctor.can_run((doctor.Check("nft", ok=False, needed=False, detail="missing"),))

@@ -1,0 +1,278 @@
+"""Up and down: nothing is left, whatever is killed and when; two labs live side by side; root is not needed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kdnsctl.lab import control, incident, space
+from kdnsctl.lab.incident import Mode
+from kdnsctl.lab.measure import measure
+from kdnsctl.lab.spacedir import LabDir, LabError, lab_dir, read_identity, start_time
+from tests.lab.space.machine import ROOT, Traces, eventually, outside, processes_of, unprivileged_command
+
+STAGES = ("directory", "identity", "nodes", "door", "up", "broken")
+
+
+def begin_up(labs: Path, name: str) -> subprocess.Popen[bytes]:
+    """`lab up` as a process of its own, so that it can be killed as well."""
+    code = (
+        "import sys; from pathlib import Path; from kdnsctl.lab import space\n"
+        "space.up(space.UpOptions(name=sys.argv[1], nodes=1, root=Path(sys.argv[2])))\n"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", code, name, str(labs)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def reach(stage: str, where: LabDir, up: subprocess.Popen[bytes]) -> None:
+    """Come back as soon as the lab has got that far."""
+    marks = {
+        "directory": where.root,
+        "identity": where.identity_file,
+        "nodes": where.node_log("knode1") / "pods",
+        "door": where.control_socket,
+    }
+    if stage in marks:
+        assert eventually(lambda: marks[stage].exists() or up.poll() is not None)
+        return
+    assert up.wait(60) == 0
+    if stage == "broken":
+        incident.break_dns(Mode.DOWN, name=where.name, root=where.root.parent)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_killing_any_process_at_any_time_leaves_nothing(labs: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    stage = STAGES[seed % len(STAGES)]
+    where = lab_dir(f"kill-{seed}", labs)
+    before = outside()
+    up = begin_up(labs, where.name)
+    try:
+        reach(stage, where, up)
+        traces = Traces.of(where)
+        started = start_time(up.pid)
+        victims = sorted(traces.processes)
+        if started is not None:
+            victims.append((up.pid, started))
+        pid, _ = chance.choice(victims)
+        if pid == up.pid:
+            up.kill()
+        else:
+            os.kill(pid, signal.SIGKILL)
+        traces = Traces(traces.processes, traces.namespaces | Traces.of(where).namespaces)
+        space.down(where.name, root=labs)
+    finally:
+        up.wait(90)
+        space.down(where.name, root=labs)
+    # A start whose `up` was killed before it had recorded the lab ends by itself.
+    assert eventually(lambda: not traces.left(where)), traces.left(where)
+    assert outside() == before
+
+
+@pytest.mark.parametrize("victim", ["lab-init", "lab-supervisor", "lab-node knode1"])
+def test_a_lab_that_lost_a_pillar_ends_by_itself_and_says_so(labs: Path, victim: str) -> None:
+    name = "pillar"
+    space.up(space.UpOptions(name=name, nodes=1, root=labs, ssh=False))
+    where = lab_dir(name, labs)
+    traces = Traces.of(where)
+    title = f"{victim} {name}" if victim == "lab-supervisor" else victim
+    found = [
+        pid for pid, _ in traces.processes if Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode() == title
+    ]
+    try:
+        assert len(found) == 1
+        os.kill(found[0], signal.SIGKILL)
+        assert eventually(lambda: not space.status(name, root=labs).running)
+        assert eventually(lambda: [each for each in traces.left(where) if not each.startswith("directory")] == [])
+        assert space.status(name, root=labs).exists
+        with pytest.raises(LabError, match="clear it away"):
+            space.env(name, root=labs)
+    finally:
+        assert space.down(name, root=labs)
+    assert traces.left(where) == []
+
+
+def test_a_killed_container_comes_back_and_its_old_log_is_kept(lab: LabDir) -> None:
+    before = {path.name for path in (lab.node_log("knode3") / "pods").glob("kube-system_kube-proxy-*/kube-proxy/*.log")}
+    control.ask(lab, {"op": "signal", "node": "knode3", "container": "kube-proxy", "signal": "kill"})
+    assert eventually(
+        lambda: (
+            len(list((lab.node_log("knode3") / "pods").glob("kube-system_kube-proxy-*/kube-proxy/*.log")))
+            == len(before) + 1
+        )
+    )
+    assert {each.percent for each in measure(lab, 3, 3)} == {100}
+
+
+def test_down_is_safe_to_repeat_and_up_refuses_a_taken_name(lab: LabDir) -> None:
+    root = lab.root.parent
+    assert space.down("never-was", root=root) is False
+    with pytest.raises(LabError, match="there is a lab 'shared' already"):
+        space.up(space.UpOptions(name="shared", root=root))
+    assert space.status("shared", root=root).running
+
+
+def test_a_pid_that_changed_hands_is_never_killed(labs: Path) -> None:
+    stranger = subprocess.Popen(["sleep", "600"])
+    where = lab_dir("stranger", labs)
+    where.root.mkdir()
+    record = {"pid": stranger.pid, "started": (start_time(stranger.pid) or 0) - 1, "rootless": False}
+    where.identity_file.write_text(json.dumps(record))
+    try:
+        assert space.down("stranger", root=labs)
+        assert stranger.poll() is None
+        assert not where.root.exists()
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_two_labs_do_not_know_of_each_other(lab: LabDir, labs: Path) -> None:
+    space.up(space.UpOptions(name="second", nodes=1, root=labs, ssh=False))
+    second = lab_dir("second", labs)
+    traces = Traces.of(second)
+    try:
+        made = incident.break_dns(Mode.DOWN, name="second", root=labs)
+        assert made.node == "knode1"
+        assert {each.percent for each in measure(second, 1, 3)} == {0}
+        assert {each.percent for each in measure(lab, 3, 3)} == {100}
+    finally:
+        space.down("second", root=labs)
+    assert traces.left(second) == []
+    assert {each.percent for each in measure(lab, 3, 3)} == {100}
+
+
+def test_the_machine_around_is_left_alone(labs: Path) -> None:
+    before = outside()
+    space.up(space.UpOptions(name="quiet", nodes=1, root=labs))
+    try:
+        assert outside() == before
+    finally:
+        space.down("quiet", root=labs)
+    assert outside() == before
+
+
+def test_a_node_cannot_change_the_machines_files(lab: LabDir) -> None:
+    argv = space.shell_command(
+        ["sh", "-c", "touch /usr/lab-was-here"], name=lab.name, node="knode1", root=lab.root.parent
+    )
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "Read-only file system" in done.stderr
+
+
+def test_the_directory_is_private(lab: LabDir) -> None:
+    assert lab.root.stat().st_mode & 0o777 == 0o700
+    assert lab.kubeconfig.stat().st_mode & 0o777 == 0o600
+    assert lab.token_file.stat().st_mode & 0o777 == 0o600
+
+
+def test_shell_and_env(lab: LabDir) -> None:
+    root = lab.root.parent
+    hub = subprocess.run(
+        space.shell_command(["ip", "netns", "list"], name=lab.name, root=root),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert {"knode1", "knode2", "knode3"} <= {line.split()[0] for line in hub.stdout.splitlines()}
+    node = subprocess.run(
+        space.shell_command(["hostname"], name=lab.name, node="knode2", root=root),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert node.stdout == "knode2\n"
+    assert space.shell(["sh", "-c", "exit 7"], name=lab.name, root=root) == 7
+    assert f"export KUBECONFIG={lab.kubeconfig}\n" in space.env(lab.name, root=root)
+
+
+def test_ssh_to_a_node(lab: LabDir) -> None:
+    command = ["ssh", "-F", str(lab.ssh / "config"), "knode3", "hostname; id -u; wc -c < /proc/net/nf_conntrack"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+    hostname, uid, size = done.stdout.split()
+    assert (hostname, uid) == ("knode3", "0")
+    assert int(size) > 0
+
+
+UNPRIVILEGED = """
+import json, os, subprocess, sys
+from pathlib import Path
+from kdnsctl.lab import doctor, incident, space
+from kdnsctl.lab.incident import Mode
+from kdnsctl.lab.measure import measure
+from kdnsctl.lab.spacedir import lab_dir
+
+root = Path(sys.argv[1])
+where = lab_dir("rootless", root)
+result = {"uid": os.getuid(), "capable": doctor.can_run(doctor.examine())}
+state = space.up(space.UpOptions(name="rootless", nodes=2, root=root))
+try:
+    result["rootless"] = state.rootless
+    for mode in Mode:
+        made = incident.break_dns(mode, name="rootless", root=root)
+        result[mode.value] = {f"{s.node} {s.kind}": s.percent for s in measure(where, 2, 10, 60)}
+        if mode is Mode.DELETE_FAILS:
+            ssh = ["ssh", "-F", str(where.ssh / "config"), "knode2", "id -u; conntrack -L -p udp --orig-port-src 20000"]
+            result["ssh"] = subprocess.run(ssh, capture_output=True, text=True, stdin=subprocess.DEVNULL).stdout
+            result["dead"] = made.dead
+        incident.heal(name="rootless", root=root)
+    result["healed"] = sorted({s.percent for s in measure(where, 2, 3)})
+finally:
+    space.down("rootless", root=root)
+result["left"] = os.path.exists(where.root)
+print(json.dumps(result))
+"""
+
+
+def test_an_unprivileged_user_needs_no_root(labs: Path) -> None:
+    command, environment = unprivileged_command("-P", "-c", UNPRIVILEGED, str(labs))
+    before = outside()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd="/")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["uid"], result["capable"], result["rootless"], result["left"]) == (65534, True, True, False)
+    assert result["healed"] == [100]
+    expected = {"delete-fails": (0, 100), "down": (0, 0)}
+    for mode, (fixed, fresh) in expected.items():
+        assert result[mode] == {"knode1 fixed": 100, "knode1 fresh": 100, "knode2 fixed": fixed, "knode2 fresh": fresh}
+    assert result["restore-fails"]["knode2 fixed"] == 0
+    assert 0 < result["restore-fails"]["knode2 fresh"] < 100
+    uid, _, entries = result["ssh"].partition("\n")
+    assert uid == "0"
+    assert any(f"src={dead} " in entries for dead in result["dead"])
+    assert outside() == before
+
+
+def test_processes_of_a_lab_are_found_by_its_record(lab: LabDir) -> None:
+    identity = read_identity(lab)
+    assert identity is not None
+    assert (identity.pid, identity.started) in processes_of(lab)
+    assert len(processes_of(lab)) > 10
+
+
+def test_the_lab_knows_nothing_of_the_callers_environment(labs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-the-operator")
+    space.up(space.UpOptions(name="discreet", nodes=1, root=labs, ssh=False))
+    try:
+        known = []
+        for pid, _ in processes_of(lab_dir("discreet", labs)):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a tool that came and went
+                known.append(Path(f"/proc/{pid}/environ").read_bytes())
+    finally:
+        space.down("discreet", root=labs)
+    assert len(known) > 5
+    assert any(b"PATH=" in each for each in known)
+    assert [each for each in known if b"a-secret" in each] == []

@@ -1,0 +1,65 @@
+"""A pod whose worker fails: it is reported as failed, and it can be deleted, whenever the deletion comes."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from kdnsctl.lab.kubelet import Kubelet
+from kdnsctl.lab.podworker import PodWorker
+
+
+class BrokenNode:
+    """What a worker asks of its kubelet, on a node where no network can be entered."""
+
+    def __init__(self, space: Path) -> None:
+        self.name = "knode1"
+        self.net = SimpleNamespace(address="10.88.0.11")
+        self.shared = SimpleNamespace(space=space)
+        self.log_root = space
+        self.told: list[Any] = []
+        self.ended = threading.Event()
+        self.before_the_end: Any = None
+
+    def netns_fd(self, _: str) -> int:
+        if self.before_the_end is not None:
+            self.before_the_end()
+        raise RuntimeError("no network")
+
+    def report_pod(self, _: str, name: str, uid: str, status: dict[str, Any]) -> None:
+        self.told.append((name, uid, status["phase"], status["reason"], status["message"]))
+
+    def finish_deletion(self, pod: dict[str, Any]) -> None:
+        self.told.append(("deleted", pod["metadata"]["name"]))
+        self.ended.set()
+
+
+def make_pod() -> dict[str, Any]:
+    metadata = {"name": "p", "namespace": "default", "uid": "7b0c"}
+    return {"metadata": metadata, "spec": {"containers": [{"name": "main", "image": "kdnsctl.io/lab/tools:1"}]}}
+
+
+FAILED = ("p", "7b0c", "Failed", "UnexpectedError", "the lab's kubelet failed on this pod: RuntimeError: no network")
+
+
+def test_a_failed_worker_says_so(tmp_path: Path) -> None:
+    node = BrokenNode(tmp_path)
+    (tmp_path / "pods" / "7b0c" / "left").mkdir(parents=True)  # by a worker before
+    over = threading.Event()
+    PodWorker(make_pod(), cast("Kubelet", node), lambda _: over.set()).start()
+    assert over.wait(30)
+    assert node.told == [FAILED]
+    assert not (tmp_path / "pods" / "7b0c" / "left").exists()
+
+
+def test_a_deletion_that_comes_meanwhile_is_finished(tmp_path: Path) -> None:
+    node = BrokenNode(tmp_path)
+    worker = PodWorker(make_pod(), cast("Kubelet", node), lambda _: None)
+    gone = make_pod()
+    gone["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    node.before_the_end = lambda: worker.update(gone)
+    worker.start()
+    assert node.ended.wait(30)
+    assert node.told == [FAILED, ("deleted", "p")]
