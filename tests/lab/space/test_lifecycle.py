@@ -276,3 +276,25 @@ def test_the_lab_knows_nothing_of_the_callers_environment(labs: Path, monkeypatc
     assert len(known) > 5
     assert any(b"PATH=" in each for each in known)
     assert [each for each in known if b"a-secret" in each] == []
+
+
+def test_what_a_session_on_a_node_cannot_do_to_the_machine(lab: LabDir) -> None:
+    """By SSH as root. A privileged pod could do more; see docs/lab.md."""
+
+    def run(command: str) -> subprocess.CompletedProcess[str]:
+        words = ["ssh", "-F", str(lab.ssh / "config"), "knode1", command]
+        return subprocess.run(words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+
+    listed = run("ls -l /dev | grep ^c")
+    devices = sorted(line.split()[-1] for line in listed.stdout.splitlines())
+    assert devices == ["full", "null", "random", "tty", "urandom", "zero"], listed
+    for command, reason in (
+        ("mount -o remount,rw /", "permission denied"),
+        ("mount -t tmpfs none /tmp", "permission denied"),
+        ("mknod /tmp/kmsg c 1 11", "Operation not permitted"),
+        ("echo 1 > /proc/sys/kernel/panic_on_oops", "Read-only file system"),
+    ):
+        done = run(f"LC_ALL=C {command}")
+        assert (command, done.returncode == 0) == (command, False)
+        assert reason.lower() in done.stderr.lower()
+    assert run("sysctl -w net.ipv4.ip_forward=1").returncode == 0
