@@ -13,7 +13,7 @@ import contextlib
 import os
 import socket
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,8 +49,11 @@ def prepare_files(where: LabDir, net: NodeNet) -> None:
     (own / "hostname").write_text(f"{net.name}\n")
 
 
-def boot(where: LabDir, net: NodeNet, builtins: Mapping[str, Builtin]) -> BootedNode:
-    """Fork the node's first process. The caller must have one thread only. Raises OSError."""
+def boot(where: LabDir, net: NodeNet, builtins: Mapping[str, Builtin], keep_out: Sequence[int] = ()) -> BootedNode:
+    """Fork the node's first process, without the descriptors `keep_out`. The caller must have one thread only.
+
+    Raises OSError.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     report_read, report_write = os.pipe2(os.O_CLOEXEC)
     middle = os.fork()
@@ -58,7 +61,8 @@ def boot(where: LabDir, net: NodeNet, builtins: Mapping[str, Builtin]) -> Booted
         code = 1
         try:
             ours.close()
-            os.close(report_read)
+            for fd in (report_read, *keep_out):
+                os.close(fd)
             _enter(net)
             first = os.fork()
             if first:
