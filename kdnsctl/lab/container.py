@@ -268,7 +268,7 @@ def build_root(launch: Launch, root: str) -> None:
         sysctls = str(inside / "proc/sys")
         kernel.bind(sysctls, sysctls)
         kernel.set_read_only(sysctls, recursive=False)
-    _build_dev(inside / "dev")
+    build_dev(inside / "dev")
     for each in launch.mounts:
         _mount_volume(inside, each)
     if launch.read_only_root:
@@ -276,8 +276,9 @@ def build_root(launch: Launch, root: str) -> None:
     kernel.enter_root(root)
 
 
-def _build_dev(dev: Path) -> None:
-    kernel.mount("tmpfs", str(dev), "tmpfs", kernel.MS_NOSUID, "mode=755,size=64k")
+def build_dev(dev: Path) -> None:
+    """A /dev with the six devices that every runtime gives, at the existing directory `dev`."""
+    kernel.mount("tmpfs", str(dev), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755,size=64k")
     for name in DEVICES:
         (dev / name).touch()
         kernel.bind(f"/dev/{name}", str(dev / name))

@@ -76,7 +76,16 @@ class ControlServer:
                     link.sendall(json.dumps(reply).encode() + b"\n")
             except ConnectionError:
                 raise
-            except (BadRequestError, KeyError, ValueError, StartError, AgentGoneError, NetworkError, OSError) as error:
+            except (
+                BadRequestError,
+                KeyError,
+                ValueError,
+                TypeError,
+                StartError,
+                AgentGoneError,
+                NetworkError,
+                OSError,
+            ) as error:
                 text = str(error) if not isinstance(error, KeyError) else f"the request lacks {error}"
                 link.sendall(json.dumps({"error": text}).encode() + b"\n")
 

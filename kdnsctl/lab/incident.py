@@ -125,7 +125,9 @@ def _break(scene: _Scene, mode: Mode, name: str, node: str | None) -> Incident:
 
 
 def _remember(where: LabDir, incident: Incident) -> None:
-    where.incident_file.write_text(json.dumps(asdict(incident)), encoding="ascii")
+    temporary = where.incident_file.with_suffix(".new")
+    temporary.write_text(json.dumps(asdict(incident)), encoding="ascii")
+    temporary.rename(where.incident_file)  # a reader sees all of it or what was there before
 
 
 def _delete_fails(scene: _Scene, node: str, before: dict[str, JSON], proxy: JSON) -> set[str]:

@@ -199,6 +199,13 @@ def known_capabilities() -> int:
         return int(file.read()) + 1
 
 
+def permitted_capabilities() -> tuple[str, ...]:
+    """The names of this process's permitted capabilities: root in a container does not have all of them."""
+    with Path("/proc/self/status").open(encoding="utf-8", errors="replace") as file:
+        mask = next(int(line.split()[1], 16) for line in file if line.startswith("CapPrm:"))
+    return tuple(name for number, name in enumerate(CAPABILITIES) if mask >> number & 1)
+
+
 def drop_bounding(keep: Iterable[str], known: int) -> None:
     """Remove every capability not in `keep` from the bounding set. For good: not even a set-uid program regains it."""
     kept = {CAPABILITIES.index(name) for name in keep}

@@ -1,22 +1,23 @@
 """The start of a node: its namespaces and files, then the agent as its first process.
 
 A node sees the machine's files read-only, except for what is its own: /run, /tmp, /var/log (on disk in the lab's
-directory, so that its log files can be read from outside), /proc, /sys, a passwd with root alone. So a session on a
-node can do to the machine nothing that a reader could not.
+directory, so that its log files can be read from outside), /proc, /sys, a /dev with six devices, a passwd with root
+alone. That keeps accidents from the machine, not an attacker: in a lab made by root, a privileged pod and a shell by
+`lab shell --node` hold CAP_SYS_ADMIN in the machine's own user namespace, and can mount what they like.
 """
 
-# ruff: noqa: PTH110, PTH114, PTH123 - paths here go straight into system calls and argument lists
+# ruff: noqa: PTH110, PTH123 - paths here go straight into system calls and argument lists
 from __future__ import annotations
 
 import contextlib
 import os
 import socket
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdnsctl.lab import agent, kernel, network
+from kdnsctl.lab import agent, container, kernel, network
 from kdnsctl.lab.container import Builtin
 from kdnsctl.lab.network import NodeNet
 from kdnsctl.lab.spacedir import LabDir
@@ -48,8 +49,11 @@ def prepare_files(where: LabDir, net: NodeNet) -> None:
     (own / "hostname").write_text(f"{net.name}\n")
 
 
-def boot(where: LabDir, net: NodeNet, builtins: Mapping[str, Builtin]) -> BootedNode:
-    """Fork the node's first process. The caller must have one thread only. Raises OSError."""
+def boot(where: LabDir, net: NodeNet, builtins: Mapping[str, Builtin], keep_out: Sequence[int] = ()) -> BootedNode:
+    """Fork the node's first process, without the descriptors `keep_out`. The caller must have one thread only.
+
+    Raises OSError.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     report_read, report_write = os.pipe2(os.O_CLOEXEC)
     middle = os.fork()
@@ -57,7 +61,8 @@ def boot(where: LabDir, net: NodeNet, builtins: Mapping[str, Builtin]) -> Booted
         code = 1
         try:
             ours.close()
-            os.close(report_read)
+            for fd in (report_read, *keep_out):
+                os.close(fd)
             _enter(net)
             first = os.fork()
             if first:
@@ -97,6 +102,7 @@ def _be_node(where: LabDir, net: NodeNet, channel: socket.socket, builtins: Mapp
         kernel.sethostname(net.name)
         _mount(where, net)
         _set_sysctls()
+        _protect_sysctls()
         os.write(report, b"up\n")
     except OSError as error:
         os.write(report, f"{error}\n".encode())
@@ -124,9 +130,12 @@ def _mount(where: LabDir, net: NodeNet) -> None:
         Path(directory).mkdir(mode=0o755)
     kernel.mount("proc", "/proc", "proc", _TMPFS | kernel.MS_NOEXEC)
     kernel.mount("sysfs", "/sys", "sysfs", _TMPFS | kernel.MS_NOEXEC)
-    kernel.mount("devpts", "/dev/pts", "devpts", kernel.MS_NOSUID | kernel.MS_NOEXEC, "newinstance,ptmxmode=0666")
-    if not os.path.islink("/dev/ptmx"):
-        kernel.bind("/dev/pts/ptmx", "/dev/ptmx")
+    building = Path("/run/dev")  # beside the machine's /dev, whose devices it takes
+    building.mkdir()
+    container.build_dev(building)
+    kernel.bind(str(building), "/dev", recursive=True)
+    kernel.unmount(str(building))
+    building.rmdir()
 
 
 def _cover(directory: str, options: str, keep: Path) -> None:
@@ -143,3 +152,16 @@ def _set_sysctls() -> None:
     for name, value in network.node_sysctls().items():
         with contextlib.suppress(FileNotFoundError):  # conntrack's appear with its module
             Path("/proc/sys", name).write_text(value, encoding="ascii")
+
+
+def _protect_sysctls() -> None:
+    """Make the machine's own sysctls read-only on the node; those of the node's network stay writable.
+
+    In a user namespace there is no need (its root may not write them), and no way: with something mounted over a part
+    of /proc the kernel would refuse the pods a /proc of their own (fs/namespace.c, mount_too_revealing).
+    """
+    if Path("/proc/self/uid_map").read_text(encoding="ascii").split() != ["0", "0", str(2**32 - 1)]:
+        return
+    kernel.bind("/proc/sys", "/proc/sys")
+    kernel.bind("/proc/sys/net", "/proc/sys/net")
+    kernel.set_read_only("/proc/sys", recursive=False)

@@ -51,7 +51,7 @@ def make_mounts(where: LabDir) -> None:
     Path("/run/netns").mkdir()
     kernel.mount("proc", "/proc", "proc", safe | kernel.MS_NOEXEC)
     kernel.mount("sysfs", "/sys", "sysfs", safe | kernel.MS_NOEXEC)
-    kernel.mount("tmpfs", str(where.space), "tmpfs", kernel.MS_NOSUID, "mode=755,size=512m")
+    kernel.mount("tmpfs", str(where.space), "tmpfs", safe, "mode=755,size=512m")
 
 
 def be_first_process(supervisor: int) -> None:

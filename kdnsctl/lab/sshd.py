@@ -14,12 +14,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from kdnsctl.lab import kernel
 from kdnsctl.lab.container import Launch
 from kdnsctl.lab.network import NodeNet
 from kdnsctl.lab.spacedir import LabDir
 
 SSHD = "/usr/sbin/sshd"
 NODE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_NOT_IN_SESSIONS = ("SYS_ADMIN", "SYS_MODULE", "SYS_RAWIO", "SYS_BOOT", "SYS_TIME", "MKNOD")
+"""Looking at a node needs none of these, and they reach beyond the node: to mounts, modules, devices and the clock."""
 
 
 def make_keys(where: LabDir) -> None:
@@ -109,5 +113,6 @@ def node_launch(where: LabDir, *, rootless: bool) -> Launch:
     return Launch(
         argv=(SSHD, "-D", "-e", "-f", str(where.ssh / "sshd_config")),
         env={"PATH": NODE_PATH, "LC_ALL": "C", "TZ": "UTC"},
+        capabilities=tuple(name for name in kernel.permitted_capabilities() if name not in _NOT_IN_SESSIONS),
         pretend_ownership=rootless,
     )

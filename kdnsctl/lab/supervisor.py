@@ -84,7 +84,10 @@ def run(where: LabDir, options: dict[str, Any], ready: int, listener: int) -> in
         nodeinit.prepare_files(where, net)
     dns.warm_up()
     gc.freeze()  # what is loaded now is shared by all nodes' processes, as long as nobody collects it
-    booted = {net.name: nodeinit.boot(where, net, BUILTINS) for net in nodes}
+    booted: dict[str, nodeinit.BootedNode] = {}
+    for net in nodes:
+        channels = [each.channel.fileno() for each in booted.values()]
+        booted[net.name] = nodeinit.boot(where, net, BUILTINS, (listener, ready, *channels))
     gc.unfreeze()
     over = threading.Event()
 
