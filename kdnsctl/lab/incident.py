@@ -110,7 +110,7 @@ def _break(scene: _Scene, mode: Mode, name: str, node: str | None) -> Incident:
     if standing is not None:
         raise LabError(
             f"the lab {name!r} is broken already ({standing.mode} on {standing.node}); nothing was changed. "
-            f"Heal it first: kdnsctl lab heal"
+            f"Heal it first: kdnsctl lab heal {name}"
         )
     before = _wait_until_settled(scene)
     proxy = _proxy_pod(scene, target)
