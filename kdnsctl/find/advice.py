@@ -1,24 +1,15 @@
-"""What the operator should know of a report as a whole, and what to run now. Pure; nothing is judged here.
-
-Commands are made to be pasted into a shell, and names come from logs: only a name that can be a node's gets into one.
-"""
+"""What the operator should know of a report as a whole, in notes. Pure; nothing is judged here."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from kdnsctl.cluster.kubeproxy import KubeProxy
+from kdnsctl.find.commands import MOST_NODES, NODE_NAME, suspects_of
 from kdnsctl.find.report import NodeFinding
 from kdnsctl.model import Verdict
 
 MOST_NAMED = 5
-
-_NODE_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
-_NODE_PORT = re.compile(r'udp conntrack (?:for|on) port (\d{1,5})[,:]|"?\b(?:port|nodePort)"?[=:](\d{1,5})\b')
-_IPV6 = re.compile(r'ip6tables|"?ipFamily"?[=:]"?IPv6|\bip6 kube-proxy')
-_RULES = {"IPT_RESTORE_FAIL", "IPT_CHAIN_FAIL", "IPT_SYNC_FAILED", "IPT_SAVE_FAIL"}
-_NO_ADDRESS = {"CT_RETURN_OLD", "CT_LIST_FAIL", "CT_CLEAR_FAIL", "CT_PARTIAL"}
 
 
 def notes(findings: Sequence[NodeFinding], counting: Sequence[tuple[str, str]]) -> Iterable[str]:
@@ -44,40 +35,17 @@ def notes(findings: Sequence[NodeFinding], counting: Sequence[tuple[str, str]]) 
     others = sorted({service for finding in findings for service in finding.other_services})
     if others:
         yield f"Failures were also logged for {_some(others)}; judge them with --service NAMESPACE/NAME."
+    suspects = suspects_of(findings)
+    if len(suspects) > MOST_NODES:
+        yield (
+            f"Commands are given for {MOST_NODES} of {len(suspects)} suspect nodes; those for the others are the same, "
+            "with their own name and addresses (-o wide)."
+        )
     judged = {finding.name for finding in findings}
     said = [f"{node}: {note}." for node, note in counting if node in judged]
     yield from said[:MOST_NAMED]
     if len(said) > MOST_NAMED:
         yield f"The same is so for {len(said) - MOST_NAMED} more logs that repeat others."
-
-
-def next_commands(findings: Sequence[NodeFinding]) -> Iterable[str]:
-    """What to run now on the first suspect node: a log line is a suspicion, the kernel's tables are the proof."""
-    suspect = next((finding for finding in findings if finding.verdict is Verdict.SUSPECT), None)
-    if suspect is None:
-        return
-    there = f"ssh {suspect.name} sudo " if suspect.identified and _NODE_NAME.fullmatch(suspect.name) else ""
-    logged = {signature.id: signature for signature in suspect.signatures}
-    vips = list(dict.fromkeys(peer.vip for peer in suspect.peers))[:2]
-    for vip in vips:
-        yield f"{there}conntrack -L{' -f ipv6' * (':' in vip)} -p udp --orig-dst {vip}"
-    if "CT_DEL_PORT" in logged and (port := _NODE_PORT.search(logged["CT_DEL_PORT"].example)):
-        yield f"{there}conntrack -L -p udp --orig-port-dst {port[1] or port[2]}"
-    if not vips and logged.keys() & _NO_ADDRESS:
-        yield f"{there}conntrack -L -p udp --orig-port-dst 53"
-    if rules := [logged[id_].example for id_ in logged.keys() & _RULES]:
-        for six, program in ((False, "iptables-save"), (True, "ip6tables-save")):
-            if any(_is_of(example, six=six) for example in rules):
-                yield f"{there}{program} -t nat"
-    if "NFT_SYNC_FAIL" in logged:
-        for six, family in ((False, "ip"), (True, "ip6")):
-            if _is_of(logged["NFT_SYNC_FAIL"].example, six=six):
-                yield f"{there}nft list table {family} kube-proxy"
-
-
-def _is_of(example: str, *, six: bool) -> bool:
-    """Whether a failed write was of IPv6 rules, or of IPv4 ones, which is what a record that does not say it is of."""
-    return bool(_IPV6.search(example)) is six
 
 
 def next_readings(
@@ -87,7 +55,7 @@ def next_readings(
     unread = {
         finding.reason_code: finding.name
         for finding in reversed(findings)
-        if finding.verdict is Verdict.UNKNOWN and _NODE_NAME.fullmatch(finding.name)
+        if finding.verdict is Verdict.UNKNOWN and NODE_NAME.fullmatch(finding.name)
     }
     if (node := unread.get("emptyLog")) and not kubelet_logs:
         yield f"kdnsctl find-affected {node} --kubelet-logs"

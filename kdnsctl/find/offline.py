@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import BinaryIO
 
-from kdnsctl.find.advice import next_commands, notes
+from kdnsctl.find.advice import notes
+from kdnsctl.find.commands import next_commands
 from kdnsctl.find.grouping import group
 from kdnsctl.find.judge import Question, checked_signatures, judge
 from kdnsctl.find.releases import minor_of
@@ -74,7 +75,7 @@ def find_in_logs(options: OfflineOptions, *, stdin: BinaryIO, reporter: Reporter
         since=to_datetime(since),
         skipped=grouped.skipped,
         notes=tuple(notes(findings, grouped.notes)),
-        next_commands=tuple(next_commands(findings)),
+        next_commands=tuple(next_commands(findings, services)),
     )
 
 

@@ -21,7 +21,8 @@ from kdnsctl.cluster.logs import needed
 from kdnsctl.cluster.permission import Permission
 from kdnsctl.cluster.target import Target
 from kdnsctl.cluster.transport import Connection
-from kdnsctl.find.advice import next_commands, next_readings, notes
+from kdnsctl.find.advice import next_readings, notes
+from kdnsctl.find.commands import next_commands
 from kdnsctl.find.judge import NodeLog, Question, checked_signatures, judge
 from kdnsctl.find.releases import is_version, minor_of
 from kdnsctl.find.report import FindReport, NodeFinding, Problem, in_order

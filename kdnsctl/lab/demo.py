@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kdnsctl.lab import incident, space
 from kdnsctl.lab.incident import Incident, Mode
+from kdnsctl.lab.kubeclient import ApiError
 from kdnsctl.lab.measure import Success, measure
 from kdnsctl.lab.spacedir import LabDir, LabError, lab_dir
 
@@ -63,7 +64,7 @@ def _lab(options: DemoOptions) -> Iterator[LabDir]:
         yield lab_dir(options.up.name, options.up.root)
     except BaseException as failure:
         space.down(options.up.name, root=options.up.root)
-        if isinstance(failure, LabError):
+        if isinstance(failure, LabError | ApiError):
             # What it says about healing is for a lab that is still there.
             said = str(failure).removesuffix("; undo with: kdnsctl lab heal")
             raise LabError(f"{said}. The lab {options.up.name!r} was removed, and nothing of it is left") from failure

@@ -16,7 +16,7 @@ from typing import Final
 from aiohttp import WSMsgType, web
 
 from kdnsctl.lab.api.exchange import Exchange, SpoiledError, Spoiler
-from kdnsctl.lab.api.execs import V4, require_websocket
+from kdnsctl.lab.api.execs import CLOSING, V4, require_websocket
 from kdnsctl.lab.api.pods import pod_of, require_node
 from kdnsctl.lab.replies import bad_request
 from kdnsctl.lab.runtime import PortConnection, RuntimeRefusal
@@ -33,7 +33,7 @@ async def pod_portforward(exchange: Exchange) -> web.StreamResponse:
         raise bad_request(f"unable to forward port because pod is not running. Current status={phase}")
     require_websocket(exchange, (V4,))
     ports = _ports(exchange)
-    socket = web.WebSocketResponse(protocols=(V4,), compress=False, max_msg_size=0)
+    socket = web.WebSocketResponse(protocols=(V4,), compress=False, max_msg_size=0, timeout=CLOSING)
     exchange.answered(101)
     await socket.prepare(exchange.request)
     for index, port in enumerate(ports):

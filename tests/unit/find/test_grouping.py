@@ -219,7 +219,7 @@ def test_a_folder_in_which_two_pods_worked_at_once_is_no_node(tmp_path: Path) ->
     )
     assert verdicts(report) == {"kube-proxy-b4b4b": "suspect/failureLogged", "kube-proxy-x7x2p": "clean/nothingLogged"}
     assert not any(finding.identified for finding in report.nodes)
-    assert report.next_commands == (f"conntrack -L -p udp --orig-dst {VIP}",)
+    assert report.next_commands == (f"conntrack -L -p udp --orig-dst {VIP} --reply-src 10.244.1.5",)
 
 
 def test_one_pod_after_the_other_in_a_folder_is_one_node(tmp_path: Path) -> None:
@@ -668,7 +668,7 @@ def test_a_name_from_a_log_gets_into_a_command_only_as_a_nodes_name(tmp_path: Pa
     }
     report = find(tmp_path, {"stern.json": json.dumps(record) + "\n"})
     assert only(report).name == field
-    assert report.next_commands == (f"conntrack -L -p udp --orig-dst {VIP}",)
+    assert report.next_commands == (f"conntrack -L -p udp --orig-dst {VIP} --reply-src 10.244.1.5",)
 
 
 # --- the fixed denominator

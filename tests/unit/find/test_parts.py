@@ -1,6 +1,4 @@
-"""The pure pieces under a verdict: releases, the race window, Services, what to run next, what is refused."""
-
-# ruff: noqa: E501 - tables keep a case on a line
+"""The pure pieces under a verdict: releases, the race window, Services, notes, what is refused."""
 
 from __future__ import annotations
 
@@ -12,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdnsctl.find.advice import next_commands, notes
+from kdnsctl.find.advice import notes
 from kdnsctl.find.race import race_window
 from kdnsctl.find.releases import Releases, known_silent, minor_of
-from kdnsctl.find.report import NodeFinding, Peer, SignatureCount, timestamp
+from kdnsctl.find.report import NodeFinding, timestamp
 from kdnsctl.find.services import checked, concerns, resolved
 from kdnsctl.logs.klog import SECOND
 from kdnsctl.logs.times import from_datetime
@@ -194,48 +192,7 @@ def test_of_several_ports_the_one_asked_for_is_meant() -> None:
     assert resolved("", "2.2.2.2", known, []) == ""
 
 
-# --- what to run next
-
-
-def suspect(
-    name: str = "node-a", *, peers: Sequence[str] = (), examples: dict[str, str], identified: bool = True
-) -> NodeFinding:
-    return NodeFinding(
-        name,
-        Verdict.SUSPECT,
-        Basis.LOG,
-        "logged",
-        signatures=tuple(SignatureCount(id_, 1, None, None, example) for id_, example in examples.items()),
-        peers=tuple(Peer(vip, "10.244.1.5", "", 1, None, None) for vip in peers),
-        identified=identified,
-    )
-
-
-@pytest.mark.parametrize(
-    ("examples", "peers", "commands"),
-    [
-        ({"CT_DEL_ENDPOINT": ""}, ["10.96.0.10", "10.96.0.10", "fd00::a", "10.96.0.11"], ["conntrack -L -p udp --orig-dst 10.96.0.10", "conntrack -L -f ipv6 -p udp --orig-dst fd00::a"]),
-        ({"CT_LIST_FAIL": ""}, [], ["conntrack -L -p udp --orig-port-dst 53"]),
-        ({"CT_DEL_PORT": "E0310 … Failed to clear udp conntrack for port 30053, error: x"}, [], ["conntrack -L -p udp --orig-port-dst 30053"]),
-        ({"CT_DEL_PORT": 'E0310 … "Failed to clear udp conntrack" err="x" nodePort=30054'}, [], ["conntrack -L -p udp --orig-port-dst 30054"]),
-        ({"CT_DEL_PORT": '{"msg":"Failed to clear udp conntrack","nodePort":30055,"err":"x"}'}, [], ["conntrack -L -p udp --orig-port-dst 30055"]),
-        ({"CT_DEL_PORT": "nothing"}, [], []),
-        ({"IPT_RESTORE_FAIL": "", "IPT_SYNC_FAILED": ""}, [], ["iptables-save -t nat"]),
-        ({"NFT_SYNC_FAIL": ""}, [], ["nft list table ip kube-proxy"]),
-        ({"NFT_SYNC_FAIL": '"nftables sync failed" ipFamily="IPv6" err="x"'}, [], ["nft list table ip6 kube-proxy"]),
-        ({"IPT_SYNC_FAILED": '"Sync failed" ipFamily="IPv6" retryingTime="30s"'}, [], ["ip6tables-save -t nat"]),
-        ({"IPT_RESTORE_FAIL": "", "IPT_CHAIN_FAIL": "exec ip6tables: x"}, [], ["iptables-save -t nat", "ip6tables-save -t nat"]),
-        ({"CT_CLEAR_FAIL": "", "IPT_SAVE_FAIL": ""}, [], ["conntrack -L -p udp --orig-port-dst 53", "iptables-save -t nat"]),
-    ],
-)  # fmt: skip
-def test_the_commands_that_show_the_proof(examples: dict[str, str], peers: list[str], commands: list[str]) -> None:
-    found = [suspect(peers=peers, examples=examples), suspect("node-b", examples={"NFT_SYNC_FAIL": ""})]
-    assert list(next_commands(found)) == [f"ssh node-a sudo {command}" for command in commands]
-    assert list(next_commands([suspect(peers=peers, examples=examples, identified=False)])) == commands
-
-
-def test_without_a_suspect_there_is_nothing_to_run() -> None:
-    assert list(next_commands([NodeFinding("n", Verdict.CLEAN, Basis.LOG, "")])) == []
+# --- notes
 
 
 def test_many_names_are_cut_short() -> None:

@@ -122,7 +122,7 @@ def test_the_recordings_as_they_lie_there() -> None:
     }
     assert named(report, "knode2").restart_count == 2
     assert [Path(problem.source).name for problem in report.skipped] == ["metrics.txt"]
-    assert report.next_commands == ("ssh knode1 sudo iptables-save -t nat",)
+    assert report.next_commands == ("ssh knode1 sudo iptables-save -t nat | grep dns",)
 
 
 # --- the composed incident
