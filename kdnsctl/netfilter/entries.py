@@ -25,7 +25,8 @@ class Seen(enum.StrEnum):
 @dataclass(frozen=True, slots=True)
 class FlowTuple:
     """One direction of a flow. Addresses are in their shortest standard form (RFC 5952); ports are None where the
-    protocol has none."""
+    protocol has none.
+    """
 
     source: str
     destination: str

@@ -32,7 +32,8 @@ class Backing(enum.StrEnum):
 class Target:
     """Where a rule sends a flow. `probability` is of this target alone, of all flows that reach the Service's rules
     (0 to 1), None where the rules do not say. `chain` is the endpoint's chain, "" where it has none. `weight` is ipvs'.
-    `packets` counts first packets of flows only, None without counters."""
+    `packets` counts first packets of flows only, None without counters.
+    """
 
     address: str
     port: int | None
