@@ -13,8 +13,8 @@ from datetime import datetime
 
 from kdnsctl.diagnosis.case import RuleFault, Wrong, in_scope
 from kdnsctl.diagnosis.evidence import Evidence, Terms
-from kdnsctl.diagnosis.index import Index, Owner, endpoint_text, family_of
-from kdnsctl.diagnosis.stale import gone_since, long_gone
+from kdnsctl.diagnosis.index import Index, Owner, family_of
+from kdnsctl.diagnosis.stale import gone_since, long_gone, steady_since
 from kdnsctl.diagnosis.truth import Backend, ServicePort, Truth
 from kdnsctl.netfilter.rules import Mode, NodeRules, ServiceRules, Target
 
@@ -118,7 +118,7 @@ def _leading_astray(
                 family,
                 dump,
                 rules.address,
-                endpoint_text(target.address, target.port),
+                (target.address, target.port),
                 target.probability,
                 proven=not _contradicted(dump, rules, target, dumps),
             )
@@ -170,13 +170,11 @@ def _settled(
 ) -> RuleFault:
     if not evidence.live or confirmed:
         return fault
-    if fault.wrong is Wrong.DEAD_TARGET:
-        address, _, port = fault.target.rpartition(":")
-        gone = gone_since(truth, fault.service, address.strip("[]"), int(port) if port.isdigit() else None)
-        if long_gone(gone, at, terms):
-            return fault
-    return replace(fault, settled=False)
+    since = steady_since(truth, fault.service)
+    if fault.endpoint is not None:
+        since = gone_since(truth, fault.service, *fault.endpoint)
+    return fault if long_gone(since, at, terms) else replace(fault, settled=False)
 
 
 def _identity(fault: RuleFault) -> tuple[object, ...]:
-    return fault.wrong, str(fault.service), fault.service.protocol, fault.family, fault.address, fault.target
+    return fault.wrong, str(fault.service), fault.service.protocol, fault.family, fault.address, fault.endpoint
