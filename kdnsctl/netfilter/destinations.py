@@ -1,23 +1,16 @@
-"""Addresses and ports as they stand in rule dumps, brought into one form. Nothing is looked up.
+"""What rules say a packet is sent to: networks, ports, `address:port`. Nothing is looked up.
 
-An address is in its shortest standard form (RFC 5952), as everywhere in this room; a port is 0 to 65535.
+Addresses come out in the form of `addresses`; a port is 0 to 65535.
 """
 
 from __future__ import annotations
 
-import ipaddress
 from functools import lru_cache
 
+from kdnsctl.netfilter.addresses import MOST_REMEMBERED, shortest
 
-@lru_cache(maxsize=65_536)
-def address_of(text: str) -> str | None:
-    """One IPv4 or IPv6 address, or None for anything else, such as a network or a range."""
-    if len(text) > 45 or "%" in text:
-        return None
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        return None
+address_of = lru_cache(maxsize=MOST_REMEMBERED)(shortest)
+"""`shortest`, remembered: the addresses of a dump repeat."""
 
 
 def host_of(network: str) -> str | None:
