@@ -43,7 +43,7 @@ def uneven_shares(case: Case) -> Iterator[Finding]:
     """R5: a Service's endpoints do not get equal shares of new flows, or some flows get none."""
     for dump in running(case.latest_rules, case.evidence.running_mode):
         for rules in dump.services:
-            owner = case.index.owner(rules.protocol, rules.address, rules.port)
+            owner = case.index.owner_of(rules)
             service = str(owner.service) if owner else rules.service
             lost = [problem for problem in rules.problems if problem.code == FALLS_THROUGH]
             shares = [target.probability for target in rules.targets]
@@ -179,7 +179,7 @@ def wrong_names(case: Case) -> Iterator[Finding]:
 def _misnamed(dump: NodeRules, rules: ServiceRules, case: Case) -> Iterator[str]:
     said = [problem.message for problem in rules.problems if problem.code == WRONG_NAME]
     yield from map(wording.clean, said)
-    owner = case.index.owner(rules.protocol, rules.address, rules.port)
+    owner = case.index.owner_of(rules)
     if said or owner is None or dump.mode is not Mode.IPTABLES:
         return
     service = owner.service
@@ -232,7 +232,7 @@ def _packets(dumps: Sequence[NodeRules], case: Case) -> dict[_Place, int]:
     found: dict[_Place, int] = {}
     for dump in dumps:
         for rules in dump.services:
-            owner = case.index.owner(rules.protocol, rules.address, rules.port)
+            owner = case.index.owner_of(rules)
             if owner is None:
                 continue
             for target in rules.targets:

@@ -89,14 +89,14 @@ def _faults(
     for dump in dumps:
         if is_reached(dump):
             for rules in dump.services:
-                if owner := index.owner(rules.protocol, rules.address, rules.port):
+                if owner := index.owner_of(rules):
                     scope = in_scope(owner.service, truth, terms)
                     for fault in _leading_astray(dump, rules, owner, dumps, evidence):
                         yield replace(fault, in_scope=scope)
     for service in truth.services:
         if in_scope(service, truth, terms):
             for family in families(service):
-                yield from _not_served(dumps, service, family, evidence)
+                yield from _not_served(dumps, service, family, evidence, by_name=bool(terms.services))
 
 
 def _leading_astray(
@@ -142,7 +142,7 @@ def _contradicted(dump: NodeRules, rules: ServiceRules, target: Target, dumps: S
 
 
 def _not_served(
-    dumps: Sequence[NodeRules], service: ServicePort, family: int, evidence: Evidence
+    dumps: Sequence[NodeRules], service: ServicePort, family: int, evidence: Evidence, *, by_name: bool
 ) -> Iterator[RuleFault]:
     """A Service asked for that has endpoints, but no rules in dumps that have those of others, or none in reach."""
     if not usable(service, family, evidence.node):
@@ -150,7 +150,9 @@ def _not_served(
     ours = [dump for dump in of_family(running(dumps, evidence.running_mode), family) if dump.services]
     if not ours:
         return
-    whole = all(dump.completeness.complete and not dump.problems for dump in ours)
+    # Services exist that kube-proxy leaves to others (label service.kubernetes.io/service-proxy-name), so that only of
+    # one that was asked for by name a missing rule is a fault.
+    whole = by_name and all(dump.completeness.complete and not dump.problems for dump in ours)
     found = rules_for(dumps, service, family)
     working = [rules for _, rules in found if rules.targets or rules.rejected]
     if not working:
