@@ -144,7 +144,10 @@ def test_tcp_rules_to_the_dead_are_shown_and_do_not_decide() -> None:
     [
         (truth(service((ALIVE,), terminating=(DEAD,))), rules(truth(), instead=(ALIVE, DEAD))),
         (truth(), replace(rules(truth(), instead=(DEAD,)), jumps=())),
-        (truth(), changed(rules(truth(), mode=Mode.IPVS), targets=(Target(ALIVE, 53, 1.0), Target(DEAD, 53, 0.0, weight=0)))),
+        (
+            truth(),
+            changed(rules(truth(), mode=Mode.IPVS), targets=(Target(ALIVE, 53, 1.0), Target(DEAD, 53, 0.0, weight=0))),
+        ),
         (truth(), replace(rules(truth()), unreachable=("KUBE-SEP-AAAAAAAAAAAAAAAA",))),
     ],
     ids=["terminating but serving", "out of reach", "draining in ipvs", "chain unreachable"],
