@@ -21,7 +21,8 @@ NFT_LONGEST = 240  # characters after the prefix; longer names are cut and end i
 
 
 def _hash(text: str, length: int) -> str:
-    return base64.b32encode(hashlib.sha256(text.encode("utf-8", "replace")).digest()).decode()[:length]
+    digest = hashlib.sha256(text.encode("utf-8", "replace")).digest()
+    return base64.b32encode(digest[: length * 5 // 8]).decode()  # five bits make one character
 
 
 def host_port(address: str, port: int) -> str:
