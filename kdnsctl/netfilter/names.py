@@ -56,7 +56,7 @@ def firewall_chain(service: str, protocol: str) -> str:
 
 
 def endpoint_chain(service: str, protocol: str, address: str, port: int) -> str:
-    """The chain of one endpoint: with 10.244.1.5 and 53, kube-dns:dns-tcp's is KUBE-SEP-CEYPGFB7VCORONY3."""
+    """The chain of one endpoint: kube-dns:dns, udp, at 10.244.1.5:53 → KUBE-SEP-CEYPGFB7VCORONY3."""
     return ENDPOINT + _hash(service + protocol.lower() + host_port(address, port), 16)
 
 
