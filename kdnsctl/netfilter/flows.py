@@ -149,7 +149,7 @@ class Spreads:
         for name, portion in step.chains:
             inner = self.of(name)
             part = times(share, portion)
-            if self._left <= 0:
+            if self._left <= 0 and not sum_up.takes_whole(part):
                 sum_up.problem("tooMany", f"the chains lead to more than {MOST_TARGETS} targets in all")
                 return None
             self._left -= sum_up.add(inner.targets, part)
@@ -172,11 +172,15 @@ class _Sum:
     def problem(self, code: str, message: str) -> None:
         self.problems[Reason(code, message)] = None
 
+    def takes_whole(self, share: float | None) -> bool:
+        """Whether targets are taken as they are: a chain that only leads on shares them, and copies nothing."""
+        return self._only is None and not self._merged and share == 1.0
+
     def add(self, targets: tuple[Target, ...], share: float | None) -> int:
         """Add targets with a share of the packets; returns how much work it was."""
-        if self._only is None and not self._merged and share == 1.0:
-            self._only = targets  # a chain that only leads on shares what it leads to, and is not copied
-            return 1
+        if self.takes_whole(share):
+            self._only = targets
+            return 0
         if self._only is not None:
             self._merge(self._only, 1.0)
             self._only = None
