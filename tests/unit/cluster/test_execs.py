@@ -22,6 +22,7 @@ from kdnsctl.cluster.transport import Connection
 from kdnsctl.model import CancelledError, KdnsctlError
 from tests.unit.cluster.apiserver import Answer, Exchange, Server, reply, status
 from tests.unit.cluster.conftest import Connect
+from tests.unit.cluster.tunnel import Tunnel
 from tests.unit.cluster.websocketserver import (
     BINARY,
     CLOSED,
@@ -400,6 +401,22 @@ def test_what_the_sink_raises_ends_it(api: Server, connect_to: Connect, scope: C
     connection = scripted(api, connect_to, websocket([message(STDOUT, b"x")], then=hang))
     with pytest.raises(OSError, match="No space left"):
         run(connection, REQUEST, stdout=full, stderr=full, scope=scope)
+
+
+@pytest.mark.parametrize("kind", ["http", "socks5"])
+def test_the_way_goes_through_the_proxy_of_any_other_request(
+    api: Server, connect_to: Connect, scope: CancelScope, ran: Ran, kind: str
+) -> None:
+    api.on(PATH, websocket([message(STDOUT, b"out"), exit_code(3), CLOSED]))
+    tunnel = Tunnel(kind, api.port)
+    try:
+        proxy = {"proxy-url": f"{kind}://localhost:{tunnel.port}"}
+        connection = connect_to(f"https://api.cluster.test:{api.port}", cluster_entry=proxy)
+        assert ran.go(connection, scope).exit_code == 3
+    finally:
+        tunnel.close()
+    assert tunnel.asked
+    assert bytes(ran.stdout) == b"out"
 
 
 def test_both_verbs_are_declared() -> None:
