@@ -17,7 +17,8 @@ from kdnsctl.cluster.errors import (
     TlsError,
     UnauthorizedError,
 )
-from kdnsctl.cluster.execs import ExecCutError, ExecEnd, ExecLateError, ExecRequest, needed, run
+from kdnsctl.cluster.execs import ExecEnd, ExecRequest, needed, run
+from kdnsctl.cluster.podstreams import StreamCutError, StreamLateError
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.model import CancelledError, KdnsctlError
 from tests.unit.cluster.apiserver import Answer, Exchange, Server, reply, status
@@ -222,7 +223,7 @@ def test_an_end_without_a_status_is_never_success(
     frames: list[bytes],
     then: Callable[[Exchange], None],
 ) -> None:
-    with pytest.raises(ExecCutError) as caught:
+    with pytest.raises(StreamCutError) as caught:
         ran.go(scripted(api, connect_to, websocket(frames, then=then)), scope)
     assert caught.value.code == "truncated"
     assert ran.opened.is_set()
@@ -348,7 +349,7 @@ def test_a_server_that_falls_silent_is_left_when_the_time_is_up(
     api: Server, connect_to: Connect, scope: CancelScope, ran: Ran
 ) -> None:
     connection = scripted(api, connect_to, websocket([message(STDOUT, b"part")], then=hang))
-    with pytest.raises(ExecLateError) as caught:
+    with pytest.raises(StreamLateError) as caught:
         ran.go(connection, scope, seconds=0.2)
     assert caught.value.code == "deadline"
     assert bytes(ran.stdout) == b"part"
