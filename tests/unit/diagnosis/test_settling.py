@@ -163,6 +163,14 @@ def test_the_terms_can_be_set() -> None:
     assert diagnose(live(flows(1), KNOWN, flows(1), apart=1), KNOWN, soon).verdict is Verdict.AFFECTED
 
 
+def test_an_endpoint_that_came_while_the_table_was_read_serves() -> None:
+    before, after = truth(service((ALIVE,))), truth(service((ALIVE, DEAD)))
+    found = live(flows(3), before)
+    assert found.conntrack is not None
+    assert found.conntrack.groups
+    assert judge(found, after).verdict is Verdict.CLEAN
+
+
 # --- rules
 
 
@@ -195,6 +203,13 @@ def test_cut_off_rules_do_not_refute_what_whole_ones_showed() -> None:
     cut = tuple(replace(each, services=(), completeness=CUT) for each in both_families(known))
     diagnosis = judge(replace(drifting(known), rules_later=cut), known)
     assert diagnosis.verdict is Verdict.AFFECTED
+
+
+def test_rules_that_were_not_read_again_are_not_refuted() -> None:
+    known = gone(30)
+    found = drifting(known)
+    six_only = replace(found, rules_later=found.rules[1:], rules_later_at=NOON + timedelta(seconds=20))
+    assert judge(six_only, known).verdict is Verdict.AFFECTED
 
 
 def test_a_missing_rule_settles_when_the_service_has_not_changed_for_long() -> None:

@@ -153,7 +153,7 @@ def test_kube_proxys_words_from_its_recorded_metrics() -> None:
     state = state_of(Mode.IPTABLES, metrics)
     assert sorted(state.families) == [4, 6]
     four, six = state.families[4], state.families[6]
-    assert (four.deleted_entries, four.reconciled, four.restore_failures) == (60, 3, 0)
+    assert (four.deleted_entries, four.reconciled, four.restore_failures) == (60, 3, None)
     assert six.deleted_entries is None
     assert four.last_queued is not None
     assert four.last_synced is not None
