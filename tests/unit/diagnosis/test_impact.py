@@ -13,7 +13,7 @@ from kdnsctl.diagnosis.impact import odds
 from kdnsctl.diagnosis.truth import PodRef, Truth
 from kdnsctl.netfilter.entries import Seen
 
-from .nodes import (
+from tests.unit.diagnosis.nodes import (
     ALIVE,
     CLIENT,
     DEAD,

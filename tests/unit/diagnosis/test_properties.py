@@ -17,7 +17,7 @@ from kdnsctl.model import Verdict
 from kdnsctl.netfilter.entries import Entry
 from kdnsctl.netfilter.rules import NodeRules
 
-from .nodes import (
+from tests.unit.diagnosis.nodes import (
     ALIVE,
     ALIVE6,
     ALSO_ALIVE,

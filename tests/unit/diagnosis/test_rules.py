@@ -14,7 +14,7 @@ from kdnsctl.model import Reason, Verdict
 from kdnsctl.netfilter import names
 from kdnsctl.netfilter.rules import Backing, Mode, NodeRules, ServiceRules, Target
 
-from .nodes import (
+from tests.unit.diagnosis.nodes import (
     ALIVE,
     ALSO_ALIVE,
     CUT,

@@ -14,7 +14,7 @@ from kdnsctl.diagnosis.truth import Truth
 from kdnsctl.diagnosis.verdict import diagnose, unsettled
 from kdnsctl.model import Verdict
 
-from .nodes import (
+from tests.unit.diagnosis.nodes import (
     ALIVE,
     ALSO_ALIVE,
     CUT,

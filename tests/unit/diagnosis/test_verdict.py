@@ -14,7 +14,7 @@ from kdnsctl.diagnosis.verdict import diagnose
 from kdnsctl.model import Reason, Verdict
 from kdnsctl.netfilter.rules import Backing, Mode, ServiceRules
 
-from .nodes import (
+from tests.unit.diagnosis.nodes import (
     ALIVE,
     ALIVE6,
     CLIENT6,
