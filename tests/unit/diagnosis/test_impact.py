@@ -12,7 +12,6 @@ from kdnsctl.diagnosis.healing import behaviours, release_of
 from kdnsctl.diagnosis.impact import odds
 from kdnsctl.diagnosis.truth import PodRef, Truth
 from kdnsctl.netfilter.entries import Seen
-
 from tests.unit.diagnosis.nodes import (
     ALIVE,
     CLIENT,
@@ -46,7 +45,7 @@ from tests.unit.diagnosis.nodes import (
         (118, Seen.OFFLOAD, True),
     ],
 )
-def test_one_reading_tells_use_by_the_timer(timeout: int, seen: Seen, active: bool) -> None:  # noqa: FBT001
+def test_one_reading_tells_use_by_the_timer(timeout: int, seen: Seen, active: bool) -> None:
     finding = the(judge(evidence([entry(timeout=timeout, seen=seen)])), "C7")
     assert finding.count == int(active)
     assert finding.severity is (Severity.FAULT if active else Severity.INFO)
@@ -81,7 +80,7 @@ def test_entries_without_a_timer_tell_nothing() -> None:
         ({"timeout": 100, "id": 1}, {"timeout": 80, "id": 1}, False),
     ],
 )
-def test_two_readings_tell_use_by_what_changed(before: dict[str, int], after: dict[str, int], active: bool) -> None:  # noqa: FBT001
+def test_two_readings_tell_use_by_what_changed(before: dict[str, int], after: dict[str, int], active: bool) -> None:
     known = truth()
     diagnosis = judge(live([entry(**before)], known, [entry(**after)]), known)  # type: ignore[arg-type]
     finding = the(diagnosis, "C7")

@@ -1,4 +1,4 @@
-"""What holds for every node: the streaming aggregate is the definition, and less evidence never makes a node healthier."""
+"""What holds for every node: the aggregate is the definition, and less evidence never makes a node healthier."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from kdnsctl.diagnosis.truth import ServicePort, Truth
 from kdnsctl.model import Verdict
 from kdnsctl.netfilter.entries import Entry
 from kdnsctl.netfilter.rules import NodeRules
-
 from tests.unit.diagnosis.nodes import (
     ALIVE,
     ALIVE6,
@@ -81,7 +80,9 @@ def node_states(draw: st.DrawFn) -> tuple[Evidence, Truth, list[Entry]]:
     known = draw(truths())
     found = draw(st.lists(entries(), max_size=8))
     later = draw(st.none() | st.lists(st.sampled_from(found) if found else entries(), max_size=8))
-    dumps = tuple(rules(known, family=family, instead=draw(st.sampled_from((None, (DEAD,), (ALIVE,))))) for family in (4, 6))
+    dumps = tuple(
+        rules(known, family=family, instead=draw(st.sampled_from((None, (DEAD,), (ALIVE,))))) for family in (4, 6)
+    )
     is_live = draw(st.booleans())
     watched = draw(st.sampled_from((None, NOON - timedelta(seconds=5), NOON - timedelta(minutes=5))))
     known = replace(known, since=watched)
@@ -154,7 +155,7 @@ REDUCTIONS: dict[str, Reduce] = {
 def test_less_evidence_never_makes_a_node_clean(
     state: tuple[Evidence, Truth, list[Entry]],
     how: str,
-    named: bool,  # noqa: FBT001
+    named: bool,
 ) -> None:
     found, known, _ = state
     services = (DNS,) if named else ()

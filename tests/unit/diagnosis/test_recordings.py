@@ -80,7 +80,12 @@ def rules(*files: str) -> tuple[NodeRules, ...]:
 
 
 STALE_RULES = ("iptables-nft-save-stale.txt", "ip6tables-nft-save.txt", "iptables-legacy-save-empty.txt")
-TABLES = ("conntrack-stale.txt", "conntrack-stale-extended-id.txt", "conntrack-stale.xml", "proc-nf_conntrack-stale.txt")
+TABLES = (
+    "conntrack-stale.txt",
+    "conntrack-stale-extended-id.txt",
+    "conntrack-stale.xml",
+    "proc-nf_conntrack-stale.txt",
+)
 
 
 def judged(known: Truth, **more: Any) -> Diagnosis:

@@ -13,10 +13,8 @@ from kdnsctl.diagnosis.findings import Severity
 from kdnsctl.diagnosis.truth import Truth
 from kdnsctl.diagnosis.verdict import diagnose, unsettled
 from kdnsctl.model import Verdict
-
 from tests.unit.diagnosis.nodes import (
     ALIVE,
-    ALSO_ALIVE,
     CUT,
     DEAD,
     DEAD_TOO,
@@ -194,7 +192,7 @@ def test_rules_settle_like_entries() -> None:
     ("again", "apart", "verdict"),
     [(True, 15, Verdict.AFFECTED), (True, 14, Verdict.UNKNOWN), (False, 20, Verdict.CLEAN)],
 )
-def test_rules_that_are_read_again(again: bool, apart: float, verdict: Verdict) -> None:  # noqa: FBT001
+def test_rules_that_are_read_again(again: bool, apart: float, verdict: Verdict) -> None:
     assert judge(drifting(again=again, apart=apart), KNOWN).verdict is verdict
 
 
@@ -257,4 +255,3 @@ def test_other_services_and_tcp_need_no_second_reading() -> None:
 def test_endpoints_of_other_services_say_nothing_of_this_one() -> None:
     known = replace(KNOWN, gone={("default/web", DEAD, 53): NOON - timedelta(hours=1)}, since=NOON)
     assert judge(live(flows(1), known), known).verdict is Verdict.UNKNOWN
-    assert ALSO_ALIVE not in {DEAD, DEAD_TOO}

@@ -13,7 +13,6 @@ from kdnsctl.diagnosis.proxystate import state_of
 from kdnsctl.model import Reason, Verdict
 from kdnsctl.netfilter.kubeproxy import parse_health, parse_metrics
 from kdnsctl.netfilter.rules import Mode
-
 from tests.unit.diagnosis.nodes import VIP, both_families, entry, evidence, flows, judge, of, rules, the, truth
 
 RECORDINGS = Path(__file__).parents[2] / "recordings"
