@@ -132,6 +132,13 @@ def test_entries_of_clients_that_are_not_listed_are_counted() -> None:
     assert "20 more entries" in finding.explanation
 
 
+def test_a_new_source_port_is_not_recommended_while_the_rules_are_wrong() -> None:
+    known = truth()
+    bad = evidence(flows(1), known, rules=(rules(known, instead=(DEAD,)), both_families(known)[1]))
+    assert "mend them first" in the(judge(bad, known), "C8").advice
+    assert "recover at once" in the(judge(evidence(flows(1))), "C8").advice
+
+
 # --- C9: odds
 
 

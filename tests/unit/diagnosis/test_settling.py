@@ -203,6 +203,15 @@ def test_cut_off_rules_do_not_refute_what_whole_ones_showed() -> None:
     assert diagnosis.verdict is Verdict.AFFECTED
 
 
+def test_rules_that_were_whole_once_prove_health_though_the_second_dump_is_cut_off() -> None:
+    good = both_families(KNOWN)
+    cut = tuple(replace(each, completeness=CUT, services=()) for each in good)
+    later = NOON + timedelta(seconds=20)
+    assert judge(live([], KNOWN, rules_later=cut, rules_later_at=later), KNOWN).verdict is Verdict.CLEAN
+    only_later = live([], KNOWN, rules=(), rules_later=good, rules_later_at=later)
+    assert judge(only_later, KNOWN).verdict is Verdict.CLEAN
+
+
 def test_rules_that_were_not_read_again_are_not_refuted() -> None:
     known = gone(30)
     found = drifting(known)

@@ -97,13 +97,20 @@ def said(**fields: object) -> KubeProxyState:
     return KubeProxyState(families={4: FamilyState(**fields)})  # type: ignore[arg-type]
 
 
+def asked(at: float | None, **fields: object) -> KubeProxyState:
+    return replace(said(**fields), at=at)
+
+
 @pytest.mark.parametrize(
     ("state", "severity"),
     [
         (None, None),
-        (said(last_queued=100.0, last_synced=100.0), None),
-        (said(last_queued=130.0, last_synced=100.0), None),
-        (said(last_queued=131.0, last_synced=100.0), Severity.FAULT),
+        (asked(1000.0, last_queued=100.0, last_synced=100.0), None),
+        (asked(4131.0, last_queued=4130.0, last_synced=100.0), None),  # idle for an hour, and just asked
+        (asked(130.0, last_queued=100.0, last_synced=99.0), None),
+        (asked(131.0, last_queued=100.0, last_synced=99.0), Severity.FAULT),
+        (asked(None, last_queued=4130.0, last_synced=100.0), None),
+        (asked(9000.0, last_queued=100.0), None),
         (said(healthy=True), None),
         (said(healthy=False), Severity.FAULT),
         (said(restore_failures=0), None),
