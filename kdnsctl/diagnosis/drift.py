@@ -18,6 +18,8 @@ from kdnsctl.diagnosis.stale import gone_since, long_gone, steady_since
 from kdnsctl.diagnosis.truth import Backend, ServicePort, Truth
 from kdnsctl.netfilter.rules import Mode, NodeRules, ServiceRules, Target
 
+DNS_PORT = 53
+
 
 def rule_faults(evidence: Evidence, truth: Truth, terms: Terms, index: Index) -> Iterator[RuleFault]:
     """What is wrong in the rules as they were read last, and what a later reading that is cut off does not refute."""
@@ -29,12 +31,17 @@ def rule_faults(evidence: Evidence, truth: Truth, terms: Terms, index: Index) ->
     for fault in second:
         confirmed = apart and _identity(fault) in before
         yield _settled(fault, evidence, truth, evidence.rules_later_at, terms, confirmed=confirmed)
-    if evidence.rules_later and all(rules.completeness.complete for rules in evidence.rules_later):
-        return
     again = {_identity(fault) for fault in second}
     for fault in first:
-        if _identity(fault) not in again:
+        if _identity(fault) not in again and not _refuted(fault, evidence.rules_later):
             yield _settled(fault, evidence, truth, evidence.rules_at, terms, confirmed=False)
+
+
+def _refuted(fault: RuleFault, later: Sequence[NodeRules]) -> bool:
+    """Whether the same rules were read again as a whole."""
+    dump = fault.rules
+    place = (dump.mode, dump.backing, dump.family)
+    return any(each.completeness.complete and (each.mode, each.backing, each.family) == place for each in later)
 
 
 def is_reached(rules: NodeRules) -> bool:
@@ -150,14 +157,15 @@ def _not_served(
     ours = [dump for dump in of_family(running(dumps, evidence.running_mode), family) if dump.services]
     if not ours:
         return
-    # Services exist that kube-proxy leaves to others (label service.kubernetes.io/service-proxy-name), so that only of
-    # one that was asked for by name a missing rule is a fault.
-    whole = by_name and all(dump.completeness.complete and not dump.problems for dump in ours)
+    whole = all(dump.completeness.complete and not dump.problems for dump in ours)
     found = rules_for(dumps, service, family)
     working = [rules for _, rules in found if rules.targets or rules.rejected]
     if not working:
+        # Services exist that kube-proxy leaves to others (label service.kubernetes.io/service-proxy-name), so that only
+        # of one that was asked for by name, or of DNS, a missing rule is a fault.
+        expected = by_name or service.port == DNS_PORT
         unreadable = any(rules.problems for _, rules in found)
-        yield RuleFault(Wrong.ABSENT, service, family, ours[0], proven=whole and not unreadable)
+        yield RuleFault(Wrong.ABSENT, service, family, ours[0], proven=whole and expected and not unreadable)
     elif not any(_hooked(dump) for dump, _ in found):
         yield RuleFault(Wrong.UNREACHED, service, family, found[0][0], proven=whole)
 

@@ -36,7 +36,7 @@ def in_use(case: Case) -> Iterator[Finding]:
     active = sum(each.active for each in seen)
     timeouts = case.evidence.timeouts or Timeouts()
     assumed = "" if case.evidence.timeouts else " (the kernel's defaults; this node's were not read)"
-    lives = f"{timeouts.udp} s, or {timeouts.stream} s once assured, after its last packet{assumed}"
+    lives = f"An entry lives {timeouts.udp} s, or {timeouts.stream} s once assured, after its last packet{assumed}"
     how = (
         "were used between the two readings"
         if any(each.compared for each in seen)
@@ -45,11 +45,11 @@ def in_use(case: Case) -> Iterator[Finding]:
     sampled = "about " if any(each.group.mask for each in groups) else ""
     if active:
         text = f"{sampled}{active} of {total} stale UDP entries {how}: clients are losing queries now."
-        rest = f" The others end {lives}, unless packets come again." if active < total else ""
+        rest = f" The others end by themselves. {lives}." if active < total else ""
         advice = "Waiting does not help: each packet renews its entry."
     else:
         text = f"None of {total} stale UDP entries {how}: they are residue."
-        rest = f" An entry ends {lives}."
+        rest = f" {lives}."
         advice = "Read again after that time: if no client sends with the same source port meanwhile, they are gone."
     yield Finding(
         "C7",
@@ -81,12 +81,18 @@ def hurt_clients(case: Case) -> Iterator[Finding]:
         f"{', by namespace: ' + wording.some(named) if named else ''}; {shown(first)} has most, {first.count}. A "
         "client that keeps its source port loses every query sent from it, until it takes another "
         f"port.{unnamed}{others}",
-        "Clients recover at once with a new source port: restarting the worst hit pods helps them, not the node.",
+        _relief(case),
         protocol=COUNTED_PROTOCOL,
         count=len(clients),
         clients=clients,
         more=more,
     )
+
+
+def _relief(case: Case) -> str:
+    if any(fault.counts for fault in case.faults):
+        return "A new source port does not save a client while the rules are wrong: mend them first."
+    return "Clients recover at once with a new source port: restarting the worst hit pods helps them, not the node."
 
 
 def random_port_odds(case: Case) -> Iterator[Finding]:

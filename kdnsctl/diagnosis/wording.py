@@ -1,14 +1,14 @@
 """What findings say again and again: commands that remove entries, whom flows belong to, numbers with their nouns.
 
-Every name and address that comes from a node goes through here, or is one that a parser has validated, so that no
-finding carries control characters to a terminal and no advice carries them to a shell.
+Addresses in commands are those that parsers have validated, and are quoted all the same. Names can come from a file
+that a stranger wrote: `catalogue` makes every finding printable before anyone sees it.
 """
 
 from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from kdnsctl.diagnosis.case import Case, StaleGroup, Wrong
 from kdnsctl.diagnosis.findings import Client
@@ -42,8 +42,12 @@ def some(names: Iterable[str], most: int = MOST_NAMED) -> str:
 
 def clean(text: str) -> str:
     """Text that came from a node, without control characters and of bounded length."""
-    printable = "".join(character if character.isprintable() else "?" for character in text[:MOST_TEXT])
-    return printable + ("…" if len(text) > MOST_TEXT else "")
+    return printable(text[:MOST_TEXT]) + ("…" if len(text) > MOST_TEXT else "")
+
+
+def printable(text: str) -> str:
+    """Text without characters that a terminal would obey."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)
 
 
 def backends(groups: Iterable[StaleGroup]) -> tuple[str, ...]:
@@ -66,14 +70,6 @@ def client_of(address: str, number: int, case: Case) -> Client:
     """A client by its address, with the pod behind it where known."""
     pod = case.truth.pods.get(address)
     return Client(address, number, pod.name, pod.namespace) if pod else Client(address, number)
-
-
-def owner(address: str, truth_pods: Mapping[str, object], node_addresses: frozenset[str]) -> str:
-    """Whose address it is: "pod NAMESPACE/NAME", "the node itself" or the address alone."""
-    pod = truth_pods.get(address)
-    if pod is not None:
-        return f"pod {pod} ({address})"
-    return f"the node itself ({address})" if address in node_addresses else address
 
 
 def deletion(key: Key) -> str:

@@ -12,9 +12,8 @@ from kdnsctl.diagnosis.evidence import Evidence, Item, Missing
 from kdnsctl.diagnosis.truth import Truth
 from kdnsctl.diagnosis.verdict import diagnose
 from kdnsctl.model import Reason, Verdict
-from kdnsctl.netfilter.rules import Backing, Mode, ServiceRules
-
-from .nodes import (
+from kdnsctl.netfilter.rules import Backing, Mode
+from tests.unit.diagnosis.nodes import (
     ALIVE,
     ALIVE6,
     CLIENT6,
@@ -89,7 +88,7 @@ def _rules_without_services(found: Evidence) -> Evidence:
 
 
 def _rules_out_of_reach(found: Evidence) -> Evidence:
-    return replace(found, rules=tuple(replace(each, jumps=()) for each in found.rules))
+    return replace(found, rules=tuple(replace(each, jumps=(), completeness=CUT) for each in found.rules))
 
 
 def _unreadable_rule(found: Evidence) -> Evidence:
@@ -115,7 +114,7 @@ def _other_mode(found: Evidence) -> Evidence:
         (_rules_unproven, "rulesUnproven"),
         (_rules_of_the_other_family, "rulesNotRead"),
         (_rules_without_services, "rulesNotFound"),
-        (_rules_out_of_reach, "rulesNotFound"),
+        (_rules_out_of_reach, "cutOff"),
         (_unreadable_rule, "unreadable"),
         (_other_mode, "rulesNotRead"),
     ],
@@ -254,7 +253,6 @@ def test_a_service_of_one_family_whose_endpoints_are_of_the_other_needs_no_rules
     known = truth(service((ALIVE,), addresses=(VIP, VIP6)))
     four = rules(known)
     six = replace(rules(known, family=6), services=(), canary=True)
-    assert not [each for each in six.services if isinstance(each, ServiceRules)]
     diagnosis = judge(evidence([], known, rules=(four, six), mode=Mode.IPTABLES), known)
     assert diagnosis.verdict is Verdict.CLEAN
 
