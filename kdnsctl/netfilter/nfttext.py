@@ -218,7 +218,7 @@ def _choices(words: Sequence[str]) -> Iterator[tuple[list[str], list[str]]]:
 def _vmap(before: Sequence[str], after: Sequence[str], chance: float | None) -> Step:
     modulus = _modulus(before) if "numgen" in before else 0
     chains = [
-        (value[1], share_of(key[0], modulus) if modulus else 0.0)
+        (value[1], share_of(key[0], modulus) if modulus else 1.0)
         for key, value in _choices(after)
         if len(value) > 1 and value[0] in ("goto", "jump")
     ]
