@@ -184,14 +184,18 @@ def test_a_condition_that_is_not_known_makes_odds_unknown_and_hides_no_target(te
 
 def test_counters_are_no_condition() -> None:
     text = "counter packets 5 bytes 300 meta l4proto udp dnat to 10.244.1.5:53"
-    body = [{"counter": {"packets": 5, "bytes": 300}}, {"dnat": {"addr": "10.244.1.5", "port": 53}}]
+    body: list[dict[str, Any]] = [
+        {"counter": {"packets": 5, "bytes": 300}},
+        {"dnat": {"addr": "10.244.1.5", "port": 53}},
+    ]
     for rules in with_rules((text, body)):
         assert [(target.address, target.probability) for target in dns_of(rules).targets] == [("10.244.1.5", 1.0)]
 
 
 @pytest.mark.parametrize("verdict", ["accept", "drop", "reject"])
 def test_a_verdict_before_the_endpoints_is_told(verdict: str) -> None:
-    for rules in with_rules((verdict, [{verdict: None}]), (f"goto {ENDS[0]}", [{"goto": {"target": ENDS[0]}}])):
+    stop: tuple[str, list[dict[str, Any]]] = (verdict, [{verdict: None}])
+    for rules in with_rules(stop, (f"goto {ENDS[0]}", [{"goto": {"target": ENDS[0]}}])):
         assert (dns_of(rules).targets, problems(dns_of(rules))) == ((), ["stopped"])
 
 
