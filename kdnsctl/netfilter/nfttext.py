@@ -145,15 +145,11 @@ def _element(words: Sequence[str]) -> Element | None:
     if colon < 1 or colon == len(words) - 1:
         return None
     key, verdict = words[:colon], words[colon + 1 :]
-    comment = ""
-    for position, word in enumerate(key):
-        if word in _ELEMENT_OPTIONS:
-            if "comment" in key[:-1]:
-                comment = key[key.index("comment") + 1].strip('"')
-            key = key[:position]
-            break
+    comment = key[key.index("comment") + 1].strip('"') if "comment" in key[:-1] else ""
+    options = [position for position, word in enumerate(key) if word in _ELEMENT_OPTIONS]
+    key = key[: options[0]] if options else key
     parts = key[::2]
-    if not key or any(word != "." for word in key[1::2]) or len(key) % 2 == 0:
+    if len(key) % 2 == 0 or any(word != "." for word in key[1::2]):
         return None
     return Element(tuple(parts), verdict[1] if verdict[0] in ("goto", "jump") and len(verdict) > 1 else "", comment)
 

@@ -189,6 +189,10 @@ def test_lines_are_those_of_the_whole(chunks: list[bytes], longest: int) -> None
     assert found == wanted
 
 
+def test_a_last_line_that_is_too_long_is_cut_and_the_rest_of_it_skipped() -> None:
+    assert list(lines_of([b"a\nbbbbbb", b"bbb", b"b\nc\n"], 5)) == [Line(b"a"), Line(b"bbbbb", whole=False), Line(b"c")]
+
+
 @given(st.text(max_size=50), st.integers(1, 20))
 def test_what_is_shown_is_short_and_printable(text: str, most: int) -> None:
     piece = shown(text, most)
