@@ -31,9 +31,8 @@ def shortest(address: str) -> str | None:
     return str(parsed)
 
 
-_PLAIN = re.compile(
-    rb"(?:(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(?:\.(?!\Z)|\Z)){4}|((?:[0-9a-f]{4}(?::(?!\Z)|\Z)){8})"
-)
+_OCTET = rb"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_PLAIN = re.compile(rb"(?:%b\.){3}%b\Z|((?:[0-9a-f]{4}:){7}[0-9a-f]{4})\Z" % (_OCTET, _OCTET))
 """Addresses as the kernel prints them: they need no further look to be known as such."""
 
 
