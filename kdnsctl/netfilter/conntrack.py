@@ -344,7 +344,7 @@ class ConntrackReader:
         if cut:
             return Reason("cut", "the last line has no end")
         if self._xml is not None and (self._open_documents or not self._closed):
-            return Reason("cut", "the document does not end with </conntrack>")
+            return Reason("cut", "the document is not whole from <conntrack> to </conntrack>")
         if self._unreadable:
             where = f"line {self._example_line:,}"
             return Reason("unreadable", f"{self._unreadable:,} lines cannot be read, the first is {where}")
