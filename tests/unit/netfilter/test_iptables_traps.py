@@ -493,6 +493,12 @@ def test_rules_of_one_address_are_taken_in_order_and_the_first_wins() -> None:
     assert [(target.address, target.probability) for target in dns_of(read(text)).targets] == [("10.244.1.7", 1.0)]
 
 
+def test_an_address_can_lead_to_a_pod_without_any_chain() -> None:
+    rule = "-A KUBE-SERVICES -d 10.96.0.11/32 -p udp -m udp --dport 53 -j DNAT --to-destination 10.244.7.7:53"
+    _, direct = read(iptables_text([DNS], more=[rule])).services
+    assert (direct.address, direct.chain, direct.targets) == ("10.96.0.11", "", (Target("10.244.7.7", 53, 1.0),))
+
+
 @pytest.mark.parametrize(
     "rule",
     [
