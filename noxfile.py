@@ -28,7 +28,14 @@ GATE_PERCENT = 95
 
 # Tests that build labs in the kernel. They run in their own session, `lab`, and not yet in CI: on a busy machine of two
 # cores about one in two hundred of them loses a race between a lab that ends and the one who watches it end.
-KERNEL_TESTS = ("tests/lab/space", "tests/lab/test_commands.py", "tests/lab/test_demo.py", "tests/lab/test_kubectl.py")
+KERNEL_TESTS = (
+    "tests/lab/space",
+    "tests/lab/test_commands.py",
+    "tests/lab/test_demo.py",
+    "tests/lab/test_find_affected.py",
+    "tests/lab/test_kubectl.py",
+    "tests/e2e",
+)
 WITHOUT_KERNEL = tuple(f"--ignore={path}" for path in KERNEL_TESTS)
 
 nox.needs_version = ">=2025.5.1"
@@ -97,6 +104,13 @@ def lab(session: nox.Session) -> None:
     """Run the tests that build labs in the kernel. They need root or user namespaces, and Debian's packages."""
     prepare(session)
     session.run("pytest", *(session.posargs or KERNEL_TESTS))
+
+
+@nox.session(venv_backend=BACKEND)
+def e2e(session: nox.Session) -> None:
+    """Run the commands on the cluster of KDNSCTL_E2E_KUBECONFIG, or on a lab; CONTRIBUTING.md says what it touches."""
+    prepare(session)
+    session.run("pytest", *(session.posargs or ("tests/e2e",)))
 
 
 @nox.session(venv_backend=BACKEND)
