@@ -29,6 +29,7 @@ from kdnsctl.find.report import FindReport, NodeFinding, Problem, in_order
 from kdnsctl.find.report import KubeProxy as Proxy
 from kdnsctl.find.scope import Chosen, InScope, nodes_in_scope
 from kdnsctl.find.services import checked
+from kdnsctl.logs.scan import Decided
 from kdnsctl.logs.sources.pods import KUBELET_LOGS, PodReading, read_pod
 from kdnsctl.logs.sources.repeats import MarkedTally
 from kdnsctl.logs.times import from_datetime, to_datetime
@@ -95,8 +96,19 @@ def find_in_cluster(
     )
     places = {name: proxy.place for name in about.names if (proxy := about.proxies.get(name)) and proxy.place}
 
+    decided: Decided = {}
+
     def work(node: str, limit: CancelScope) -> PodReading:
-        return read_pod(connection, node, places[node], limit, since=since, now=now, kubelet_logs=options.kubelet_logs)
+        return read_pod(
+            connection,
+            node,
+            places[node],
+            limit,
+            since=since,
+            now=now,
+            kubelet_logs=options.kubelet_logs,
+            decided=decided,
+        )
 
     outcomes = fleet.run(
         places,
