@@ -32,8 +32,10 @@ KERNEL_TESTS = (
     "tests/lab/space",
     "tests/lab/test_commands.py",
     "tests/lab/test_demo.py",
+    "tests/lab/test_find_affected.py",
     "tests/lab/test_kubectl.py",
     "tests/lab/test_reach.py",
+    "tests/e2e",
 )
 WITHOUT_KERNEL = tuple(f"--ignore={path}" for path in KERNEL_TESTS)
 
@@ -103,6 +105,13 @@ def lab(session: nox.Session) -> None:
     """Run the tests that build labs in the kernel. They need root or user namespaces, and Debian's packages."""
     prepare(session)
     session.run("pytest", *(session.posargs or KERNEL_TESTS))
+
+
+@nox.session(venv_backend=BACKEND)
+def e2e(session: nox.Session) -> None:
+    """Run the commands on the cluster of KDNSCTL_E2E_KUBECONFIG, or on a lab; CONTRIBUTING.md says what it touches."""
+    prepare(session)
+    session.run("pytest", *(session.posargs or ("tests/e2e",)))
 
 
 @nox.session(venv_backend=BACKEND)

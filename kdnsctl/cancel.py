@@ -20,6 +20,7 @@ import contextlib
 import heapq
 import itertools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -50,6 +51,9 @@ class SystemClock:
         self._numbers = itertools.count()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._wakes_at = (
+            0.0  # by when the thread looks by itself; waking it for a later call would cost, and help nobody
+        )
 
     def now(self) -> float:
         return time.monotonic()
@@ -62,7 +66,8 @@ class SystemClock:
                 thread = threading.Thread(target=self._watch, name="deadlines", daemon=True)
                 thread.start()
                 self._thread = thread
-            if self._calls[0] is call:
+            if when < self._wakes_at:
+                self._wakes_at = when
                 self._changed.notify()
 
         def revoke() -> None:
@@ -76,8 +81,10 @@ class SystemClock:
         while True:
             with self._changed:
                 while not self._calls or self._calls[0][0] > self.now():
-                    wait = self._calls[0][0] - self.now() if self._calls else None
-                    self._changed.wait(None if wait is None else min(wait, threading.TIMEOUT_MAX))
+                    self._wakes_at = self._calls[0][0] if self._calls else math.inf
+                    wait = min(self._wakes_at - self.now(), threading.TIMEOUT_MAX)
+                    self._changed.wait(wait)
+                self._wakes_at = 0.0
                 callback = heapq.heappop(self._calls)[2]
             _call(callback)
 

@@ -7,7 +7,8 @@ node-local-dns' upstream), all of them count. What the kubelets hand to pods (`c
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Final
 
 from kdnsctl.cancel import CancelScope
@@ -19,6 +20,9 @@ from kdnsctl.cluster.transport import Connection
 
 LABEL: Final = "k8s-app=kube-dns"
 OPENSHIFT: Final = ("openshift-dns", "dns-default")
+LAST_CHANGE: Final = (
+    "endpoints.kubernetes.io/last-change-trigger-time"  # k8s.io/api/core/v1/annotation_key_constants.go
+)
 SLICES: Final = "/apis/discovery.k8s.io/v1"
 
 NEEDED = (
@@ -52,7 +56,7 @@ class DnsPort:
 
 @dataclass(frozen=True, slots=True)
 class DnsService:
-    """A Service that serves DNS: its VIPs, its ports, and the backends that answer now."""
+    """A Service that serves DNS: its VIPs, its ports, the backends that answer now, and when they last changed."""
 
     namespace: str
     name: str
@@ -60,6 +64,7 @@ class DnsService:
     vips: tuple[str, ...]
     ports: tuple[DnsPort, ...]
     backends: tuple[Backend, ...] = ()
+    changed: datetime | None = None
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -125,9 +130,24 @@ def serving_endpoints(slices: Iterable[EndpointSlice]) -> tuple[Backend, ...]:
 
 def with_backends(service: DnsService, slices: Iterable[EndpointSlice]) -> DnsService:
     """The Service with those of the backends that stand behind its DNS ports, not its metrics."""
+    known = tuple(slices)
     names = {(port.name, port.protocol) for port in service.ports}
-    backends = tuple(one for one in serving_endpoints(slices) if (one.port_name, one.protocol) in names)
-    return DnsService(service.namespace, service.name, service.uid, service.vips, service.ports, backends)
+    backends = tuple(one for one in serving_endpoints(known) if (one.port_name, one.protocol) in names)
+    return replace(service, backends=backends, changed=last_change(known))
+
+
+def last_change(slices: Iterable[EndpointSlice]) -> datetime | None:
+    """When a pod's change last led to one of these slices, to the second; None when none of them says."""
+    said = (_moment(one.metadata.annotations.get(LAST_CHANGE, "")) for one in slices)
+    return max((moment for moment in said if moment is not None), default=None)
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _services(connection: Connection, scope: CancelScope) -> Sequence[Service]:

@@ -1,5 +1,5 @@
-"""urllib3's connections, taught three things: to connect through our `Dialer`, to be shut by a `CancelScope`, and to
-know nothing about retries.
+"""urllib3's connections, taught four things: to connect through our `Dialer`, to be shut by a `CancelScope`, to know
+nothing about retries, and to read chunked bodies fast.
 
 urllib3 asks for a socket in the thread that makes the request, so what belongs to the request (its scope and the
 dialer) is passed in a context variable. Nothing here knows of Kubernetes.
@@ -27,6 +27,7 @@ from urllib3.response import BaseHTTPResponse, HTTPResponse
 from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster.network import Dialer, Socks, patience, shut
 from kdnsctl.cluster.proxies import Proxy
+from kdnsctl.cluster.unchunked import UnchunkedResponse
 
 SWITCHED = 101  # HTTP's status for: from here on it is the protocol that was asked for
 KEPT = 1024  # connections kept for the next request; more are closed after use, never waited for
@@ -52,6 +53,8 @@ _current: contextvars.ContextVar[Call] = contextvars.ContextVar("call")
 
 class _Dialed(HTTPConnection):
     """What both kinds of connections do alike."""
+
+    response_class = UnchunkedResponse
 
     def _new_conn(self) -> socket.socket:
         call = _current.get()

@@ -328,7 +328,8 @@ class Connection:
         """The body as it comes. A body longer than `at_most` bytes is an AnswerError."""
         received = 0
         try:
-            for chunk in response.stream(CHUNK, decode_content=True):
+            # Not `stream`, which waits until it has as much as it was asked for.
+            while chunk := response.read1(CHUNK, decode_content=True):
                 received += len(chunk)
                 if at_most is not None and received > at_most:
                     raise AnswerError(f"the answer to {what} is larger than {at_most >> 20} MiB; it was not read on")

@@ -29,12 +29,14 @@ from kdnsctl.find.report import FindReport, NodeFinding, Problem, in_order
 from kdnsctl.find.report import KubeProxy as Proxy
 from kdnsctl.find.scope import Chosen, InScope, nodes_in_scope
 from kdnsctl.find.services import checked
+from kdnsctl.logs.scan import Decided
 from kdnsctl.logs.sources.pods import KUBELET_LOGS, PodReading, read_pod
 from kdnsctl.logs.sources.repeats import MarkedTally
 from kdnsctl.logs.times import from_datetime, to_datetime
 from kdnsctl.model import Coverage, KdnsctlError, Outcome, Reason, Reporter, UsageError, Verdict
 
 PARALLEL: Final = 32  # log requests at once: they are outside the server's own limits
+REACTS_WITHIN: Final = timedelta(minutes=1)  # longer than a sync takes where one with many Services is slow
 NEEDED: Final = (*proxyload.NEEDED, needed("kube-system"), Permission("list", "nodes"))
 HELPFUL: Final = (*proxyload.HELPFUL, *dns.NEEDED)
 NEEDED_FOR_KUBELET_LOGS: Final = (KUBELET_LOGS,)
@@ -94,8 +96,19 @@ def find_in_cluster(
     )
     places = {name: proxy.place for name in about.names if (proxy := about.proxies.get(name)) and proxy.place}
 
+    decided: Decided = {}
+
     def work(node: str, limit: CancelScope) -> PodReading:
-        return read_pod(connection, node, places[node], limit, since=since, now=now, kubelet_logs=options.kubelet_logs)
+        return read_pod(
+            connection,
+            node,
+            places[node],
+            limit,
+            since=since,
+            now=now,
+            kubelet_logs=options.kubelet_logs,
+            decided=decided,
+        )
 
     outcomes = fleet.run(
         places,
@@ -106,7 +119,8 @@ def find_in_cluster(
         scope=scope,
         what="reading kube-proxy's logs",
     )
-    findings = account(about, outcomes, question, now)
+    changed = max((service.changed for service in found if service.changed), default=None)
+    findings = account(about, outcomes, question, now, changed)
     return FindReport(
         generated_at=now,
         nodes=findings,
@@ -123,15 +137,27 @@ def find_in_cluster(
 
 
 def account(
-    about: InScope, outcomes: Iterable[Outcome[PodReading]], question: Question, now: datetime
+    about: InScope,
+    outcomes: Iterable[Outcome[PodReading]],
+    question: Question,
+    now: datetime,
+    changed: datetime | None,
 ) -> tuple[NodeFinding, ...]:
-    """One finding for each node in scope, in the order in which they are reported."""
+    """One finding for each node in scope, in the order in which they are reported.
+
+    `changed` is when the endpoints of DNS last changed, None where that is not known.
+    """
     read = {outcome.node: outcome for outcome in outcomes}
-    return in_order(_finding(name, about, read.get(name), question, now) for name in about.names)
+    return in_order(_finding(name, about, read.get(name), question, now, changed) for name in about.names)
 
 
 def _finding(
-    name: str, about: InScope, outcome: Outcome[PodReading] | None, question: Question, now: datetime
+    name: str,
+    about: InScope,
+    outcome: Outcome[PodReading] | None,
+    question: Question,
+    now: datetime,
+    changed: datetime | None,
 ) -> NodeFinding:
     proxy = about.proxies.get(name)
     if proxy is None:
@@ -145,7 +171,7 @@ def _finding(
         reading = PodReading(MarkedTally(), problems=[outcome.reason] if outcome.reason else [])
     else:
         reading = outcome.value
-    return _judged(proxy, proxy.place, reading, question, now)
+    return _judged(proxy, proxy.place, reading, question, now, changed)
 
 
 def _without_log(proxy: KubeProxy) -> NodeFinding:
@@ -160,10 +186,20 @@ def _without_log(proxy: KubeProxy) -> NodeFinding:
             return _unjudged(proxy.node, Verdict.UNKNOWN, Reason("kubeProxyMissing", proxy.why), version)
 
 
-def _judged(proxy: KubeProxy, place: PodPlace, reading: PodReading, question: Question, now: datetime) -> NodeFinding:
+def _judged(
+    proxy: KubeProxy,
+    place: PodPlace,
+    reading: PodReading,
+    question: Question,
+    now: datetime,
+    changed: datetime | None,
+) -> NodeFinding:
     problems = [Problem(problem.code, problem.message) for problem in reading.problems]
     if not place.running:
         problems.append(Problem("notRunning", f"kube-proxy does not run: {proxy.why}"))
+    behind = _behind(reading, changed)
+    if behind and changed is not None and now - changed > REACTS_WITHIN:
+        problems.append(Problem("notFollowing", behind))
     return judge(
         NodeLog(
             proxy.node,
@@ -176,9 +212,24 @@ def _judged(proxy: KubeProxy, place: PodPlace, reading: PodReading, question: Qu
             records=reading.records,
             before=reading.before,
             version=_version(proxy),
-            read_at=None if problems else from_datetime(now),
+            read_at=None if problems or behind else from_datetime(now),
         ),
         question,
+    )
+
+
+def _behind(reading: PodReading, changed: datetime | None) -> str:
+    """Why this log does not tell of the time since it ends; "" when it may.
+
+    Who runs and says nothing has nothing to say, unless something happened that it always tells of: a kube-proxy that
+    logs its syncs (-v=2) logs one when the endpoints of DNS change. One that is stopped or hangs looks just as running.
+    """
+    last = reading.tally.last
+    if changed is None or last is None or not reading.tally.logs_syncs or last >= from_datetime(changed):
+        return ""
+    return (
+        f"the endpoints of DNS changed at {changed:%Y-%m-%dT%H:%M:%SZ}, and kube-proxy, which logs its syncs, has "
+        f"logged nothing since {to_datetime(last):%Y-%m-%dT%H:%M:%SZ}: is it at work?"
     )
 
 

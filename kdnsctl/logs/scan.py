@@ -65,10 +65,17 @@ _UNDECIDED: Known = Known(CATALOGUE[0], CATALOGUE[0].variants[0])
 """Stands for "not decided yet" where None means "none of the catalogue's"; told by identity."""
 
 
-class Scanner:
-    """Scans one input, which may hold one stream or many interleaved ones."""
+Decided = dict[bytes, Known | None]
+"""What records mean, by their beginnings. It says the same for every input, so that many may share one."""
 
-    def __init__(self, sink: Sink, clock: TextClock) -> None:
+
+class Scanner:
+    """Scans one input, which may hold one stream or many interleaved ones.
+
+    `decided` is shared with scanners of other inputs, in any thread; without it each finds out for itself.
+    """
+
+    def __init__(self, sink: Sink, clock: TextClock, decided: Decided | None = None) -> None:
         self._sink = sink
         self._clock = clock
         self._carry: list[bytes] = []
@@ -79,7 +86,7 @@ class Scanner:
         self._lines_read = 0
         self._streams: dict[StreamKey, StreamSink] = {}
         self._nowhere: Nowhere | None = None
-        self._decided: dict[bytes, Known | None] = {}
+        self._decided: Decided = {} if decided is None else decided
         self._interleaved = False
         self.klog_records = False
         """Whether any line looked at was klog's: if not, this is no log of kube-proxy."""

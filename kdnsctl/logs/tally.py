@@ -120,6 +120,8 @@ class Tally:
     ours: bool = False
     records: bool = False
     """Whether any line was klog's at all: if not, this is no log of kube-proxy."""
+    logs_syncs: bool = False
+    """Whether it tells of the ends of syncs, in the window or before: then none told of is none ended."""
     first_text: str = ""
     """The beginning of a line that was no record, for streams that hold nothing else."""
     cuts: dict[str, int] = field(default_factory=dict)
@@ -175,6 +177,8 @@ class Tally:
             self._learn(signature.id, time, payload)
         elif signature.id == "SVC_PORT":
             self._address(payload)
+        elif signature.id == "SYNC_DONE":
+            self.logs_syncs = True
         if self.since is not None and time is not None and time < self.since:
             self.seen(time, "")
             return
@@ -313,6 +317,7 @@ class Tally:
         self.syncs_failed = sorted([*self.syncs_failed, *other.syncs_failed])[:MOST_MOMENTS]
         for address, names in other.addresses.items():
             self.addresses.setdefault(address, set()).update(names)
+        self.logs_syncs = self.logs_syncs or other.logs_syncs
         newer = (other.last or 0) >= (self.last or 0)
         self.versions = sorted([*self.versions, *other.versions])
         self.oldest_possible = max(self.oldest_possible, other.oldest_possible)

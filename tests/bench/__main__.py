@@ -10,55 +10,90 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench import machine, reading, scanning, startup
+from tests.bench import machine, online, reading, scanning, startup
 from tests.bench.measuring import RunError
 
 SCAN_GOAL = 1.5  # times grep's wall clock time
 MEMORY_GOAL = 100e6  # bytes of anonymous memory
+ONLINE_MEMORY_GOAL = 150e6
+READER_GOAL = 0.5  # of the bare reader's bytes a second
+KUBECTL_GOAL = 3  # times as fast
+
+
+PARTS = ["startup", "scan", "online", "kubectl", "memory", "nodes"]
+
+
+@dataclasses.dataclass(slots=True)
+class Figures:
+    """What was measured; what was not asked for is empty."""
+
+    started: list[startup.Start] = dataclasses.field(default_factory=list)
+    scanned: list[scanning.Scan] = dataclasses.field(default_factory=list)
+    read: list[online.Online] = dataclasses.field(default_factory=list)
+    kubectl: online.Kubectl | None = None
+    memory: online.Memory | None = None
+    execs: list[reading.Exec] = dataclasses.field(default_factory=list)
+    fleets: list[reading.Fleet] = dataclasses.field(default_factory=list)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    what = options.only or ["startup", "scan", "nodes"]
     facts = machine.facts()
-    started: list[startup.Start] = []
-    scanned: list[scanning.Scan] = []
-    read: list[reading.Exec] = []
-    fleets: list[reading.Fleet] = []
     try:
-        if "startup" in what:
-            started = startup.run(options.runs)
-        if "scan" in what:
-            under = os.environ.get("KDNSCTL_BENCH_DIR") or None
-            scanned = scanning.run(options.megabytes * 1_000_000, rounds=options.rounds, under=under, tell=_tell)
-        if "nodes" in what:
-            one, fleets = reading.run(options.table_megabytes * 1_000_000, rounds=options.rounds, tell=_tell)
-            read.append(one)
+        figures = _measured(options, options.only or PARTS)
     except RunError as error:
         _tell(f"error: {error}")
         return 1
-    print("\n".join(_machine_table(facts)))
-    if started:
-        print("\n".join(_startup_table(started, options.runs)))
-    if scanned:
-        print("\n".join(_scan_table(scanned, options.rounds)))
-    if read:
-        print("\n".join(_nodes_table(read, fleets, options.rounds)))
+    print("\n".join([*_machine_table(facts), *_tables(figures, options)]))
     if options.out:
-        figures = {
+        written = {
             "machine": facts,
-            "startup": [dataclasses.asdict(start) for start in started],
+            "startup": [dataclasses.asdict(start) for start in figures.started],
             "scan": [
                 {**dataclasses.asdict(scan), "wall_ratio": scan.wall_ratio, "cpu_ratio": scan.cpu_ratio}
-                for scan in scanned
+                for scan in figures.scanned
             ],
+            "online": [dataclasses.asdict(one) for one in figures.read],
+            "kubectl": dataclasses.asdict(figures.kubectl) if figures.kubectl else None,
+            "memory": dataclasses.asdict(figures.memory) if figures.memory else None,
             "nodes": {
-                "exec": [{**dataclasses.asdict(one), "ratio": one.ratio} for one in read],
-                "fleet": [dataclasses.asdict(fleet) for fleet in fleets],
+                "exec": [{**dataclasses.asdict(one), "ratio": one.ratio} for one in figures.execs],
+                "fleet": [dataclasses.asdict(fleet) for fleet in figures.fleets],
             },
         }
-        options.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        options.out.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
     return 0
+
+
+def _measured(options: argparse.Namespace, what: Sequence[str]) -> Figures:
+    figures = Figures()
+    if "startup" in what:
+        figures.started = startup.run(options.runs)
+    if "scan" in what:
+        under = os.environ.get("KDNSCTL_BENCH_DIR") or None
+        figures.scanned = scanning.run(options.megabytes * 1_000_000, rounds=options.rounds, under=under, tell=_tell)
+    if "online" in what:
+        figures.read = online.compare(online.SHAPES, pods=options.pods, rounds=options.rounds, tell=_tell)
+    if "kubectl" in what:
+        figures.kubectl = online.kubectl(pods=options.pods, rounds=options.rounds, tell=_tell)
+    if "memory" in what:
+        figures.memory = online.memory(pods=options.pods, large=options.large, nodes=options.nodes, tell=_tell)
+    if "nodes" in what:
+        size = options.table_megabytes * 1_000_000
+        one, figures.fleets = reading.run(size, rounds=options.rounds, tell=_tell)
+        figures.execs.append(one)
+    return figures
+
+
+def _tables(figures: Figures, options: argparse.Namespace) -> list[str]:
+    return [
+        *(_startup_table(figures.started, options.runs) if figures.started else ()),
+        *(_scan_table(figures.scanned, options.rounds) if figures.scanned else ()),
+        *(_online_table(figures.read, options.rounds) if figures.read else ()),
+        *(_kubectl_table(figures.kubectl) if figures.kubectl else ()),
+        *(_memory_table(figures.memory, options.large) if figures.memory else ()),
+        *(_nodes_table(figures.execs, figures.fleets, options.rounds) if figures.execs else ()),
+    ]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,15 +102,16 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         epilog="Files to scan go into $KDNSCTL_BENCH_DIR, else into the system's temporary directory, and are removed.",
     )
-    parser.add_argument(
-        "--only", action="append", choices=["startup", "scan", "nodes"], help="measure only this (repeatable)"
-    )
+    parser.add_argument("--only", action="append", choices=PARTS, help="measure only this (repeatable)")
     parser.add_argument("--megabytes", type=int, default=600, help="size of the files to scan (default: %(default)s)")
     parser.add_argument(
         "--table-megabytes", type=int, default=32, help="size of a table to read over exec (default: %(default)s)"
     )
     parser.add_argument("--rounds", type=int, default=scanning.ROUNDS, help="scans of each kind (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=startup.RUNS, help="starts of each kind (default: %(default)s)")
+    parser.add_argument("--pods", type=int, default=online.PODS, help="logs to read over TLS (default: %(default)s)")
+    parser.add_argument("--large", type=int, default=online.LARGE, help="bytes of a large log (default: %(default)s)")
+    parser.add_argument("--nodes", type=int, default=online.MANY, help="nodes to list (default: %(default)s)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the figures as JSON")
     return parser
 
@@ -133,6 +169,47 @@ def _nodes_table(read: Sequence[reading.Exec], fleets: Sequence[reading.Fleet], 
         "| tables of many nodes | wall | CPU | anonymous memory |",
         "|---|--:|--:|--:|",
         *many,
+        "",
+    ]
+
+
+def _online_table(read: Sequence[online.Online], rounds: int) -> list[str]:
+    rows = [
+        f"| {one.pods:,} logs, {one.bytes / 1e6:.0f} MB, {one.shape} "
+        f"| {one.bytes / one.wall / 1e6:.0f} / {one.bytes / one.reader_wall / 1e6:.0f} MB/s "
+        f"= {one.reader_wall / one.wall:.2f}× "
+        f"| {one.cpu:.2f} s / {one.reader_cpu:.2f} s: {one.reader_cpu / one.cpu:.2f}× "
+        f"| {'yes' if one.agrees else 'NO'} |"
+        for one in read
+    ]
+    columns = (
+        f"find-affected / bare reader, least of {rounds}",
+        f"by the wall (goal ≥ {READER_GOAL:g}×)",
+        "CPU, and the rate by it",
+        "counts right",
+    )
+    return [f"| {' | '.join(columns)} |", "|---|--:|--:|---|", *rows, ""]
+
+
+def _kubectl_table(one: online.Kubectl) -> list[str]:
+    right = "yes" if one.agrees else "NO"
+    return [
+        f"| {one.pods:,} logs | find-affected | kubectl and grep | factor (goal ≥ {KUBECTL_GOAL}×) | both right |",
+        "|---|--:|--:|--:|---|",
+        f"| by the wall | {one.own_wall:.2f} s | {one.wall:.2f} s | {one.wall / one.own_wall:.1f}× | {right} |",
+        f"| CPU | {one.own_cpu:.2f} s | {one.cpu:.2f} s | {one.cpu / one.own_cpu:.1f}× | |",
+        "",
+    ]
+
+
+def _memory_table(one: online.Memory, large: int) -> list[str]:
+    reading = f"< {ONLINE_MEMORY_GOAL / 1e6:.0f} MB"
+    return [
+        "| anonymous memory | peak | goal |",
+        "|---|--:|--:|",
+        f"| {one.pods:,} logs of {online.SIZE / 1e6:g} MB | {one.small / 1e6:.0f} MB | {reading} |",
+        f"| {one.pods:,} logs of {large / 1e6:g} MB | {one.large / 1e6:.0f} MB | {reading}, and flat |",
+        f"| {one.listed:,} nodes and pods listed | {one.listing / 1e6:.0f} MB | < {MEMORY_GOAL / 1e6:.0f} MB |",
         "",
     ]
 

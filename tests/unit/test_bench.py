@@ -14,7 +14,7 @@ import pytest
 
 from kdnsctl.logs.signatures import PHRASES
 from tests.bench import __main__ as bench
-from tests.bench import corpus, machine, measuring, reading, scanning
+from tests.bench import corpus, fleet, machine, measuring, online, reading, scanning
 from tests.bench.measuring import RunError, measure
 from tests.bench.peers import grep_phrases
 
@@ -127,16 +127,22 @@ def test_a_small_run_prints_tables_writes_json_and_leaves_no_logs(
     logs.mkdir()
     monkeypatch.setenv("KDNSCTL_BENCH_DIR", str(logs))
     out = tmp_path / "figures.json"
-    only = ["--only=startup", "--only=scan"]
-    assert bench.main([*only, "--megabytes=2", "--rounds=1", "--runs=1", f"--out={out}"]) == 0
+    small = ["--megabytes=2", "--rounds=1", "--runs=1", "--pods=20", "--large=400000", "--nodes=600"]
+    only = [f"--only={part}" for part in ("startup", "scan", "online", "kubectl", "memory")]
+    assert bench.main([*only, *small, f"--out={out}"]) == 0
     assert list(logs.iterdir()) == []
 
     printed = capsys.readouterr().out
     assert "| python -c pass |" in printed
-    assert printed.count("| yes |") == len(scanning.SHARES)
+    assert printed.count("| yes |") == len(scanning.SHARES) + len(online.SHAPES) + 1
+    assert "| NO |" not in printed
     figures = json.loads(out.read_text(encoding="utf-8"))
     assert [scan["share"] for scan in figures["scan"]] == list(scanning.SHARES)
     assert all(scan["agrees"] for scan in figures["scan"])
+    assert [one["shape"] for one in figures["online"]] == [shape.name for shape in online.SHAPES]
+    assert all(one["agrees"] and one["bytes"] > 20 * online.SIZE for one in [*figures["online"]])
+    assert figures["kubectl"]["agrees"]
+    assert all(figures["memory"][name] > 1e6 for name in ("small", "large", "listing"))
     assert all(start["cpu"] > 0 for start in figures["startup"])
 
 
@@ -152,3 +158,16 @@ def test_the_nodes_that_are_read_are_read_whole_or_the_run_fails(tmp_path: Path)
             reading._read(kubeconfig, table, 4, 2)
         with pytest.raises(RunError, match="of 3 nodes 0 were read whole"):
             reading._read(kubeconfig, tmp_path, 3, 2)
+
+
+def test_a_report_that_misses_a_node_or_a_failure_is_not_right() -> None:
+    def report(pods: int, failures: int) -> bytes:
+        bad = {"verdict": "suspect", "signatures": [{"id": "CT_DEL_ENDPOINT", "count": failures}]}
+        good = {"verdict": "clean", "signatures": []}
+        nodes = [{"name": fleet.node_name(number), **(bad if fleet.is_bad(number) else good)} for number in range(pods)]
+        return json.dumps({"nodes": nodes}).encode()
+
+    assert online.is_right(report(20, fleet.FAILURES), 20)
+    assert not online.is_right(report(19, fleet.FAILURES), 20)
+    assert not online.is_right(report(20, fleet.FAILURES - 1), 20)
+    assert not online.is_right(report(20, fleet.FAILURES).replace(b"suspect", b"clean"), 20)

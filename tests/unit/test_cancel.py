@@ -215,6 +215,17 @@ def test_the_system_clock_takes_an_earlier_call_while_it_waits_for_a_later_one()
     assert early.wait()
 
 
+def test_a_call_is_made_also_when_the_one_before_it_was_revoked_meanwhile() -> None:
+    clock = SystemClock()
+    made = [threading.Event(), threading.Event()]
+    clock.call_at(clock.now() + 0.02, lambda: None)()
+    clock.call_at(clock.now() + 0.04, made[0].set)
+    assert made[0].wait()
+    clock.call_at(clock.now() + 1e9, lambda: None)()
+    clock.call_at(clock.now() + 0.001, made[1].set)
+    assert made[1].wait()
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "0s"), (0.5, "0.5s"), (30, "30s"), (60, "1m"), (90, "1m30s"), (300, "5m"), (3600, "1h"), (3661, "1h1m1s")],

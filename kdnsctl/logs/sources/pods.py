@@ -24,7 +24,7 @@ from kdnsctl.cluster.permission import Permission
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.logs.framing import Line
 from kdnsctl.logs.klog import TextClock
-from kdnsctl.logs.scan import Scanner
+from kdnsctl.logs.scan import Decided, Scanner
 from kdnsctl.logs.sinks import StreamKey
 from kdnsctl.logs.sources.repeats import MarkedTally
 from kdnsctl.logs.tally import Tally
@@ -68,26 +68,29 @@ def read_pod(
     since: int | None,
     now: datetime,
     kubelet_logs: bool = False,
+    decided: Decided | None = None,
 ) -> PodReading:
     """Read the log of the kube-proxy at `place`, on `node`. Raises nothing that the cluster could cause.
 
     `since` (microseconds, UTC) begins the window, None: all there is. `now` dates year-less lines of the kubelet's
-    file, which is only read when `kubelet_logs` is set and the pod's log is empty.
+    file, which is only read when `kubelet_logs` is set and the pod's log is empty. `decided` may be shared with other
+    calls; see `Scanner`.
     """
     clock = TextClock(from_datetime(now), None)
-    reading = _container(connection, place, scope, since, clock, previous=False)
+    known = {} if decided is None else decided
+    reading = _container(connection, place, scope, since, clock, known, previous=False)
     if reading.tally.before is not None:
         reading.before.merge(reading.tally.before)
     begins = reading.tally.first
     reaches = since is not None and begins is not None and begins <= since
     hopeless = any(problem.code in FOR_BOTH for problem in reading.problems) or scope.cancelled.is_set()
     if place.restarts and not reaches and not hopeless:
-        before = _container(connection, place, scope, since, clock, previous=True)
+        before = _container(connection, place, scope, since, clock, known, previous=True)
         again = before.tally.first is not None and before.tally.first == begins
         if not again:  # else it has restarted just now, and this is what has just been read
             _add(reading, before)
     if kubelet_logs and not reading.size and not reading.problems:
-        _add(reading, _kubelet_file(connection, node, scope, since, clock))
+        _add(reading, _kubelet_file(connection, node, scope, since, clock, known))
     return reading
 
 
@@ -103,14 +106,21 @@ def _add(reading: PodReading, more: PodReading) -> None:
 
 
 def _container(
-    connection: Connection, place: PodPlace, scope: CancelScope, since: int | None, clock: TextClock, *, previous: bool
+    connection: Connection,
+    place: PodPlace,
+    scope: CancelScope,
+    since: int | None,
+    clock: TextClock,
+    known: Decided,
+    *,
+    previous: bool,
 ) -> PodReading:
     source = f"pod/{place.namespace}/{place.pod}/{place.container}{'/previous' if previous else ''}"
     request = LogRequest(place.namespace, place.pod, place.container, previous=previous)
     reading = _empty(source, since, ours=place.container == CONTAINER)
     try:
         with open_log(connection, request, scope) as log:
-            _scan(log, reading, clock)
+            _scan(log, reading, clock, known)
     except NoPreviousLogError:
         pass
     except KdnsctlError as error:
@@ -119,13 +129,13 @@ def _container(
 
 
 def _kubelet_file(
-    connection: Connection, node: str, scope: CancelScope, since: int | None, clock: TextClock
+    connection: Connection, node: str, scope: CancelScope, since: int | None, clock: TextClock, known: Decided
 ) -> PodReading:
     path = f"/api/v1/nodes/{node}/proxy/logs/{KUBELET_FILE}"
     reading = _empty(f"node/{node}/var/log/{KUBELET_FILE}", since, ours=True)
     try:
         with connection.stream(path, scope=scope) as stream:
-            _scan(stream.chunks, reading, clock)
+            _scan(stream.chunks, reading, clock, known)
     except NotFoundError as error:
         reading.problems.append(Reason("noFile", f"the pod's log is empty, and the kubelet has no file: {error}"))
     except KdnsctlError as error:
@@ -143,9 +153,9 @@ class _Everything:
         return self._tally
 
 
-def _scan(chunks: Iterable[bytes], reading: PodReading, clock: TextClock) -> None:
+def _scan(chunks: Iterable[bytes], reading: PodReading, clock: TextClock, known: Decided) -> None:
     """Count what comes; also what came before an error, which is the caller's."""
-    scanner = Scanner(_Everything(reading.tally), clock)
+    scanner = Scanner(_Everything(reading.tally), clock, known)
     try:
         for chunk in chunks:
             reading.size += len(chunk)

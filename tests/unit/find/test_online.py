@@ -18,10 +18,20 @@ from kdnsctl.find.online import OnlineOptions, find_in_cluster
 from kdnsctl.find.report import FindReport, NodeFinding, to_json
 from kdnsctl.find.scope import Chosen
 from kdnsctl.model import KdnsctlError, Reason, Scope, SilentReporter, UsageError, Verdict, exit_code_of
-from tests.unit.cluster.apiserver import Answer, Exchange, Server, chunks, chunks_then_reset, hang, recorded, status
+from tests.unit.cluster.apiserver import (
+    Answer,
+    Exchange,
+    Server,
+    chunks,
+    chunks_then_reset,
+    hang,
+    recorded,
+    reply,
+    status,
+)
 from tests.unit.cluster.conftest import Connect
 from tests.unit.cluster.test_kubeproxy import daemon_set, node, pod
-from tests.unit.find.clusters import FORBIDDEN, PODS, container_log, log_path, proxied, set_up
+from tests.unit.find.clusters import FORBIDDEN, PODS, SLICES, container_log, log_path, proxied, set_up
 from tests.unit.find.composing import STATSD, bad, failure, healthy, list_failure, minutes, start, sync, verdicts
 
 NOW = minutes(90)
@@ -413,6 +423,58 @@ def test_three_hundred_nodes(api: Server, find: Find) -> None:
     logs_read = [request.path for request in api.requests if request.path.endswith("/log")]
     assert sorted(logs_read) == sorted([log_path(f"proxy-{name}") for name in names] * 2)  # current and previous
     assert PODS in {request.path for request in api.requests}
+
+
+def changed_at(api: Server, moment: str) -> None:
+    """The endpoints of DNS, and when they last changed."""
+    about = {"name": "kube-dns-x", "annotations": {"endpoints.kubernetes.io/last-change-trigger-time": moment}}
+    api.on(SLICES, reply({"metadata": {}, "items": [{"metadata": about, "addressType": "IPv4", "endpoints": []}]}))
+
+
+# The log is one from 12:00 to 13:00, read at 13:30.
+@pytest.mark.parametrize("window", [None, timedelta(minutes=80), timedelta(minutes=10)])
+def test_who_logs_syncs_and_did_not_when_dns_changed_is_not_at_work(
+    api: Server, find: Find, window: timedelta | None
+) -> None:
+    one_node(api, container_log(healthy()))
+    changed_at(api, "2026-03-12T13:20:00Z")
+    finding = only(find(since=window))
+    assert (finding.verdict, finding.reason_code, finding.complete) == (Verdict.UNKNOWN, "notFollowing", False)
+    assert "changed at 2026-03-12T13:20:00Z" in finding.reason
+    assert "nothing since 2026-03-12T13:00:00Z" in finding.reason
+
+
+def test_a_change_just_now_leaves_time_to_react_but_the_log_is_not_stretched_over_it(api: Server, find: Find) -> None:
+    one_node(api, container_log(healthy()))
+    changed_at(api, "2026-03-12T13:29:30Z")
+    assert only(find()).reason == "no failure logged from 2026-03-12T12:00:00Z to 2026-03-12T13:00:00Z"
+    assert only(find(since=timedelta(minutes=10))).reason_code == "logEnds"
+
+
+@pytest.mark.parametrize(
+    ("moment", "log"),
+    [
+        ("2026-03-12T13:00:00Z", healthy()),  # it told of that sync
+        ("2026-03-12T13:20:00Z", start()),  # at -v=0 it tells of none
+        ("yesterday", healthy()),
+        ("", healthy()),
+    ],
+)
+def test_silence_is_no_reason_to_doubt_where_nothing_would_have_been_said(
+    api: Server, find: Find, moment: str, log: str
+) -> None:
+    one_node(api, container_log(log))
+    changed_at(api, moment)
+    finding = only(find())
+    assert (finding.verdict, finding.reason_code) == (Verdict.CLEAN, "nothingLogged")
+    assert "to 2026-03-12T13:30:00Z" in finding.reason
+
+
+def test_a_failure_counts_also_of_one_that_is_not_at_work(api: Server, find: Find) -> None:
+    one_node(api, container_log(bad()))
+    changed_at(api, "2026-03-12T13:20:00Z")
+    finding = only(find())
+    assert (finding.verdict, finding.complete) == (Verdict.SUSPECT, False)
 
 
 KINDS: dict[str, Answer | None] = {
