@@ -30,6 +30,14 @@ class Format(enum.StrEnum):
     NAME = "name"
 
 
+class Form(enum.StrEnum):
+    """How to print an answer that has neither wide rows nor names."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
 def _print_version(ctx: typer.Context, value: bool) -> None:  # noqa: FBT001  # typer calls it so
     if value and not ctx.resilient_parsing:
         put(f"kdnsctl {__version__}\n")
@@ -138,6 +146,20 @@ class Rendering:
         bool,
         typer.Option("--no-headers", help="Rows only: no headings, and the summary on stderr.", show_default=False),
     ] = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How an answer is printed that has neither wide rows nor names."""
+
+    output: Annotated[Form, typer.Option("--output", "-o", help="How to print the answer.", case_sensitive=False)] = (
+        Form.TABLE
+    )
+
+    @property
+    def format(self) -> Format:
+        """The same, as the output of every command is called."""
+        return Format(self.output.value)
 
 
 GLOBAL_GROUPS: tuple[type[Any], ...] = (Common, Connection, Record)

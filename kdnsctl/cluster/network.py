@@ -130,6 +130,7 @@ class Dialer:
         self._lock = threading.Lock()
         self._known: dict[tuple[str, int], list[str]] = {}  # looked up once in a run, unless connecting fails
         self._connected: dict[tuple[str, int], str] = {}
+        self.reached = ""  # the address that was connected to last
 
     def dial(self, host: str, port: int, scope: CancelScope, socks: Socks | None = None) -> socket.socket:
         """A connected TCP socket, with a timeout of what is left of `scope`. Raises NoConnectionError."""
@@ -156,6 +157,7 @@ class Dialer:
             with self._lock:
                 self._known[host, port] = [address, *(other for other in addresses if other != address)]
                 self._connected[host, port] = address
+                self.reached = address
             connected.settimeout(patience(scope))
             return connected
         with self._lock:
@@ -173,23 +175,22 @@ class Dialer:
             connected = dict(self._connected)
             self._connected.clear()
         for (host, port), address in connected.items():
-            if not _is_address(host):
+            if not is_address(host):
                 self._memory.remember(host, port, address)
 
     def _addresses(self, host: str, port: int, scope: CancelScope) -> list[str]:
         fixed = self._fixed.get(host.lower().rstrip("."))
         if fixed:
             return [fixed]
-        if _is_address(host):
+        if is_address(host):
             return [host]
         with self._lock:
             known = self._known.get((host, port))
         if known:
             return known
-        left = scope.remaining()
-        seconds = LOOK_UP if left is None else min(LOOK_UP, left / 2)
+        seconds = look_up_time(scope)
         try:
-            return _look_up_within(self._look_up, host, port, seconds, scope)
+            return look_up_within(self._look_up, host, port, seconds, scope)
         except OSError as error:
             scope_ended(scope, f"cannot resolve {host}")
             return [self._recalled(host, port, error)]
@@ -224,7 +225,13 @@ def scope_ended(scope: CancelScope, what: str) -> None:
     scope.check()
 
 
-def _look_up_within(look_up: LookUp, host: str, port: int, seconds: float, scope: CancelScope) -> list[str]:
+def look_up_time(scope: CancelScope) -> float:
+    """How many seconds a look-up may take: what is left of `scope` has to be enough for connecting, too."""
+    left = scope.remaining()
+    return LOOK_UP if left is None else min(LOOK_UP, left / 2)
+
+
+def look_up_within(look_up: LookUp, host: str, port: int, seconds: float, scope: CancelScope) -> list[str]:
     """The addresses; OSError also when there is no answer in time. A look-up that hangs is left behind."""
     done = threading.Event()
     addresses: list[str] = []
@@ -315,7 +322,8 @@ def _why(error: OSError, seconds: float | None) -> str:
     return (error.strerror or str(error)).lower()
 
 
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
+    """Whether `host` is an address, and there is nothing to look up."""
     try:
         ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

@@ -12,13 +12,13 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from kdnsctl import fleet
+from kdnsctl.access.needs import Needs
 from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster import dns, proxyload
 from kdnsctl.cluster.dns import DnsService, find_dns
 from kdnsctl.cluster.errors import ForbiddenError
 from kdnsctl.cluster.kubeproxy import Kind, KubeProxy, PodPlace
 from kdnsctl.cluster.logs import needed
-from kdnsctl.cluster.permission import Permission
 from kdnsctl.cluster.target import Target
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.find.advice import next_readings, notes
@@ -35,9 +35,11 @@ from kdnsctl.logs.times import from_datetime, to_datetime
 from kdnsctl.model import Coverage, KdnsctlError, Outcome, Reason, Reporter, UsageError, Verdict
 
 PARALLEL: Final = 32  # log requests at once: they are outside the server's own limits
-NEEDED: Final = (*proxyload.NEEDED, needed("kube-system"), Permission("list", "nodes"))
-HELPFUL: Final = (*proxyload.HELPFUL, *dns.NEEDED)
-NEEDED_FOR_KUBELET_LOGS: Final = (KUBELET_LOGS,)
+NEEDS: Final = Needs(
+    needed=(*proxyload.NEEDED, needed("kube-system")),
+    helpful=(*dns.NEEDED, *proxyload.HELPFUL),
+    with_option={"--kubelet-logs": (KUBELET_LOGS,)},
+)
 
 
 @dataclass(frozen=True, slots=True)
