@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from kdnsctl import __version__
-from kdnsctl.cli import values
+from kdnsctl.cli import completing, values
 from kdnsctl.cli.terminal import Color, put
 from kdnsctl.model import UsageError
 
@@ -76,9 +76,28 @@ class Connection:
     kubeconfig: Annotated[
         Path | None, typer.Option("--kubeconfig", metavar="FILE", help="Kubeconfig file to use instead of KUBECONFIG.")
     ] = None
-    context: Annotated[str | None, typer.Option("--context", metavar="NAME", help="Kubeconfig context to use.")] = None
-    cluster: Annotated[str | None, typer.Option("--cluster", metavar="NAME", help="Kubeconfig cluster to use.")] = None
-    user: Annotated[str | None, typer.Option("--user", metavar="NAME", help="Kubeconfig user to use.")] = None
+    context: Annotated[
+        str | None,
+        typer.Option(
+            "--context",
+            metavar="NAME",
+            autocompletion=completing.complete_context,
+            help="Kubeconfig context to use.",
+        ),
+    ] = None
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster",
+            metavar="NAME",
+            autocompletion=completing.complete_cluster,
+            help="Kubeconfig cluster to use.",
+        ),
+    ] = None
+    user: Annotated[
+        str | None,
+        typer.Option("--user", metavar="NAME", autocompletion=completing.complete_user, help="Kubeconfig user to use."),
+    ] = None
     server: Annotated[
         str | None, typer.Option("--server", "-s", metavar="URL", help="Address of the Kubernetes API server.")
     ] = None

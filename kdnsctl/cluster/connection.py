@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from kdnsctl import __version__
 from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster import kubeconfig, proxies
+from kdnsctl.cluster.caches import cache_directory
 from kdnsctl.cluster.certificates import ClientCertificate, read_pem, server_context
 from kdnsctl.cluster.credentials import Credentials, of_token_file, of_user
 from kdnsctl.cluster.errors import KubeconfigError
@@ -109,22 +110,6 @@ def connect(
 def target_of(options: ConnectOptions) -> Target:
     """What `connect` would connect to, and as whom. Reads the kubeconfig and nothing else. Raises as `connect`."""
     return _target(options, *_choose(options))
-
-
-def contexts(options: ConnectOptions) -> tuple[list[str], str]:
-    """The names of all contexts, sorted, and the current one (may be empty). Reads the kubeconfig and nothing else."""
-    files, _ = kubeconfig.files_of(options.kubeconfig, options.environment)
-    config = kubeconfig.read(files)
-    return sorted(config.contexts), config.current_context
-
-
-def cache_directory(environment: Mapping[str, str]) -> Path:
-    """Where what may be lost is kept: $XDG_CACHE_HOME/kdnsctl, by default ~/.cache/kdnsctl."""
-    base = environment.get("XDG_CACHE_HOME", "")
-    if base.startswith("/"):  # the specification has relative ones ignored
-        return Path(base) / "kdnsctl"
-    home = environment.get("HOME")
-    return (Path(home) if home else Path("~").expanduser()) / ".cache" / "kdnsctl"
 
 
 def user_agent(incident: str | None) -> str:

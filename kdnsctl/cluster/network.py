@@ -11,9 +11,7 @@ import contextlib
 import datetime as dt
 import ipaddress
 import logging
-import os
 import socket
-import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from kdnsctl.cancel import CancelScope, duration
+from kdnsctl.cluster.caches import replace
 from kdnsctl.cluster.errors import NoConnectionError
 
 log = logging.getLogger(__name__)
@@ -69,7 +68,7 @@ class AddressMemory:
                 return
             known[self._key(host, port)] = _Remembered(address, now)
             try:
-                self._write(known)
+                replace(self._file, msgspec.json.format(msgspec.json.encode(known)))
             except OSError:
                 log.debug("the address is not remembered: %s cannot be written", self._file, exc_info=True)
 
@@ -84,18 +83,6 @@ class AddressMemory:
         except (OSError, msgspec.DecodeError):
             log.debug("remembered addresses cannot be read: %s", self._file, exc_info=True)
             return {}
-
-    def _write(self, known: Mapping[str, _Remembered]) -> None:
-        folder = self._file.parent
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=folder, prefix=".addresses-")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(msgspec.json.format(msgspec.json.encode(known)))
-            Path(name).replace(self._file)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
 
 
 def system_look_up(host: str, port: int) -> list[str]:
