@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,8 +60,8 @@ def test_the_table_says_what_works_and_what_to_do(cluster: Server, run: Run) -> 
     assert (ran.code, "Next:" in ran.out, ran.lines[-1].split()) == (0, False, ["find-affected", "works", "-"])
 
 
-def test_json_and_yaml_say_the_same(cluster: Server, run: Run) -> None:
-    assert cluster
+@pytest.mark.usefixtures("cluster")
+def test_json_and_yaml_say_the_same(run: Run) -> None:
     as_json, as_yaml = json.loads(run("doctor", "-o", "json").out), yaml.safe_load(run("doctor", "-o", "yaml").out)
     assert as_json["kind"] == "DoctorReport"
     assert as_json["commands"] == as_yaml["commands"]
@@ -72,8 +71,8 @@ def test_json_and_yaml_say_the_same(cluster: Server, run: Run) -> None:
     ]
 
 
-def test_it_fits_a_narrow_terminal(cluster: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cluster
+@pytest.mark.usefixtures("cluster")
+def test_it_fits_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = on_terminal(monkeypatch, lambda: main(["doctor", "--color", "never"]), columns=60)
     assert max(map(len, screen.lines)) <= 60
     assert "the logs of kube-proxy cannot be read" in " ".join(screen.text.split())
@@ -114,9 +113,8 @@ def test_with_a_resolver_that_hangs_it_ends_in_time(api: Server, kubeconfig: Kub
 
 
 def test_ctrl_c_ends_at_once_with_what_is_known(
-    api: Server, kubeconfig: Kubeconfig, environment: dict[str, str], tmp_path: Path
+    api: Server, kubeconfig: Kubeconfig, environment: dict[str, str]
 ) -> None:
-    assert tmp_path
     running: list[subprocess.Popen[str]] = []
 
     def interrupting(exchange: Exchange) -> None:
