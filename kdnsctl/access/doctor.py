@@ -12,7 +12,7 @@ import datetime as dt
 import email.utils
 import platform
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -258,14 +258,14 @@ def _report(
     for name in ("name", "credential", "server", "clock"):
         checks.setdefault(name, Check(name, State.SKIPPED, "not looked at: see above"))
     checks.setdefault("version", Check("version", State.OK, f"kdnsctl {__version__}; the server's is not known"))
-    recalled = [note for note in found.notes if note.startswith("cannot resolve")]
-    if recalled and checks["name"].state is State.WARNING:
-        checks["name"] = Check("name", State.WARNING, recalled[0], checks["name"].hint)
+    if checks["name"].state is State.WARNING:
+        checks["name"] = _name_in_the_end(checks["name"], checks["server"], found.notes)
     reached = found.connection is not None
     if answers:
         states = tuple(ability_of(name, needs, answers) for name, needs in commands.items())
     else:
-        why = next((check.detail for check in _in_order(checks) if check.state is State.FAILED), "it was not asked")
+        failed = [check.detail for check in _in_order(checks) if check.state is State.FAILED and check.name != "name"]
+        why = next(iter(failed), "the server was not asked")
         ability = Ability.UNKNOWN if reached else Ability.FAILS
         states = tuple(CommandState(name, ability, why=why) for name in commands)
     return DoctorReport(
@@ -279,6 +279,14 @@ def _report(
         address=found.connection.address or None if found.connection else None,
         clock=found.clock,
     )
+
+
+def _name_in_the_end(name: Check, server: Check, notes: Sequence[str]) -> Check:
+    """A name that cannot be resolved, once it is known whether there was another way to the server."""
+    if server.state is State.FAILED:
+        return Check(name.name, State.FAILED, name.detail, name.hint)
+    recalled = next((note for note in notes if note.startswith("cannot resolve")), name.detail)
+    return Check(name.name, State.WARNING, recalled, name.hint)
 
 
 def _in_order(checks: Mapping[str, Check]) -> list[Check]:

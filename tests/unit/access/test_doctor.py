@@ -175,7 +175,7 @@ def test_a_resolver_that_hangs_and_nothing_remembered(
 ) -> None:
     kubeconfig(f"https://api.cluster.test:{api.port}")
     report = look(look_up=hanging, request_timeout=0.8)
-    assert states(report) == UNREACHED | {"name": "warning", "server": "failed"}
+    assert states(report) == UNREACHED | {"name": "failed", "server": "failed"}
     assert check(report, "server").detail.startswith("cannot resolve api.cluster.test: the resolver did not answer")
     assert abilities(report) == {"look": "fails", "glance": "fails"}
     assert report.commands[0].why == check(report, "server").detail

@@ -153,9 +153,17 @@ def test_without_a_window_a_note_says_since_when_clean_holds(api: Server, find: 
     nodes, pods = proxied("a", "b")
     logs = {"proxy-a": container_log(healthy()), "proxy-b": container_log(start(minutes(85)) + sync(minutes(86)))}
     set_up(api, nodes, pods, logs)
-    (note,) = find().notes
+    note, unlogged = find().notes
     assert "the latest begins at 2026-03-12T13:25:00Z (b)" in note
-    assert find(since=timedelta(hours=1)).notes == ()
+    assert find(since=timedelta(hours=1)).notes == (unlogged,)
+
+
+def test_what_no_log_shows_is_said_where_nothing_was_found(api: Server, find: Find) -> None:
+    one_node(api, container_log(healthy()))
+    (note,) = find(since=timedelta(hours=1)).notes
+    assert "what kube-proxy left undone while it was down" in note
+    api.on(log_path("proxy-a"), container_log(bad()))
+    assert find().notes == ()
 
 
 def test_a_failure_before_the_window_keeps_from_clean_unless_kube_proxy_started_again(api: Server, find: Find) -> None:
