@@ -37,12 +37,14 @@ VERSION = "/version"
 ORDER = ("kubeconfig", "credential", "name", "server", "clock", "version")  # of the checks, as they are reported
 OLDEST = 21  # of Kubernetes 1.x: the first with discovery.k8s.io/v1, which serving endpoints are read from
 CLOCKS_DIFFER = 5.0  # seconds: machines that ask for the time are closer than one
+CONNECTING = 1.0  # seconds: an answer after more was slow to be asked for, and tells little about the time
+UNRESOLVED = "cannot resolve"  # how the dialer's note begins, too
 EXPIRES_SOON = dt.timedelta(days=1)
 
 
 @dataclass(slots=True)
 class _Found:
-    """What the checks have found so far; each is written by one thread only."""
+    """What the checks have found so far. Two threads write it, each what is its own."""
 
     checks: dict[str, Check] = field(default_factory=dict)
     connection: Connection | None = None
@@ -84,6 +86,9 @@ def examine(
 
         told = reporter or SilentReporter()
         asked = fleet.run(works, work, parallel=2, deadline=None, reporter=told, scope=whole, what="asking the server")
+        for note in found.notes:
+            if not note.startswith(UNRESOLVED):  # which is told with the name
+                told.noted(note)
         for outcome in asked:
             if outcome.reason is not None:
                 found.checks.setdefault(outcome.node, Check(outcome.node, State.FAILED, outcome.reason.message))
@@ -119,7 +124,7 @@ def _look_for_name(target: Target, options: ConnectOptions, found: _Found, scope
         found.checks["name"] = Check(
             "name",
             State.WARNING,
-            f"cannot resolve {host}: {error.strerror or error}",
+            f"{UNRESOLVED} {host}: {error.strerror or error}",
             f"the DNS of this machine does not work for it; if you know the address: --resolve {host}=ADDRESS",
         )
         return
@@ -135,11 +140,9 @@ def _look_for_server(
     # Half of the time each, so that a plug-in that hangs leaves enough to ask the server.
     left = scope.remaining()
     halved = dataclasses.replace(options, request_timeout=None if left is None else left / 2)
-    credential: Credential | None = None
     try:
         connection = connect(halved, scope, note=found.notes.append, retry=NO_RETRIES, look_up=look_up)
-        credential = connection.credential(scope)
-        found.checks["credential"] = _credential_check(credential, now())
+        found.checks["credential"] = _credential_check(connection.credential(scope), now())
     except CredentialError as error:
         found.checks["credential"] = _failed("credential", error)
         connection = connect(
@@ -151,17 +154,23 @@ def _look_for_server(
         found.checks["server"] = Check("server", State.SKIPPED, "not asked: see above")
         return
     _ask_version(connection, found, scope, now)
-    if credential is not None and not any(check.state is State.FAILED for check in found.checks.values()):
+    if State.FAILED not in (found.checks["credential"].state, found.checks["server"].state):
         found.connection = connection
     else:
         connection.close()
 
 
 def _ask_version(connection: Connection, found: _Found, scope: CancelScope, now: Callable[[], dt.datetime]) -> None:
-    target = connection.target
     before, started = now(), scope.clock.now()
     try:
         reply = connection.request("GET", VERSION, scope=scope)
+        took = scope.clock.now() - started
+        found.checks["server"] = Check(
+            "server", State.OK, f"{_way(connection)} answers after {duration(round(took, 3))}"
+        )
+        if took > CONNECTING:  # once more, now that there is a connection
+            before, started = now(), scope.clock.now()
+            reply = connection.request("GET", VERSION, scope=scope)
     except UnauthorizedError as error:
         # It answers, and that is what was asked; as whom is the credential's affair.
         if found.checks["credential"].state is not State.FAILED:
@@ -176,9 +185,8 @@ def _ask_version(connection: Connection, found: _Found, scope: CancelScope, now:
         found.checks["server"] = _failed("server", error)
         return
     took = scope.clock.now() - started
-    found.checks["server"] = Check("server", State.OK, f"{_way(connection)} answers after {duration(round(took, 3))}")
     found.clock = _clock(reply.date, before, took)
-    found.checks["clock"] = _clock_check(found.clock, took, target)
+    found.checks["clock"] = _clock_check(found.clock, took, connection.target)
     try:
         found.version = decode(reply.body, Version, f"GET {VERSION}").git_version
     except KdnsctlError as error:
@@ -285,7 +293,7 @@ def _name_in_the_end(name: Check, server: Check, notes: Sequence[str]) -> Check:
     """A name that cannot be resolved, once it is known whether there was another way to the server."""
     if server.state is State.FAILED:
         return Check(name.name, State.FAILED, name.detail, name.hint)
-    recalled = next((note for note in notes if note.startswith("cannot resolve")), name.detail)
+    recalled = next((note for note in notes if note.startswith(UNRESOLVED)), name.detail)
     return Check(name.name, State.WARNING, recalled, name.hint)
 
 
