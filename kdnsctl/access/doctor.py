@@ -31,7 +31,7 @@ from kdnsctl.cluster.objects import Version
 from kdnsctl.cluster.retries import NO_RETRIES
 from kdnsctl.cluster.target import Target
 from kdnsctl.cluster.transport import Connection
-from kdnsctl.model import KdnsctlError, Reporter, SilentReporter
+from kdnsctl.model import CancelledError, KdnsctlError, Reporter, SilentReporter
 
 VERSION = "/version"
 ORDER = ("kubeconfig", "credential", "name", "server", "clock", "version")  # of the checks, as they are reported
@@ -91,7 +91,8 @@ def examine(
                 told.noted(note)
         for outcome in asked:
             if outcome.reason is not None:
-                found.checks.setdefault(outcome.node, Check(outcome.node, State.FAILED, outcome.reason.message))
+                state = State.SKIPPED if outcome.reason.code == INTERRUPTED.code else State.FAILED
+                found.checks.setdefault(outcome.node, Check(outcome.node, state, outcome.reason.message))
         answers: dict[object, Access] = {}
         if found.connection and whole.reason is None:
             permissions = dict.fromkeys(one for needs in commands.values() for one in needs.all)
@@ -181,6 +182,8 @@ def _ask_version(connection: Connection, found: _Found, scope: CancelScope, now:
         found.checks["server"] = Check("server", State.OK, f"{_way(connection)} answers")
         found.checks["version"] = Check("version", State.WARNING, f"the server's is not known: {error}", error.hint)
         return
+    except CancelledError:
+        raise
     except KdnsctlError as error:
         found.checks["server"] = _failed("server", error)
         return
@@ -268,13 +271,11 @@ def _report(
     checks.setdefault("version", Check("version", State.OK, f"kdnsctl {__version__}; the server's is not known"))
     if checks["name"].state is State.WARNING:
         checks["name"] = _name_in_the_end(checks["name"], checks["server"], found.notes)
-    reached = found.connection is not None
     if answers:
         states = tuple(ability_of(name, needs, answers) for name, needs in commands.items())
     else:
         failed = [check.detail for check in _in_order(checks) if check.state is State.FAILED and check.name != "name"]
-        why = next(iter(failed), "the server was not asked")
-        ability = Ability.UNKNOWN if reached else Ability.FAILS
+        ability, why = (Ability.FAILS, failed[0]) if failed else (Ability.UNKNOWN, "the server was not asked")
         states = tuple(CommandState(name, ability, why=why) for name in commands)
     return DoctorReport(
         generated_at=now(),
