@@ -9,7 +9,6 @@ headings are for scripts: their columns are always the same ones.
 from __future__ import annotations
 
 import sys
-import textwrap
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -142,7 +141,7 @@ def _table(report: FindReport, form: Format, *, headers: bool, color: Color) -> 
         if any(
             _name(node) != node.name and (wide or node.verdict in (*found, Verdict.UNKNOWN)) for node in report.nodes
         ):
-            lines += _wrapped("pod:… and file:… are not nodes: the log does not say which node it is from.", width)
+            lines += table.wrapped("pod:… and file:… are not nodes: the log does not say which node it is from.", width)
     return lines
 
 
@@ -220,14 +219,14 @@ def _unknown_groups(report: FindReport, width: int | None, paint: table.Paint) -
         shown = nodes if width is None else nodes[:MOST_NAMES]
         more = [f"and {len(nodes) - len(shown)} more (-o wide lists them)"] if len(nodes) > len(shown) else []
         why = visible(next(iter(reasons)) if len(reasons) == 1 else nodes[0].reason_code)
-        head, *rest = _wrapped(f"{len(nodes)} unknown: {why}", width)
+        head, *rest = table.wrapped(f"{len(nodes)} unknown: {why}", width)
         word = f"{len(nodes)} unknown"
         lines += [paint(word, _STYLES[Verdict.UNKNOWN]) + head.removeprefix(word), *rest]
         if len(reasons) == 1:
-            lines += _wrapped(", ".join([*(visible(_name(node)) for node in shown), *more]), width, indent=2)
+            lines += table.wrapped(", ".join([*(visible(_name(node)) for node in shown), *more]), width, indent=2)
         else:
             for node in shown:
-                lines += _wrapped(visible(f"{_name(node)}: {node.reason}"), width, indent=2)
+                lines += table.wrapped(visible(f"{_name(node)}: {node.reason}"), width, indent=2)
             lines += [f"  {line}" for line in more]
     return lines
 
@@ -238,7 +237,7 @@ def _not_listed(report: FindReport, width: int | None) -> list[str]:
         for verdict, word in ((Verdict.CLEAN, "clean"), (Verdict.NOT_APPLICABLE, "not applicable"))
         if (count := sum(node.verdict is verdict for node in report.nodes))
     ]
-    return _wrapped(f"{' and '.join(said)}, not listed (-o wide lists them)", width) if said else []
+    return table.wrapped(f"{' and '.join(said)}, not listed (-o wide lists them)", width) if said else []
 
 
 def _summary(report: FindReport, program: str) -> list[str]:
@@ -253,19 +252,19 @@ def _summary(report: FindReport, program: str) -> list[str]:
     text = f"{_count(coverage.in_scope, 'node')} in scope, {coverage.judged} judged: {', '.join(counts) or 'none'}."
     if coverage.scope is Scope.PARTIAL:
         text += " The scope is partial: there may be nodes that could not even be listed."
-    lines = _wrapped(text, width)
+    lines = table.wrapped(text, width)
     if report.cluster:
-        lines += _wrapped(visible(f"Cluster: {report.cluster}."), width)
+        lines += table.wrapped(visible(f"Cluster: {report.cluster}."), width)
     spans = [node.span for node in report.nodes if node.span]
     if spans:
         first, last = min(span.first for span in spans), max(span.last for span in spans)
         differ = len({(span.first, span.last) for span in spans}) > 1
         each = "; it differs by node (-o wide)" if differ else ""
-        lines += _wrapped(f"Time covered by the logs: {clock(first)} to {clock(last)}{each}.", width)
+        lines += table.wrapped(f"Time covered by the logs: {clock(first)} to {clock(last)}{each}.", width)
     if report.since:
-        lines += _wrapped(f"Window judged: since {clock(report.since)}.", width)
+        lines += table.wrapped(f"Window judged: since {clock(report.since)}.", width)
     if report.services:
-        lines += _wrapped(visible(f"Services: {', '.join(report.services)}."), width)
+        lines += table.wrapped(visible(f"Services: {', '.join(report.services)}."), width)
     if report.next_commands:
         lines.append("Next:")
         lines += [f"  {visible(_as_called(command, program))}" for command in report.next_commands]
@@ -274,16 +273,6 @@ def _summary(report: FindReport, program: str) -> list[str]:
 
 def _as_called(command: str, program: str) -> str:
     return program + command.removeprefix("kdnsctl") if command.startswith("kdnsctl ") else command
-
-
-def _wrapped(text: str, width: int | None, indent: int = 0) -> list[str]:
-    margin = " " * indent
-    if width is None:
-        return [margin + text]
-    wrapped = textwrap.wrap(
-        text, max(width, table.LEAST_WIDTH), initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False
-    )
-    return wrapped or [""]
 
 
 def _count(number: int, noun: str) -> str:
