@@ -29,10 +29,13 @@ from tests.bench import fleet
 
 LOG: Final = re.compile(r"/api/v1/namespaces/kube-system/pods/kube-proxy-(\d+)/log")
 POD: Final = re.compile(r"/api/v1/namespaces/kube-system/pods/kube-proxy-(\d+)")
-REQUEST: Final = re.compile(rb"GET (\S+) HTTP/1\.1\r\n")
+REQUEST: Final = re.compile(rb"(?:GET|POST) (\S+) HTTP/1\.1\r\n")
+LENGTH: Final = re.compile(rb"(?i)\r\nContent-Length: *([0-9]{1,6})\r\n")
+REVIEW: Final = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 OTHERS: Final = {  # what is asked for besides nodes, pods and logs, by kdnsctl and by kubectl's discovery
     "/api": {"kind": "APIVersions", "versions": ["v1"]},
     "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": []},
+    REVIEW: {"kind": "SelfSubjectAccessReview", "spec": {}, "status": {"allowed": True}},
 }
 
 
@@ -53,7 +56,7 @@ class Answers:
         self._empty = _whole(b'{"metadata":{},"items":[]}')
 
     def find(self, target: str) -> bytes:
-        """The answer to a GET."""
+        """The answer to a GET, or to the question whether we may: always yes."""
         parts = urlsplit(target)
         if log := LOG.fullmatch(parts.path):
             number = int(log[1])
@@ -108,6 +111,12 @@ def _serve(connection: socket.socket, context: ssl.SSLContext, find: Callable[[s
                 while b"\r\n\r\n" in held:
                     head, _, held = held.partition(b"\r\n\r\n")
                     request = REQUEST.match(head + b"\r\n")
+                    if length := LENGTH.search(head + b"\r\n"):
+                        while len(held) < int(length[1]):
+                            held += link.recv(65536) or bytes(
+                                int(length[1])
+                            )  # it hung up: zeros will do
+                        held = held[int(length[1]) :]
                     allowed = request is not None and token in head
                     link.sendall(find(request[1].decode()) if request and allowed else _status(401, "Unauthorized"))
     except (OSError, ssl.SSLError):
