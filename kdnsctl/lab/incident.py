@@ -12,7 +12,7 @@ import enum
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -66,18 +66,21 @@ class _Scene:
     def left(self) -> float:
         return max(1.0, self.deadline - time.monotonic())
 
-    def close(self) -> None:
-        self.client.close()
 
-
-def _scene(name: str, timeout: float, root: Any) -> _Scene:
+@contextlib.contextmanager
+def _scene(name: str, timeout: float, root: Any) -> Iterator[_Scene]:
+    """What is needed to act on a lab. Raises LabError when it does not run, or ends meanwhile."""
     state = space.status(name, root=root)
     where = space.running_lab(name, root)
     if not state.nodes:
         raise LabError(f"the lab {name!r} does not answer; see {where.log_file}")
-    access = Access(state.server, str(where.ca_file), where.token_file.read_text(encoding="ascii"))
-    nodes = tuple(node["name"] for node in state.nodes)
-    return _Scene(where, KubeClient(access, "kdnsctl-lab"), nodes, time.monotonic() + timeout)
+    try:
+        access = Access(state.server, str(where.ca_file), where.token_file.read_text(encoding="ascii"))
+        nodes = tuple(node["name"] for node in state.nodes)
+        with contextlib.closing(KubeClient(access, "kdnsctl-lab")) as client:
+            yield _Scene(where, client, nodes, time.monotonic() + timeout)
+    except OSError as error:  # its files are gone
+        raise LabError(f"the lab {name!r} was taken down meanwhile: {error}") from None
 
 
 def current(where: LabDir) -> Incident | None:
@@ -96,7 +99,7 @@ def break_dns(
 
     Raises LabError; then `heal` undoes what was done.
     """
-    with contextlib.closing(_scene(name, timeout, root)) as scene:
+    with _scene(name, timeout, root) as scene:
         return _break(scene, mode, name, node)
 
 
@@ -326,7 +329,7 @@ def heal(*, name: str = space.DEFAULT_NAME, timeout: float = 60.0, root: Any = N
 
     Returns what was healed, None when nothing was broken. Raises LabError when DNS did not come back.
     """
-    with contextlib.closing(_scene(name, timeout, root)) as scene:
+    with _scene(name, timeout, root) as scene:
         return _heal(scene)
 
 
