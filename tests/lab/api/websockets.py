@@ -19,6 +19,7 @@ class WebSocket:
             f"wss://{host}:{port}{path}",
             sslopt={"context": client.context},
             subprotocols=list(protocols),
+            header=[] if client.authorization is None else [f"Authorization: {client.authorization}"],
             timeout=60,
             skip_utf8_validation=True,
         )
