@@ -26,10 +26,11 @@ from kdnsctl.lab.controllers.manager import ControllerManager
 from kdnsctl.lab.controlserver import ControlServer
 from kdnsctl.lab.images import Library
 from kdnsctl.lab.kubeclient import Access, KubeClient
-from kdnsctl.lab.kubelet import Kubelet, Surroundings
+from kdnsctl.lab.kubelet import Kubelet
 from kdnsctl.lab.network import NodeNet
 from kdnsctl.lab.newstore import new_store
 from kdnsctl.lab.podlogs import LogPump
+from kdnsctl.lab.podnode import Surroundings
 from kdnsctl.lab.podruntime import KubeletRuntime
 from kdnsctl.lab.podstatus import is_ready
 from kdnsctl.lab.spacedir import LabDir

@@ -216,6 +216,18 @@ class TestLogs:
         log.end()
         assert list(reader) == []
 
+    def test_an_end_is_told_when_everything_is_in_the_file(self, tmp_path: Path) -> None:
+        log = ContainerLog(tmp_path / "0.log")
+        seen: list[bytes] = []
+        log.when_ended(lambda: seen.append(b"".join(LogReader(log, LogOptions()))))
+        log.write("stdout", b"last words")
+        assert seen == []
+        log.finish("stdout")
+        log.end()
+        assert seen == [b"last words\n"]
+        log.when_ended(lambda: seen.append(b"at once"))
+        assert seen[1:] == [b"at once"]
+
     def test_a_blocked_reader_can_be_closed(self, tmp_path: Path) -> None:
         log = ContainerLog(tmp_path / "0.log")
         reader = LogReader(log, LogOptions(follow=True))
