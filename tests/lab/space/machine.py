@@ -54,11 +54,11 @@ def command_line(pid: int) -> str:
         return ""
 
 
-def namespaces_of(pids: set[int]) -> set[str]:
-    """All namespaces that these processes are in, as `net:[4026531840]`."""
+def namespaces_of(pids: set[int], *kinds: str) -> set[str]:
+    """All namespaces (or those of some kinds) that these processes are in, as `net:[4026531840]`."""
     found = set()
     for pid in pids:
-        for kind in ("net", "mnt", "pid", "uts", "ipc", "user"):
+        for kind in kinds or ("net", "mnt", "pid", "uts", "ipc", "user"):
             with contextlib.suppress(OSError):
                 found.add(os.readlink(f"/proc/{pid}/ns/{kind}"))
     return found
@@ -80,10 +80,11 @@ class Traces:
     @staticmethod
     def of(where: LabDir, *others: int) -> Traces:
         """Of the lab, and of the processes `others`, which have to do with it, with all below them."""
+        taken = _ticks()
         processes = processes_of(where).union(*map(below, others))
         own = namespaces_of({os.getpid()})
         found = frozenset(namespaces_of({pid for pid, _ in processes}) - own)
-        return Traces(frozenset(processes), found, _ticks())
+        return Traces(frozenset(processes), found, taken)
 
     def also(self, other: Traces) -> Traces:
         """Both, as of the earlier moment."""
@@ -93,13 +94,15 @@ class Traces:
     def left(self, where: LabDir) -> list[str]:
         """What of the lab is still there; empty when nothing is.
 
-        The kernel gives the number of a namespace that is gone to a new one, so a process that began later and is in a
-        namespace of a known number is another lab's, of whoever runs one beside the tests. It cannot be this lab's:
-        what a lab starts is in the PID namespace of its first process, which is looked for itself.
+        The kernel gives the number of a namespace that is gone to a new one, so a process in a namespace of a known
+        number may be another lab's, of whoever runs one beside the tests. It is when it began later, for what a lab
+        starts is in the PID namespace of its first process, which is looked for itself; or when it is in a PID
+        namespace that is neither the machine's nor this lab's.
         """
         found = [f"process {pid}" for pid, started in self.processes if start_time(pid) == started]
         alive = {pid: started for pid in parents() if (started := start_time(pid)) is not None}
-        old = {pid for pid, started in alive.items() if started <= self.taken}
+        places = self.namespaces | namespaces_of({os.getpid()})
+        old = {pid for pid, started in alive.items() if started <= self.taken and namespaces_of({pid}, "pid") <= places}
         found += [f"namespace {each}" for each in namespaces_of(old) & self.namespaces]
         found += [
             f"mount {line}" for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(where.root) in line
