@@ -14,7 +14,7 @@ from pathlib import Path
 from kdnsctl.lab import incident, space
 from kdnsctl.lab.incident import Incident, Mode
 from kdnsctl.lab.kubeclient import ApiError
-from kdnsctl.lab.measure import Success, measure
+from kdnsctl.lab.measure import Success, a_share_is_lost, measure
 from kdnsctl.lab.spacedir import LabDir, LabError, lab_dir
 
 Tell = Callable[[str], None]
@@ -91,7 +91,8 @@ def run(options: DemoOptions, tell: Tell, find: Find | None = None) -> DemoResul
             tell(line)
         tell(f"Now one node breaks: {_WHY[options.mode]} ...")
         made = incident.break_dns(options.mode, name=options.up.name, root=options.up.root)
-        broken = measure(where, count, options.results)
+        until = a_share_is_lost(made.node) if options.mode is Mode.RESTORE_FAILS else None
+        broken = measure(where, count, options.results, until=until)
         tell(f"CoreDNS is well, its pods are new; the old ones were {', '.join(made.dead)}. But on {made.node}:")
         for line in table(broken):
             tell(line)

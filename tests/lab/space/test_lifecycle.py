@@ -250,7 +250,7 @@ import json, os, subprocess, sys
 from pathlib import Path
 from kdnsctl.lab import doctor, incident, space
 from kdnsctl.lab.incident import Mode
-from kdnsctl.lab.measure import measure
+from kdnsctl.lab.measure import a_share_is_lost, measure
 from kdnsctl.lab.spacedir import lab_dir
 
 root = Path(sys.argv[1])
@@ -260,9 +260,9 @@ state = space.up(space.UpOptions(name="rootless", nodes=2, root=root))
 try:
     result["rootless"] = state.rootless
     for mode in Mode:
-        results = 40 if mode is Mode.RESTORE_FAILS else 10  # a share is lost: enough to see both outcomes
+        until = a_share_is_lost("knode2") if mode is Mode.RESTORE_FAILS else None
         made = incident.break_dns(mode, name="rootless", root=root)
-        result[mode.value] = {f"{s.node} {s.kind}": s.percent for s in measure(where, 2, results, 60)}
+        result[mode.value] = {f"{s.node} {s.kind}": s.percent for s in measure(where, 2, 10, 60, until)}
         if mode is Mode.DELETE_FAILS:
             ssh = ["ssh", "-F", str(where.ssh / "config"), "knode2", "id -u; conntrack -L -p udp --orig-port-src 20000"]
             result["ssh"] = subprocess.run(ssh, capture_output=True, text=True, stdin=subprocess.DEVNULL).stdout

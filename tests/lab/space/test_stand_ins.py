@@ -28,6 +28,7 @@ from kdnsctl.lab.kubeproxyrules import (
     slice_endpoints,
     used_endpoints,
 )
+from kdnsctl.lab.measure import Success
 from kdnsctl.lab.netlink import Entry, Tuple
 from kdnsctl.lab.nodefaults import Fault, inject, lift
 from kdnsctl.lab.podlogs import ContainerLog, LogOptions, LogReader
@@ -270,6 +271,13 @@ class TestDns:
         for answered in (True, True, False, False, False):
             counters = counters.add(answered=answered, port=20000)
         assert (counters.answered, counters.lost, counters.last_answered, counters.in_a_row) == (2, 3, False, 3)
+
+
+@pytest.mark.parametrize(
+    ("answered", "lost", "percent"), [(0, 5, 0), (1, 999, 1), (1, 1, 50), (999, 1, 99), (5, 0, 100), (0, 0, 0)]
+)
+def test_only_whole_success_is_100_and_only_whole_loss_0(answered: int, lost: int, percent: int) -> None:
+    assert Success("knode1", "fresh", answered, lost).percent == percent
 
 
 class TestImages:
