@@ -53,6 +53,11 @@ def outside(paths: set[str], beginnings: tuple[str, ...]) -> tuple[set[str], set
     return unexplained, idle
 
 
+def is_as_it_began(pod: dict[str, Any]) -> bool:
+    status = pod["status"]["containerStatuses"]
+    return "deletionTimestamp" not in pod["metadata"] and all(not each["restartCount"] for each in status)
+
+
 @pytest.mark.parametrize(
     ("path", "name", "missing", "added"),
     [
@@ -91,7 +96,11 @@ def test_an_answer_has_the_recorded_shape(
 ) -> None:
     reply = operator.get(path)
     same_headers(reply, name)
-    ours, recorded = set(recordings.shape(reply.json)), set(recordings.shape(recordings.body(name)))
+    body = reply.json
+    if name == "pods-kube-system":  # of the recorded ones none was restarted or on its way out
+        body["items"] = [pod for pod in body["items"] if is_as_it_began(pod)]
+        assert body["items"]
+    ours, recorded = set(recordings.shape(body)), set(recordings.shape(recordings.body(name)))
     assert outside(recorded - ours, missing) == (set(), set())
     assert outside(ours - recorded, added) == (set(), set())
 
