@@ -299,5 +299,16 @@ def environment(where: LabDir) -> dict[str, str]:
 
 def env(name: str = DEFAULT_NAME, *, root: Path | None = None) -> str:
     """Lines for `eval "$(kdnsctl lab env)"`. Raises LabError when the lab does not run."""
-    where = running_lab(name, root)
+    return _exports(running_lab(name, root))
+
+
+def no_env(name: str, *, root: Path | None = None) -> str:
+    """Lines for the same when there is no such lab: they fail, and lead nowhere.
+
+    Left as it was, the shell would go on to speak to another cluster; without KUBECONFIG it would, too.
+    """
+    return _exports(lab_dir(name, root)) + "false\n"
+
+
+def _exports(where: LabDir) -> str:
     return "".join(f"export {key}={shlex.quote(value)}\n" for key, value in environment(where).items())

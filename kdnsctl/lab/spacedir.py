@@ -68,6 +68,11 @@ class LabDir:
         return self.root / "space"
 
     @property
+    def context(self) -> str:
+        """The name of its context in a kubeconfig, which tells labs apart in prompts and in merged files."""
+        return f"kdnsctl-lab-{self.name}"
+
+    @property
     def kubeconfig(self) -> Path:
         return self.root / "kubeconfig"
 

@@ -133,7 +133,7 @@ def run(where: LabDir, options: dict[str, Any], ready: int, listener: int) -> in
     pids = {name: node.pid for name, node in booted.items()}
     ControlServer(where, api.url, runtime_kubelets, pids, board).start()
     where.kubeconfig.touch(mode=0o600)
-    where.kubeconfig.write_text(api.kubeconfig(), encoding="utf-8")
+    where.kubeconfig.write_text(api.kubeconfig(name=where.context), encoding="utf-8")
     names = [net.name for net in nodes]
     threading.Thread(target=_announce, args=(board, client, names, ready), name="announce", daemon=True).start()
     over.wait()

@@ -64,6 +64,8 @@ def test_break_find_status_heal(lab: LabDir, kdnsctl: Kdnsctl, mode: str, node: 
 
         status = json.loads(kdnsctl("lab", "status", NAME, "-o", "json").out)["labs"][0]
         assert status["incident"] == {key: incident[key] for key in status["incident"]}
+        row = next(line for line in kdnsctl("lab", "status", NAME).lines if f" {node} " in line)
+        assert row.split()[-1] == {"delete-fails": "delete-fails", "down": "stopped", "restore-fails": "restore"}[mode]
         lost = {each["name"] for each in status["nodes"] for client in each["clients"] if not client["lastAnswered"]}
         assert lost == {node}
 

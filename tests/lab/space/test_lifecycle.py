@@ -235,6 +235,7 @@ def test_shell_and_env(lab: LabDir) -> None:
     assert node.stdout == "knode2\n"
     assert space.shell(["sh", "-c", "exit 7"], name=lab.name, root=root) == 7
     assert f"export KUBECONFIG={lab.kubeconfig}\n" in space.env(lab.name, root=root)
+    assert json.loads(lab.kubeconfig.read_text())["current-context"] == "kdnsctl-lab-shared"
 
 
 def test_ssh_to_a_node(lab: LabDir) -> None:
@@ -293,6 +294,20 @@ def test_an_unprivileged_user_needs_no_root(labs: Path) -> None:
     assert uid == "0"
     assert any(f"src={dead} " in entries for dead in result["dead"])
     assert outside() == before
+
+
+def test_sudo_on_a_node_is_what_next_commands_need(lab: LabDir) -> None:
+    def run(command: str) -> tuple[int, str, str]:
+        words = ["ssh", "-F", str(lab.ssh / "config"), "knode3", command]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        return done.returncode, done.stdout, done.stderr
+
+    assert run("sudo id -u") == (0, "0\n", "")
+    assert run("""sudo -n LC_ALL=C sh -c 'echo "$LC_ALL $0 $1"; exit 7' a 'b c'""") == (7, "C a b c\n", "")
+    assert run("sudo -u root -- hostname") == (0, "knode3\n", "")
+    assert run("sudo -u nobody id") == (1, "", "sudo: the lab's nodes have no user but root\n")
+    assert run("sudo -l") == (1, "", "sudo: the lab's sudo does not know -l\n")
+    assert run("sudo")[0] == 1
 
 
 def test_processes_of_a_lab_are_found_by_its_record(lab: LabDir) -> None:
