@@ -49,7 +49,7 @@ def table(successes: tuple[Success, ...]) -> list[str]:
     for node in nodes:
         cells = [by[node, kind] for kind in ("fixed", "fresh")]
         lines.append(f"  {node:<10}" + "".join(f"{f'{c.percent:>3} % ({c.answered} of {c.asked})':<22}" for c in cells))
-    return lines
+    return [line.rstrip() for line in lines]
 
 
 def log_root(where: LabDir) -> Path:

@@ -39,6 +39,7 @@ def limited(*words: str) -> list[str]:
         ["grep", "-H", "", "FILE", "FILE"],
         ["grep", "-n", "^udp", "FILE"],
         ["grep", "-v", "two", "FILE"],
+        ["grep", "-c", "d.ort=53.$", "FILE"],
         ["grep", "nothing", "FILE"],
         ["grep", "-q", "two", "FILE"],
         ["wc", "-l", "FILE"],

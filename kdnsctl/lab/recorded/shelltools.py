@@ -12,7 +12,7 @@ from typing import Final
 Reads = Callable[[str], bytes]
 """What a file holds, by its path. Raises NotRecordedError."""
 
-_PLAIN: Final = re.compile(r"\^?[A-Za-z0-9 =:/_,#-]*\$?")
+_PLAIN: Final = re.compile(r"\^?[A-Za-z0-9. =:/_,#-]*\$?")
 
 
 class NotRecordedError(Exception):
@@ -121,7 +121,8 @@ def _matcher(patterns: Sequence[str], *, fixed: bool) -> Callable[[bytes], bool]
             raise NotRecordedError(f"grep {pattern}")
         start, body = ("^", pattern[1:]) if pattern.startswith("^") else ("", pattern)
         body, end = (body[:-1], "$") if body.endswith("$") else (body, "")
-        tests.append(re.compile((start + re.escape(body) + end).encode()))
+        middle = ".".join(map(re.escape, body.split(".")))  # a dot is any character, to grep as to re
+        tests.append(re.compile((start + middle + end).encode()))
     return lambda line: any(test.search(line) for test in tests)
 
 
