@@ -14,7 +14,7 @@ import pytest
 
 from kdnsctl.lab.kubeclient import ApiError, KubeClient
 from tests.lab.api import recordings
-from tests.lab.api.client import Operator, Reply
+from tests.lab.api.client import Operator
 
 SYSTEM = "/api/v1/namespaces/kube-system"
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
@@ -35,15 +35,6 @@ POD_ADDED = (
     ".items[].spec.containers[].ports[]",
     ".items[].spec.tolerations[].tolerationSeconds:",
 )
-
-
-def same_headers(reply: Reply, name: str) -> None:
-    assert reply.code == recordings.code(name)
-    recorded = recordings.headers(name)
-    for header in ("content-type", "cache-control", "retry-after", "x-content-type-options"):
-        assert reply.headers.get(header) == recorded.get(header), header
-    for header in ("audit-id", "x-kubernetes-pf-flowschema-uid", "x-kubernetes-pf-prioritylevel-uid", "date"):
-        assert (header in reply.headers) == (header in recorded), header
 
 
 def outside(paths: set[str], beginnings: tuple[str, ...]) -> tuple[set[str], set[str]]:
@@ -95,7 +86,7 @@ def test_an_answer_has_the_recorded_shape(
     operator: Operator, path: str, name: str, missing: tuple[str, ...], added: tuple[str, ...]
 ) -> None:
     reply = operator.get(path)
-    same_headers(reply, name)
+    recordings.same_headers(reply, name)
     body = reply.json
     if name == "pods-kube-system":  # no recorded container was restarted, and CoreDNS had not been rolled out again
         items = [pod for pod in body["items"] if is_as_it_began(pod)]
@@ -112,7 +103,7 @@ def test_nodes_as_metadata_only_and_by_pages(operator: Operator) -> None:
     ttl = ".items[].metadata.annotations.node.alpha.kubernetes.io/ttl:str"
     assert recorded ^ set(recordings.shape(reply.json)) == {ttl}
     page = operator.get("/api/v1/nodes?limit=2")
-    same_headers(page, "nodes-page")
+    recordings.same_headers(page, "nodes-page")
     assert set(page.json["metadata"]) == set(recordings.body("nodes-page")["metadata"])
     rest = operator.get(f"/api/v1/nodes?limit=2&continue={page.json['metadata']['continue']}")
     names = [item["metadata"]["name"] for answer in (page, rest) for item in answer.json["items"]]
@@ -124,16 +115,10 @@ def test_nodes_as_metadata_only_and_by_pages(operator: Operator) -> None:
 )
 def test_tables(operator: Operator, path: str, name: str) -> None:
     reply = operator.get(path, {"Accept": TABLE})
-    same_headers(reply, name)
+    recordings.same_headers(reply, name)
     recorded = recordings.body(name)
 
-    def columns(table: Any) -> list[dict[str, Any]]:
-        return [
-            {key: value for key, value in column.items() if key != "description"}
-            for column in table["columnDefinitions"]
-        ]
-
-    assert columns(reply.json) == columns(recorded)
+    assert recordings.columns(reply.json) == recordings.columns(recorded)
     row, other = reply.json["rows"][0], recorded["rows"][0]
     assert [type(cell) for cell in row["cells"]] == [type(cell) for cell in other["cells"]]
     assert {key: set(value) for key, value in row.items() if isinstance(value, dict)} == {
@@ -163,17 +148,17 @@ def proxy(operator: Operator) -> str:
 )
 def test_refusals_are_word_for_word(operator: Operator, proxy: str, request_: str, name: str) -> None:
     reply = operator.get(request_.replace("PROXY", proxy))
-    same_headers(reply, name)
+    recordings.same_headers(reply, name)
     said = json.loads(reply.body.replace(proxy.encode(), b"kube-proxy-l7sqf"))
     assert said == recordings.body(name)
 
 
 def test_logs_that_are_empty_or_cut(operator: Operator, proxy: str) -> None:
     empty = operator.get(f"{SYSTEM}/pods/{proxy}/log?sinceTime=2099-01-01T00:00:00Z")
-    same_headers(empty, "log-empty-window")
+    recordings.same_headers(empty, "log-empty-window")
     assert empty.body == b""
     cut = operator.get(f"{SYSTEM}/pods/{proxy}/log?limitBytes=60&timestamps=true")
-    same_headers(cut, "log-limit-bytes")
+    recordings.same_headers(cut, "log-limit-bytes")
     assert len(cut.body) == 60
 
 
@@ -181,7 +166,7 @@ def test_somebody_without_rights(operator: Operator) -> None:
     nobody = {"Impersonate-User": "nobody@example"}
     for path, name in (("/api/v1/nodes", "forbidden-list-nodes"), (f"{SYSTEM}/pods/x/log", "forbidden-pod-log")):
         reply = operator.get(path, nobody)
-        same_headers(reply, name)
+        recordings.same_headers(reply, name)
         assert reply.json == recordings.body(name)
     recorded = recordings.body("selfsubjectaccessreview")
     review = {"spec": recorded["spec"]}
@@ -205,21 +190,21 @@ def test_leases_that_collide(operator: Operator, cleared: list[str]) -> None:
     cleared.append(f"{LEASES}/kdnsctl-test")
     lease = {"metadata": {"name": "kdnsctl-test"}, "spec": {"holderIdentity": "a", "leaseDurationSeconds": 60}}
     made = operator.send("POST", LEASES, lease)
-    same_headers(made, "lease-create")
+    recordings.same_headers(made, "lease-create")
     assert set(recordings.shape(made.json)) == set(recordings.shape(recordings.body("lease-create")))
     again = operator.send("POST", LEASES, lease)
-    same_headers(again, "lease-create-conflict")
+    recordings.same_headers(again, "lease-create-conflict")
     assert again.json == recordings.body("lease-create-conflict")
     stale = {"metadata": {"name": "kdnsctl-test", "resourceVersion": "1"}, "spec": {"holderIdentity": "b"}}
     late = operator.send("PUT", f"{LEASES}/kdnsctl-test", stale)
-    same_headers(late, "lease-update-conflict")
+    recordings.same_headers(late, "lease-update-conflict")
     assert late.json == recordings.body("lease-update-conflict")
 
 
 def test_patches_that_change_nothing(operator: Operator) -> None:
     patch = [{"op": "test", "path": "/metadata/resourceVersion", "value": "1"}]
     reply = operator.send("PATCH", "/api/v1/nodes/knode1", patch, {"Content-Type": "application/json-patch+json"})
-    same_headers(reply, "patch-json-test-conflict")
+    recordings.same_headers(reply, "patch-json-test-conflict")
     assert reply.json == recordings.body("patch-json-test-conflict")
     media = {"Content-Type": "application/strategic-merge-patch+json"}
     cordon = operator.send("PATCH", "/api/v1/nodes/knode1?dryRun=All", {"spec": {"unschedulable": True}}, media)
@@ -235,7 +220,7 @@ def test_pod_security_refuses_a_host_network_even_on_a_dry_run(operator: Operato
     pod = {"metadata": {"name": "p"}, "spec": {"hostNetwork": True, "containers": [{"name": "c", "image": "i"}]}}
     for query in ("?dryRun=All", ""):
         reply = operator.send("POST", f"/api/v1/namespaces/safe/pods{query}", pod)
-        same_headers(reply, "psa-denied")
+        recordings.same_headers(reply, "psa-denied")
         assert reply.json == recordings.body("psa-denied")
 
 
