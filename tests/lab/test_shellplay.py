@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,23 +11,11 @@ import pytest
 from kdnsctl.lab.recorded.playback import answer
 from kdnsctl.lab.recorded.shellplay import play
 from kdnsctl.lab.recorded.shelltools import NotRecordedError
+from kdnsctl.netfilter.trailer import TrailerSplitter, filtered, whole
+from kdnsctl.reach.limits import limited
 
 TABLE = "/proc/net/nf_conntrack"
 LINES = b"udp one dport=53 \nudp two dport=80 \ntcp three dport=53 \n"
-TRAILER = '"$@"; echo "#end $0 rc=$?;"'
-FILTER = 'patterns=$1; shift; { "$@"; echo "#end $0 rc=$?;"; } | LC_ALL=C grep -n -F -e "$patterns" -e "#end $0 "'
-# A time limit with nothing but the shell, `sleep` and `kill`: a timer that the work outruns.
-LIMIT = (
-    'export LC_ALL=C TZ=UTC; limit=$1; shift; "$@" & work=$!; '
-    '( trap \'[ "$!" = "$work" ] || kill -KILL "$!"; exit 0\' TERM; '
-    'sleep "$limit" & wait "$!"; trap "" TERM; kill -KILL "$work"; exit 124 ) >/dev/null 2>&1 & timer=$!; '
-    'wait "$work" 2>/dev/null; code=$?; kill "$timer" 2>/dev/null; wait "$timer" 2>/dev/null; '
-    '[ "$?" -eq 124 ] && code=124; exit "$code"'
-)
-
-
-def limited(*words: str) -> list[str]:
-    return ["sh", "-c", LIMIT, "sh", "60", *words]
 
 
 @pytest.mark.parametrize(
@@ -45,11 +32,11 @@ def limited(*words: str) -> list[str]:
         ["wc", "-l", "FILE"],
         ["sh", "-c", "cat FILE; echo trailer $?"],
         ["sh", "-c", "wc -c < FILE"],
-        ["sh", "-c", TRAILER, "t0k", "cat", "FILE"],
-        ["sh", "-c", TRAILER, "t0k", *limited("cat", "FILE")],
-        ["sh", "-c", FILTER, "t0k", "dport=80\nthree", *limited("cat", "FILE")],
-        ["sh", "-c", FILTER, "t0k", "nowhere", "cat", "FILE"],
-        limited("sh", "-c", "cat FILE; exit 7"),
+        whole(["cat", "FILE"], "t0k"),
+        whole(limited(["cat", "FILE"], 60), "t0k"),
+        filtered(limited(["cat", "FILE"], 60), ["dport=80", "three"], "t0k"),
+        filtered(["cat", "FILE"], ["nowhere"], "t0k"),
+        limited(["sh", "-c", "cat FILE; exit 7"], 60),
         ["sh", "-c", 'count=$(grep -c udp FILE); echo "$count lines"; [ $count -gt 1 ] && echo many || echo few'],
         ["sh", "-c", "if grep -q tcp FILE; then echo yes; else echo no; fi; if false; then echo no; fi; echo $?"],
         ["sh", "-c", "cat FILE | grep udp | wc -l"],
@@ -123,19 +110,26 @@ def test_a_script_without_end_is_ended() -> None:
 def test_a_wrapped_command_of_a_recorded_node(node: str, command: Sequence[str]) -> None:
     plain = answer(node, command)
     assert plain is not None
-    wrapped = answer(node, ["sh", "-c", TRAILER, "t0k3n", *limited(*command)])
+    wrapped = answer(node, whole(limited(command, 60), "t0k3n"))
     assert wrapped is not None
-    assert wrapped.stdout == plain.stdout + b"#end t0k3n rc=0;\n"
+    splitter = TrailerSplitter("t0k3n")
+    first = splitter.feed(wrapped.stdout)
+    rest, end = splitter.finish()
+    assert end is not None
+    assert (first + rest, end.exit_code) == (plain.stdout, 0)
     assert (wrapped.stderr, wrapped.code) == (b"", 0)
 
 
 def test_a_filter_on_a_recorded_node() -> None:
     plain = answer("knode2", ["cat", TABLE])
-    found = answer("knode2", ["sh", "-c", FILTER, "t0k", " dst=10.96.0.10 ", *limited("cat", TABLE)])
+    found = answer("knode2", filtered(limited(["cat", TABLE], 60), [" dst=10.96.0.10 "], "t0k"))
     assert plain is not None
     assert found is not None
-    lines = plain.stdout.splitlines()
-    *hits, end = found.stdout.splitlines()
-    assert hits == [b"%d:%b" % (at, line) for at, line in enumerate(lines, 1) if b" dst=10.96.0.10 " in line]
-    assert re.fullmatch(rb"%d:#end t0k rc=0;" % (len(lines) + 1), end)
-    assert answer("knode2", ["sh", "-c", TRAILER, "t0k", *limited("conntrack", "-L")]) is None
+    splitter = TrailerSplitter("t0k", numbered=True)
+    first = splitter.feed(found.stdout)
+    rest, end = splitter.finish()
+    lines = plain.stdout.splitlines(keepends=True)
+    assert end is not None
+    assert (end.exit_code, end.total) == (0, len(lines))
+    assert first + rest == b"".join(line for line in lines if b" dst=10.96.0.10 " in line)
+    assert answer("knode2", whole(limited(["conntrack", "-L"], 60), "t0k")) is None
