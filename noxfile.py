@@ -26,19 +26,6 @@ GATED_ROOMS = {
 }
 GATE_PERCENT = 95
 
-# Tests that build labs in the kernel. They run in their own session, `lab`, and not yet in CI: on a busy machine of two
-# cores about one in two hundred of them loses a race between a lab that ends and the one who watches it end.
-KERNEL_TESTS = (
-    "tests/lab/space",
-    "tests/lab/test_commands.py",
-    "tests/lab/test_demo.py",
-    "tests/lab/test_find_affected.py",
-    "tests/lab/test_kubectl.py",
-    "tests/lab/test_reach.py",
-    "tests/e2e",
-)
-WITHOUT_KERNEL = tuple(f"--ignore={path}" for path in KERNEL_TESTS)
-
 nox.needs_version = ">=2025.5.1"
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.reuse_existing_virtualenvs = True
@@ -81,7 +68,7 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *session.posargs)
         return
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *WITHOUT_KERNEL)
+    session.run("coverage", "run", "-m", "pytest")
     for room, omit in measured_rooms():
         omitted = [f"--omit={','.join(omit)}"] if omit else []
         session.log(f"coverage of {room}, branches included, must reach {GATE_PERCENT} %")
@@ -97,14 +84,7 @@ def minimums(session: nox.Session) -> None:
     session.install("--require-hashes", "-r", "requirements-dev.lock")  # the test tools; then the rest is lowered
     session.install("-r", lowest)
     session.install("--no-deps", "--no-build-isolation", "-e", ".")
-    session.run("pytest", *(session.posargs or WITHOUT_KERNEL))
-
-
-@nox.session(venv_backend=BACKEND)
-def lab(session: nox.Session) -> None:
-    """Run the tests that build labs in the kernel. They need root or user namespaces, and Debian's packages."""
-    prepare(session)
-    session.run("pytest", *(session.posargs or KERNEL_TESTS))
+    session.run("pytest", *session.posargs)
 
 
 @nox.session(venv_backend=BACKEND)

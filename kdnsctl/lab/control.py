@@ -44,18 +44,18 @@ def ask(where: LabDir, request: Mapping[str, Any], timeout: float | None = 30.0)
 
 def stream(where: LabDir, request: Mapping[str, Any], timeout: float | None = None) -> Iterator[dict[str, Any]]:
     """One request, answers until the supervisor ends them or the caller stops reading. Raises LabError."""
-    with connect(where, timeout) as link:
-        link.sendall(json.dumps(request).encode() + b"\n")
-        with link.makefile("rb") as lines:
-            try:
+    try:
+        with connect(where, timeout) as link:
+            link.sendall(json.dumps(request).encode() + b"\n")
+            with link.makefile("rb") as lines:
                 for line in lines:
+                    if not line.endswith(b"\n"):
+                        raise ConnectionResetError("in the middle of a line")
                     reply = json.loads(line)
                     if "error" in reply:
                         raise LabError(reply["error"])
                     yield reply
-            except TimeoutError:
-                raise LabError(f"no answer to {request.get('op')!r} within {timeout:.0f} s") from None
-            except ConnectionError as error:
-                raise LabError(
-                    f"the lab {where.name!r} ended while it answered {request.get('op')!r}: {error}"
-                ) from None
+    except TimeoutError:
+        raise LabError(f"no answer to {request.get('op')!r} within {timeout:.0f} s") from None
+    except ConnectionError as error:
+        raise LabError(f"the lab {where.name!r} ended while it was asked for {request.get('op')!r}: {error}") from None

@@ -19,6 +19,7 @@ from kdnsctl.lab.container import StartError
 from kdnsctl.lab.kubelet import Kubelet
 from kdnsctl.lab.network import NetworkError
 from kdnsctl.lab.nodefaults import Fault
+from kdnsctl.lab.podworker import PodWorker
 from kdnsctl.lab.spacedir import LabDir
 
 JSON = dict[str, Any]
@@ -40,6 +41,7 @@ class ControlServer:
         self._kubelets = kubelets
         self._pids = pids
         self._board = board
+        self._stopped: dict[str, int] = {}
         self._operations: dict[str, Callable[[JSON], JSON]] = {
             "status": self._status,
             "node-pid": self._node_pid,
@@ -108,8 +110,15 @@ class ControlServer:
         for name, kubelet in self._kubelets.items():
             counts = {each["kind"]: each for each in self._board.readings() if each["node"] == name}
             faults = sorted(fault.value for fault in kubelet.faults)
+            if any(self._is_stopped(each) for each in kubelet.workers()):
+                faults.append("kube-proxy stopped")
             nodes.append({"name": name, "address": kubelet.net.address, "faults": faults, "clients": counts})
         return {"server": self._server, "nodes": nodes}
+
+    def _is_stopped(self, worker: PodWorker) -> bool:
+        """Whether what was stopped here is what runs there now."""
+        state = worker.find("kube-proxy")
+        return state is not None and state.pid is not None and self._stopped.get(worker.uid) == state.pid
 
     def _node_pid(self, request: JSON) -> JSON:
         return {"pid": self._pids[self._kubelet(request).name]}
@@ -127,6 +136,10 @@ class ControlServer:
             if state is not None and state.pid is not None:
                 kubelet.agent.signal(state.pid, _SIGNALS[request["signal"]])
                 sent += 1
+                if request["signal"] == "stop":
+                    self._stopped[worker.uid] = state.pid
+                else:
+                    self._stopped.pop(worker.uid, None)
         if not sent:
             raise BadRequestError(f"no container {request['container']!r} runs on {kubelet.name}")
         return {"sent": sent}

@@ -14,7 +14,7 @@ from pathlib import Path
 from kdnsctl.lab import incident, space
 from kdnsctl.lab.incident import Incident, Mode
 from kdnsctl.lab.kubeclient import ApiError
-from kdnsctl.lab.measure import Success, measure
+from kdnsctl.lab.measure import Success, a_share_is_lost, measure
 from kdnsctl.lab.spacedir import LabDir, LabError, lab_dir
 
 Tell = Callable[[str], None]
@@ -49,7 +49,7 @@ def table(successes: tuple[Success, ...]) -> list[str]:
     for node in nodes:
         cells = [by[node, kind] for kind in ("fixed", "fresh")]
         lines.append(f"  {node:<10}" + "".join(f"{f'{c.percent:>3} % ({c.answered} of {c.asked})':<22}" for c in cells))
-    return lines
+    return [line.rstrip() for line in lines]
 
 
 def log_root(where: LabDir) -> Path:
@@ -91,7 +91,8 @@ def run(options: DemoOptions, tell: Tell, find: Find | None = None) -> DemoResul
             tell(line)
         tell(f"Now one node breaks: {_WHY[options.mode]} ...")
         made = incident.break_dns(options.mode, name=options.up.name, root=options.up.root)
-        broken = measure(where, count, options.results)
+        until = a_share_is_lost(made.node) if options.mode is Mode.RESTORE_FAILS else None
+        broken = measure(where, count, options.results, until=until)
         tell(f"CoreDNS is well, its pods are new; the old ones were {', '.join(made.dead)}. But on {made.node}:")
         for line in table(broken):
             tell(line)

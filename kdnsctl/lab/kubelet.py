@@ -1,69 +1,25 @@
 """The kubelet stand-in of one node: pods bound to the node become processes, and their state goes to the API.
 
-It watches the pods of its node, gives each a worker (`podworker`), allots pod addresses, registers the node and
-reports it ready. It starts nothing itself and reads no logs.
+It watches the pods of its node, gives each a worker (`podworker`), registers the node and reports it ready. It starts
+nothing itself and reads no logs.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from kdnsctl.lab import network
 from kdnsctl.lab.agent import AgentClient
-from kdnsctl.lab.images import Library
-from kdnsctl.lab.kubeclient import JSON, MERGE_PATCH, ApiError, Informer, KubeClient
+from kdnsctl.lab.kubeclient import JSON, MERGE_PATCH, ApiError, Informer
 from kdnsctl.lab.network import NodeNet
 from kdnsctl.lab.nodefaults import Fault
 from kdnsctl.lab.nodestatus import node_labels, node_status
-from kdnsctl.lab.podlogs import LogPump
+from kdnsctl.lab.podnode import AddressPool, Surroundings
 from kdnsctl.lab.podworker import PodWorker
 
 _HEARTBEAT_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What all kubelets of a lab share."""
-
-    client: KubeClient
-    ca: bytes
-    token: Callable[[str, str], str]
-    library: Library
-    library_lock: threading.Lock
-    pump: LogPump
-    space: Path
-    """The lab's tmpfs: container trees and volumes lie here."""
-    rootless: bool
-    kubelet_version: str
-
-
-class AddressPool:
-    """A node's pod addresses, handed out in turn, so that a dead pod's address stays dead for as long as possible."""
-
-    def __init__(self, net: NodeNet) -> None:
-        self._net = net
-        self._used: set[int] = set()
-        self._last = 1
-        self._lock = threading.Lock()
-
-    def take(self) -> str:
-        """The next free address. Raises NetworkError when all 249 are taken."""
-        with self._lock:
-            for step in range(1, 250):
-                index = (self._last - 2 + step) % 249 + 2
-                if index not in self._used:
-                    self._used.add(index)
-                    self._last = index
-                    return self._net.pod_address(index)
-        raise network.NetworkError(f"node {self._net.name} has no free pod address")
-
-    def give_back(self, address: str) -> None:
-        with self._lock:
-            self._used.discard(int(address.rpartition(".")[2]))
 
 
 class Kubelet:

@@ -63,29 +63,29 @@ def read_settings(text: str) -> Settings:
 class Cluster:
     """What the API says now; the informers' threads write, the sync loop reads."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._lock = threading.Lock()
         self._services: dict[str, list[ServicePort]] = {}
         self._slices: dict[str, EndpointMap] = {}
         self.changed = threading.Event()
-        self.changes = 0
 
     def on_service(self, key: str, obj: JSON | None) -> None:
         with self._lock:
             ports = service_ports(obj) if obj else []
             if self._services.get(key, []) != ports:
                 self._services[key] = ports
-                self._touch()
+                self._touch("service")
 
     def on_slice(self, key: str, obj: JSON | None) -> None:
         with self._lock:
             endpoints = slice_endpoints(obj) if obj else {}
             if self._slices.get(key, {}) != endpoints:
                 self._slices[key] = endpoints
-                self._touch()
+                self._touch("endpoint")
 
-    def _touch(self) -> None:
-        self.changes += 1
+    def _touch(self, what: str) -> None:
+        self._metrics.changed(what)
         self.changed.set()
 
     def snapshot(self) -> tuple[list[ServicePort], EndpointMap]:
@@ -218,7 +218,7 @@ def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
     log.info("golang", "Golang settings", GOGC="", GOMAXPROCS="", GOTRACEBACK="")
     metrics, health = Metrics(version), Health(version)
     serve_endpoints(settings.metrics_address, log, metrics, health, profiling=settings.profiling)
-    cluster = Cluster()
+    cluster = Cluster(metrics)
     client = KubeClient(in_cluster_access(env), f"kube-proxy/{version.text} (linux/amd64) kubernetes/lab")
     services = Informer(client, "/api/v1/services", cluster.on_service)
     slices = Informer(client, "/apis/discovery.k8s.io/v1/endpointslices", cluster.on_slice)

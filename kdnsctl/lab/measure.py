@@ -28,7 +28,13 @@ class Success:
 
     @property
     def percent(self) -> int:
-        return round(100 * self.answered / self.asked) if self.asked else 0
+        """Answered, of a hundred asked: 100 only when nothing was lost, 0 only when nothing was answered."""
+        if not self.answered:
+            return 0
+        return max(1, 100 * self.answered // self.asked)
+
+
+Until = Callable[[tuple[Success, ...]], bool]
 
 
 def wait_for_clients(where: LabDir, condition: Callable[[Readings], bool], timeout: float, what: str) -> Readings:
@@ -60,19 +66,38 @@ def in_a_row(reading: Mapping[str, Any] | None, count: int, *, answered: bool) -
     return reading is not None and reading["last_answered"] is answered and reading["in_a_row"] >= count
 
 
-def measure(where: LabDir, nodes: int, results: int = 10, timeout: float = 30.0) -> tuple[Success, ...]:
-    """Count from now until every client on all `nodes` nodes has `results` more results, answers or losses."""
+def a_share_is_lost(node: str) -> Until:
+    """Enough to see of a node of whose rules only some lead to a dead pod: fresh ports that were answered, and lost."""
+
+    def seen(successes: tuple[Success, ...]) -> bool:
+        return any(each.node == node and each.kind == "fresh" and 0 < each.lost < each.asked for each in successes)
+
+    return seen
+
+
+def measure(
+    where: LabDir, nodes: int, results: int = 10, timeout: float = 30.0, until: Until | None = None
+) -> tuple[Success, ...]:
+    """Count from now until every client on all `nodes` nodes has `results` more results, answers or losses.
+
+    With `until` the counting goes on until that is true of what was counted. Raises LabError after `timeout` seconds.
+    """
     start: dict[tuple[str, str], tuple[int, int]] = {}
+    counted: tuple[Success, ...] = ()
 
     def enough(readings: Readings) -> bool:
+        nonlocal counted
         for key, reading in readings.items():
             start.setdefault(key, (reading["answered"], reading["lost"]))
-        return len(readings) == 2 * nodes and all(
-            reading["answered"] + reading["lost"] - sum(start[key]) >= results for key, reading in readings.items()
+        counted = tuple(
+            Success(node, kind, reading["answered"] - start[node, kind][0], reading["lost"] - start[node, kind][1])
+            for (node, kind), reading in sorted(readings.items())
+        )
+        return (
+            len(counted) == 2 * nodes
+            and all(each.asked >= results for each in counted)
+            and (until is None or until(counted))
         )
 
-    readings = wait_for_clients(where, enough, timeout, f"{results} more DNS queries on every node")
-    return tuple(
-        Success(node, kind, reading["answered"] - start[node, kind][0], reading["lost"] - start[node, kind][1])
-        for (node, kind), reading in sorted(readings.items())
-    )
+    wait_for_clients(where, enough, timeout, f"{results} more DNS queries on every node")
+    return counted

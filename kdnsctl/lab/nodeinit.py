@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdnsctl.lab import agent, container, kernel, network
+from kdnsctl.lab import agent, container, kernel, network, sshd
 from kdnsctl.lab.container import Builtin
 from kdnsctl.lab.network import NodeNet
 from kdnsctl.lab.spacedir import LabDir
@@ -126,8 +126,11 @@ def _mount(where: LabDir, net: NodeNet) -> None:
     for directory, options in (("/run", "mode=755,size=16m"), ("/tmp", "mode=1777,size=64m")):  # noqa: S108
         _cover(directory, options, where.root)
     kernel.set_writable(str(where.space))
-    for directory in ("/run/netns", "/run/home", "/run/sshd"):
+    for directory in ("/run/netns", "/run/home", "/run/sshd", sshd.NODE_TOOLS):
         Path(directory).mkdir(mode=0o755)
+    sudo = Path(sshd.NODE_TOOLS, "sudo")
+    sudo.write_text(sshd.SUDO, encoding="ascii")
+    sudo.chmod(0o755)
     kernel.mount("proc", "/proc", "proc", _TMPFS | kernel.MS_NOEXEC)
     kernel.mount("sysfs", "/sys", "sysfs", _TMPFS | kernel.MS_NOEXEC)
     building = Path("/run/dev")  # beside the machine's /dev, whose devices it takes

@@ -56,7 +56,13 @@ def node_status(net: NodeNet, version: str, before: JSON) -> JSON:
                 "message": message,
             }
         )
-    size = {"cpu": str(os.cpu_count() or 1), "memory": f"{_memory_kib()}Ki", "pods": "110"}
+    size = {
+        "cpu": str(os.cpu_count() or 1),
+        "hugepages-1Gi": "0",
+        "hugepages-2Mi": "0",
+        "memory": f"{_memory_kib()}Ki",
+        "pods": "110",
+    }
     return {
         "capacity": size,
         "allocatable": size,

@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,6 +42,7 @@ class ContainerLog:
         weakref.finalize(self, os.close, fd)
         self.changed = threading.Condition()
         self.ended = False
+        self._then: list[Callable[[], None]] = []
         self._rest: dict[str, bytes] = {}
 
     def write(self, stream: str, data: bytes) -> None:
@@ -76,6 +77,17 @@ class ContainerLog:
         with self.changed:
             self.ended = True
             self.changed.notify_all()
+            actions, self._then = self._then, []
+        for action in actions:
+            action()
+
+    def when_ended(self, action: Callable[[], None]) -> None:
+        """Call `action` once everything that was said is in the file: now, or from the pump's thread."""
+        with self.changed:
+            if not self.ended:
+                self._then.append(action)
+                return
+        action()
 
     def open(self) -> BinaryIO:
         """The file from its beginning, for one reader: the one that is written, whatever its path leads to by now."""

@@ -23,18 +23,28 @@ from kdnsctl.lab.spacedir import LabDir, LabError
 def open_connection(where: LabDir, address: str, port: int) -> socket.socket:
     """A byte stream to address:port as seen from the lab's hub. Raises LabError."""
     link = control.connect(where, 15.0)
-    link.sendall(json.dumps({"op": "dial", "address": address, "port": port}).encode() + b"\n")
-    line = b""
-    while not line.endswith(b"\n"):
-        piece = link.recv(1)
-        if not piece:
-            raise LabError(f"the lab ended the connection to {address}:{port}")
-        line += piece
-    reply = json.loads(line)
+    try:
+        reply = _dial(link, address, port)
+    except OSError as error:
+        link.close()
+        raise LabError(f"the lab {where.name!r} ended while it was asked for {address}:{port}: {error}") from None
     if "error" in reply:
+        link.close()
         raise LabError(reply["error"])
     link.settimeout(None)
     return link
+
+
+def _dial(link: socket.socket, address: str, port: int) -> dict[str, str]:
+    link.sendall(json.dumps({"op": "dial", "address": address, "port": port}).encode() + b"\n")
+    line = b""
+    while not line.endswith(b"\n"):
+        piece = link.recv(1)  # what follows the line belongs to the node
+        if not piece:
+            raise ConnectionResetError("no whole answer")
+        line += piece
+    reply: dict[str, str] = json.loads(line)
+    return reply
 
 
 def copy_both_ways(link: socket.socket, source: int, target: int) -> None:

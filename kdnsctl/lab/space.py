@@ -20,10 +20,21 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from kdnsctl.lab import control, enter
-from kdnsctl.lab.spacedir import LabDir, LabError, check_owner, create, is_running, lab_dir, read_identity, remove
+from kdnsctl.lab.spacedir import (
+    Identity,
+    LabDir,
+    LabError,
+    check_owner,
+    create,
+    is_running,
+    lab_dir,
+    locked,
+    read_identity,
+    remove,
+)
 
 DEFAULT_NAME = "default"
 DEFAULT_VERSION = "v1.30.14"
@@ -69,16 +80,16 @@ def up(options: UpOptions) -> Status:
         raise LabError(f"a lab has 1 to 50 nodes, not {options.nodes}; nothing was made")
     where = lab_dir(options.name, options.root)
     rootless = os.geteuid() != 0 if options.rootless is None else options.rootless
+    settings = {
+        "rootless": rootless,
+        "nodes": options.nodes,
+        "version": options.kube_proxy_version,
+        "verbosity": options.kube_proxy_verbosity,
+        "json": options.kube_proxy_json,
+        "ssh": options.ssh,
+    }
     create(where)
     try:
-        settings = {
-            "rootless": rootless,
-            "nodes": options.nodes,
-            "version": options.kube_proxy_version,
-            "verbosity": options.kube_proxy_verbosity,
-            "json": options.kube_proxy_json,
-            "ssh": options.ssh,
-        }
         start_process(where, "kdnsctl.lab.spaceinit", settings, port=options.port, timeout=options.timeout)
     except BaseException as failure:
         log = _last_lines(where.log_file, 15)
@@ -101,7 +112,11 @@ def start_process(
     """
     with socket.create_server(("127.0.0.1", port)) as listener:
         ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
-        with open(ready_read, "rb", buffering=0) as ready, open(where.log_file, "ab") as log:
+        with (
+            open(ready_read, "rb", buffering=0) as ready,
+            open(ready_write, "wb", buffering=0) as said,
+            _log(where) as log,
+        ):
             fds = {"ready_fd": ready_write, "listen_fd": listener.fileno()}
             argument = json.dumps({"root": str(where.root), **fds, **settings})
             # -P and PYTHONPATH: the very package that runs now, not one that lies in the current directory.
@@ -116,9 +131,21 @@ def start_process(
                 cwd="/",
                 env={**_passed_on(os.environ), "PYTHONPATH": os.pathsep.join([package, *sys.path[1:]])},
             )
-            os.close(ready_write)
-            child.wait()
+            said.close()
+            try:
+                child.wait()
+            except BaseException:  # interrupted: what is not recorded by now never will be
+                child.kill()
+                child.wait()
+                raise
             _await_ready(ready.fileno(), timeout)
+
+
+def _log(where: LabDir) -> BinaryIO:
+    try:
+        return open(where.log_file, "ab")
+    except FileNotFoundError:
+        raise LabError(f"{where.root} was removed while the lab came up") from None
 
 
 def _passed_on(environment: Mapping[str, str]) -> dict[str, str]:
@@ -156,28 +183,35 @@ def down(name: str = DEFAULT_NAME, *, root: Path | None = None) -> bool:
     """
     where = lab_dir(name, root)
     check_owner(where)
-    if not where.root.exists():
-        return False
-    identity = read_identity(where)
-    if identity is not None:
+    with locked(where) as present:
+        if not present:
+            return False
+        _end(read_identity(where))
         try:
-            handle = os.pidfd_open(identity.pid)
-        except OSError:
-            handle = -1
-        if handle >= 0:
-            # The handle is taken first and the start time compared then: a PID cannot change hands in between.
-            if is_running(identity):
-                signal.pidfd_send_signal(handle, signal.SIGKILL)
-                # The first process of a PID namespace ends only after all others in it did.
-                select.select([handle], [], [])
-            os.close(handle)
-    try:
-        remove(where)
-    except OSError as error:
-        raise LabError(
-            f"the lab's processes are ended, but {error.filename} could not be removed: {error.strerror}"
-        ) from None
+            remove(where)
+        except OSError as error:
+            raise LabError(
+                f"the lab's processes are ended, but {error.filename} could not be removed: {error.strerror}"
+            ) from None
     return True
+
+
+def _end(identity: Identity | None) -> None:
+    """Kill the recorded first process, if it is still that one, and wait until all processes of the lab are gone."""
+    if identity is None:
+        return
+    try:
+        handle = os.pidfd_open(identity.pid)
+    except OSError:
+        return
+    try:
+        # The handle is taken first and the start time compared then: a PID cannot change hands in between.
+        if is_running(identity):
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+            # The first process of a PID namespace ends only after all others in it did.
+            select.select([handle], [], [])
+    finally:
+        os.close(handle)
 
 
 def status(name: str = DEFAULT_NAME, *, root: Path | None = None) -> Status:
@@ -265,5 +299,16 @@ def environment(where: LabDir) -> dict[str, str]:
 
 def env(name: str = DEFAULT_NAME, *, root: Path | None = None) -> str:
     """Lines for `eval "$(kdnsctl lab env)"`. Raises LabError when the lab does not run."""
-    where = running_lab(name, root)
+    return _exports(running_lab(name, root))
+
+
+def no_env(name: str, *, root: Path | None = None) -> str:
+    """Lines for the same when there is no such lab: they fail, and lead nowhere.
+
+    Left as it was, the shell would go on to speak to another cluster; without KUBECONFIG it would, too.
+    """
+    return _exports(lab_dir(name, root)) + "false\n"
+
+
+def _exports(where: LabDir) -> str:
     return "".join(f"export {key}={shlex.quote(value)}\n" for key, value in environment(where).items())

@@ -7,11 +7,15 @@ by its first process: PID and start time together, because PIDs come back. Readi
 # ruff: noqa: PTH111, PTH118 - paths here go straight into system calls and argument lists
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import json
 import os
 import re
 import shutil
 import stat
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -62,6 +66,11 @@ class LabDir:
     def space(self) -> Path:
         """Where the lab mounts a tmpfs of its own; empty to everybody outside."""
         return self.root / "space"
+
+    @property
+    def context(self) -> str:
+        """The name of its context in a kubeconfig, which tells labs apart in prompts and in merged files."""
+        return f"kdnsctl-lab-{self.name}"
 
     @property
     def kubeconfig(self) -> Path:
@@ -130,11 +139,45 @@ def start_time(pid: int) -> int | None:
     return None if fields[0] in ("Z", "X") else int(fields[19])
 
 
+@contextlib.contextmanager
+def locked(where: LabDir) -> Iterator[bool]:
+    """Keep others from beginning or ending this lab meanwhile; False when its directory is gone.
+
+    A lab that comes up and somebody who takes it down meet here: the first process either is recorded when `down`
+    looks for it, or finds the directory gone and ends. Without, it could be recorded in a directory that is being
+    removed, and nobody could find it again.
+    """
+    try:
+        handle = os.open(where.root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        # Whoever had it before may have removed the directory; by now there may even be a new one.
+        yield _is(handle, where.root)
+    finally:
+        os.close(handle)
+
+
+def _is(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
 def write_identity(where: LabDir, identity: Identity) -> None:
-    """Record the lab's first process, in one step: a reader sees all of it or nothing."""
-    temporary = where.identity_file.with_suffix(".new")
-    temporary.write_text(json.dumps(asdict(identity)), encoding="ascii")
-    temporary.rename(where.identity_file)
+    """Record the lab's first process, in one step: a reader sees all of it or nothing.
+
+    Raises LabError when the lab was taken down meanwhile.
+    """
+    with locked(where) as present:
+        if not present:
+            raise LabError(f"{where.root} was removed while the lab came up")
+        temporary = where.identity_file.with_suffix(".new")
+        temporary.write_text(json.dumps(asdict(identity)), encoding="ascii")
+        temporary.rename(where.identity_file)
 
 
 def read_identity(where: LabDir) -> Identity | None:
@@ -186,16 +229,22 @@ def check_owner(where: LabDir) -> None:
 
 
 def remove(where: LabDir) -> None:
-    """Remove the lab's directory and everything in it. Raises OSError when something cannot be removed.
+    """Remove the lab's directory and everything in it; call it with the directory `locked`.
 
-    Somebody else may be removing it at the same time: what is gone already is no error.
+    Raises OSError when something cannot be removed. What is gone already is no error, and what a command about the lab
+    writes at this moment goes with the next round.
     """
     if where.root.is_symlink():
         raise LabError(f"{where.root} is a symbolic link, not a lab's directory; nothing was removed")
 
     def failed(_: object, __: str, reason: tuple[type[BaseException], BaseException, TracebackType]) -> None:
-        if not isinstance(reason[1], FileNotFoundError):
-            raise reason[1]
+        error = reason[1]
+        if not isinstance(error, OSError) or error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+            raise error
 
-    while where.root.exists():
-        shutil.rmtree(where.root, onerror=failed)
+    handle = os.open(where.root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        while _is(handle, where.root):
+            shutil.rmtree(where.root, onerror=failed)
+    finally:
+        os.close(handle)

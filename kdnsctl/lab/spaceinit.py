@@ -19,7 +19,7 @@ import traceback
 from pathlib import Path
 
 from kdnsctl.lab import kernel
-from kdnsctl.lab.spacedir import Identity, LabDir, start_time, write_identity
+from kdnsctl.lab.spacedir import Identity, LabDir, LabError, start_time, write_identity
 
 
 def make_namespaces(*, rootless: bool) -> None:
@@ -94,8 +94,13 @@ def main(argument: str) -> int:
     if started is None:
         os.write(ready, b"error the lab's first process ended at once\n")
         return 1
-    write_identity(where, Identity(first, started, options["rootless"]))
-    os.write(go_write, b"g")
+    try:
+        write_identity(where, Identity(first, started, options["rootless"]))
+        os.write(go_write, b"g")
+    except (OSError, LabError) as error:
+        with contextlib.suppress(OSError):  # who would read it may be gone, too
+            os.write(ready, f"error {error}\n".encode())
+        return 1
     return 0
 
 

@@ -26,10 +26,11 @@ from kdnsctl.lab.controllers.manager import ControllerManager
 from kdnsctl.lab.controlserver import ControlServer
 from kdnsctl.lab.images import Library
 from kdnsctl.lab.kubeclient import Access, KubeClient
-from kdnsctl.lab.kubelet import Kubelet, Surroundings
+from kdnsctl.lab.kubelet import Kubelet
 from kdnsctl.lab.network import NodeNet
 from kdnsctl.lab.newstore import new_store
 from kdnsctl.lab.podlogs import LogPump
+from kdnsctl.lab.podnode import Surroundings
 from kdnsctl.lab.podruntime import KubeletRuntime
 from kdnsctl.lab.podstatus import is_ready
 from kdnsctl.lab.spacedir import LabDir
@@ -132,7 +133,7 @@ def run(where: LabDir, options: dict[str, Any], ready: int, listener: int) -> in
     pids = {name: node.pid for name, node in booted.items()}
     ControlServer(where, api.url, runtime_kubelets, pids, board).start()
     where.kubeconfig.touch(mode=0o600)
-    where.kubeconfig.write_text(api.kubeconfig(), encoding="utf-8")
+    where.kubeconfig.write_text(api.kubeconfig(name=where.context), encoding="utf-8")
     names = [net.name for net in nodes]
     threading.Thread(target=_announce, args=(board, client, names, ready), name="announce", daemon=True).start()
     over.wait()

@@ -113,9 +113,7 @@ def _serve(connection: socket.socket, context: ssl.SSLContext, find: Callable[[s
                     request = REQUEST.match(head + b"\r\n")
                     if length := LENGTH.search(head + b"\r\n"):
                         while len(held) < int(length[1]):
-                            held += link.recv(65536) or bytes(
-                                int(length[1])
-                            )  # it hung up: zeros will do
+                            held += link.recv(65536) or bytes(int(length[1]))  # it hung up: zeros will do
                         held = held[int(length[1]) :]
                     allowed = request is not None and token in head
                     link.sendall(find(request[1].decode()) if request and allowed else _status(401, "Unauthorized"))

@@ -19,7 +19,15 @@ from kdnsctl.__main__ import main
 from kdnsctl.lab import space
 from kdnsctl.lab.spacedir import LabDir, read_identity, start_time
 from tests.lab.conftest import ROOT, Kdnsctl, lab_of
-from tests.lab.space.machine import Process, Traces, eventually, namespaces_of, parents, unprivileged_command
+from tests.lab.space.machine import (
+    Process,
+    Traces,
+    command_line,
+    eventually,
+    namespaces_of,
+    parents,
+    unprivileged_command,
+)
 
 NAME = "typed"
 
@@ -56,6 +64,8 @@ def test_break_find_status_heal(lab: LabDir, kdnsctl: Kdnsctl, mode: str, node: 
 
         status = json.loads(kdnsctl("lab", "status", NAME, "-o", "json").out)["labs"][0]
         assert status["incident"] == {key: incident[key] for key in status["incident"]}
+        row = next(line for line in kdnsctl("lab", "status", NAME).lines if f" {node} " in line)
+        assert row.split()[-1] == {"delete-fails": "delete-fails", "down": "stopped", "restore-fails": "restore"}[mode]
         lost = {each["name"] for each in status["nodes"] for client in each["clients"] if not client["lastAnswered"]}
         assert lost == {node}
 
@@ -151,7 +161,7 @@ def test_a_killed_shell_takes_its_command_along(lab: LabDir, as_process: tuple[l
 
 def _sleeping(lab: LabDir) -> list[Process]:
     """The lab's processes, as the machine counts them, that sleep for ten minutes."""
-    return [each for each in everybody() if _command_line(each[0]) == b"sleep\x00600\x00" and _in(lab, each[0])]
+    return [each for each in everybody() if command_line(each[0]) == "sleep 600" and _in(lab, each[0])]
 
 
 def _in(lab: LabDir, pid: int) -> bool:
@@ -163,13 +173,6 @@ def _in(lab: LabDir, pid: int) -> bool:
 
 def everybody() -> list[Process]:
     return [(pid, started) for pid in parents() if (started := start_time(pid)) is not None]
-
-
-def _command_line(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
 
 
 @pytest.mark.usefixtures("lab")
@@ -197,8 +200,10 @@ def test_interrupted_up_leaves_nothing(
         [*command, "lab", "up", "half"], stderr=subprocess.PIPE, text=True, env=environment
     ) as running:
         assert eventually(marks[stage].exists)
+        running.send_signal(signal.SIGSTOP)  # it does not get ready while the traces are taken
         traces = Traces.of(where)
         running.send_signal(number)
+        running.send_signal(signal.SIGCONT)
         _, err = running.communicate(timeout=60)
     assert (running.returncode, err.splitlines()[-1]) == (
         130,

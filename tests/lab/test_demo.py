@@ -12,7 +12,7 @@ import pytest
 
 from kdnsctl.lab.incident import Mode
 from tests.lab.conftest import Kdnsctl, lab_of
-from tests.lab.space.machine import Traces, eventually
+from tests.lab.space.machine import Traces, command_line, eventually
 
 NODES = ("knode1", "knode2", "knode3")
 BROKEN = "knode2"
@@ -125,8 +125,10 @@ def test_interrupted_it_leaves_nothing(
     ) as running:
         read_until(running, moment)
         assert eventually(where.identity_file.exists)
+        running.send_signal(signal.SIGSTOP)  # the story does not go on while the traces are taken
         traces = Traces.of(where)
         running.send_signal(number)
+        running.send_signal(signal.SIGCONT)
         _, err = running.communicate(timeout=60)
     said = err.splitlines()[-1]
     assert (running.returncode, said) == (
@@ -149,10 +151,11 @@ def test_a_lab_that_is_killed_in_the_middle_ends_the_demo_with_one_line(
         env=environment,
     ) as running:
         read_until(running, "DNS works")
+        running.send_signal(signal.SIGSTOP)
         traces = Traces.of(where)
-        title = b"lab-supervisor killed"
-        (supervisor,) = (pid for pid, _ in traces.processes if title in Path(f"/proc/{pid}/cmdline").read_bytes())
+        (supervisor,) = (pid for pid, _ in traces.processes if command_line(pid) == "lab-supervisor killed")
         os.kill(supervisor, signal.SIGKILL)
+        running.send_signal(signal.SIGCONT)
         _, err = running.communicate(timeout=60)
     assert running.returncode == 1
     (said,) = [line for line in err.splitlines() if line.startswith("error: ")]

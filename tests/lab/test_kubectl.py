@@ -98,6 +98,17 @@ def test_a_watch_tells_of_a_change(kubectl: Kubectl) -> None:
     kubectl.run("label", "node", "knode1", "seen-")
 
 
+def test_drain_without_eviction_speaks_protobuf(kubectl: Kubectl) -> None:
+    kubectl.run("run", "stray", "--image=registry.k8s.io/pause:3.10", "--overrides", '{"spec": {"nodeName": "knode1"}}')
+    options = ["--disable-eviction", "--ignore-daemonsets", "--force", "--pod-selector=run=stray"]
+    try:
+        drained = kubectl.text("drain", "knode1", *options)
+    finally:
+        kubectl.run("uncordon", "knode1")
+    assert "node/knode1 drained" in drained
+    assert not kubectl.text("get", "pods", "-l", "run=stray", "-o", "name")
+
+
 def test_label_annotate_patch_and_cordon_change_the_node(kubectl: Kubectl) -> None:
     kubectl.run("label", "node", "knode3", "rack=7")
     kubectl.run("annotate", "node", "knode3", "kdnsctl.io/note=seen")

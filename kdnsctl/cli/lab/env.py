@@ -7,6 +7,7 @@ import sys
 from kdnsctl.cli.lab.shared import DEFAULT_NAME, Name, contained, named
 from kdnsctl.cli.options import Common
 from kdnsctl.cli.terminal import put, tell
+from kdnsctl.model import KdnsctlError
 
 
 def env(common: Common, name: Name = DEFAULT_NAME) -> int:  # noqa: ARG001
@@ -18,11 +19,19 @@ def env(common: Common, name: Name = DEFAULT_NAME) -> int:  # noqa: ARG001
       kubectl get nodes
       # And no longer
       unset KUBECONFIG KDNSCTL_SSH_CONFIG
+
+    Where the lab does not run, the lines make a shell speak to nothing, so that what is meant for a lab never reaches
+    the cluster of before.
     """
     from kdnsctl.lab import space  # noqa: PLC0415
 
-    with contained():
-        put(space.env(name))
+    try:
+        with contained():
+            put(space.env(name))
+    except KdnsctlError:
+        if not sys.stdout.isatty():
+            put(space.no_env(name))
+        raise
     if sys.stdout.isatty():
         tell(f'To use these lines: eval "$(kdnsctl lab env{named(name)})"')
     return 0

@@ -137,11 +137,14 @@ def interruptible(name: str, *, leaves: str) -> Iterator[None]:
 
     existed = space.status(name).exists
     before = {number: signal.getsignal(number) for number in _INTERRUPTS}
+    wanted = False
 
     def again(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # signal calls it so
         tell("still cleaning up; it takes a moment")
 
     def once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        nonlocal wanted
+        wanted = True
         for each in before:
             signal.signal(each, again)
         raise KeyboardInterrupt
@@ -150,13 +153,18 @@ def interruptible(name: str, *, leaves: str) -> Iterator[None]:
         for number, handler in before.items():
             if handler is not signal.SIG_IGN:  # nohup
                 signal.signal(number, once)
-        yield
-    except KeyboardInterrupt:
+        try:
+            yield
+        except KeyboardInterrupt:
+            wanted = True
+        # Not by what was raised alone: Python drops what a handler raises while an object is finalized.
+        if not wanted:
+            return
         if existed:
-            raise CancelledError(f"interrupted; {leaves}") from None
+            raise CancelledError(f"interrupted; {leaves}")
         with contained():
             space.down(name)
-        raise CancelledError(f"interrupted; the lab '{name}' is gone, and nothing of it is left") from None
+        raise CancelledError(f"interrupted; the lab '{name}' is gone, and nothing of it is left")
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

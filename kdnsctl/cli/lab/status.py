@@ -156,6 +156,8 @@ def _lines(labs: list[Status], common: Common) -> list[str]:
 def _rows(lab: Status) -> list[list[Cell]]:
     from kdnsctl.cli.table import Cell  # noqa: PLC0415
 
+    made = _incident(lab)
+    broken = {} if made is None else {made.node: [made.mode]}  # what stands when the fault itself was a moment's
     rows = [
         [
             Cell.of(lab.name),
@@ -163,7 +165,7 @@ def _rows(lab: Status) -> list[list[Cell]]:
             Cell.of(node["address"]),
             _seen(node["clients"].get("fixed")),
             _seen(node["clients"].get("fresh")),
-            Cell.of(*(node["faults"] or [NONE])),
+            Cell.of(*(node["faults"] or broken.get(node["name"]) or [NONE])),
         ]
         for node in lab.nodes
     ]

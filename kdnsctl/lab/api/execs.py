@@ -64,23 +64,23 @@ async def pod_exec(exchange: Exchange) -> web.StreamResponse:
     try:
         session = await backend.open(start)
     except RuntimeRefusal as error:
-        await _finish(socket, _internal(f"error executing command in container: {error}"))
+        await _tell(socket, _internal(f"error executing command in container: {error}"))
+        await socket.close()
         return socket
     incoming = asyncio.create_task(_receive(exchange, socket, session))
     outgoing = asyncio.create_task(_send(exchange, socket, session, command))
     try:
         # The client's hanging up ends the session; the command's end ends the connection.
         await asyncio.wait((incoming, outgoing), return_when=asyncio.FIRST_COMPLETED)
-        if outgoing.done():
-            outgoing.result()
-    except SpoiledError:
-        await socket.close()
     finally:
         backend.done(session)
         for task in (incoming, outgoing):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError, SpoiledError, ConnectionError):
                 await task
+    # Nobody receives any more: only so does this wait until the client has read everything and says goodbye, too.
+    # Closed beside a receiver, aiohttp drops the connection at once, and a slow reader loses what is on its way.
+    await socket.close()
     return socket
 
 
@@ -126,12 +126,11 @@ async def _send(
             if piece:
                 await socket.send_bytes(channel + piece)
     code = await exchange.backend.blocking(session.exit_code)
-    await _finish(socket, _exit_status(code, command))
+    await _tell(socket, _exit_status(code, command))
 
 
-async def _finish(socket: web.WebSocketResponse, status: JSON) -> None:
+async def _tell(socket: web.WebSocketResponse, status: JSON) -> None:
     await socket.send_bytes(bytes([_ERROR]) + msgspec.json.encode(status))
-    await socket.close()
 
 
 def _exit_status(code: int, command: Sequence[str]) -> JSON:

@@ -1,7 +1,8 @@
-r"""The few protobuf bodies kubectl sends: `auth can-i` asks its questions in protobuf and in nothing else.
+r"""The few protobuf bodies kubectl sends: `auth can-i` and `drain` speak protobuf and nothing else.
 
 Decodes the envelope (`k8s\0` and a runtime.Unknown) and the types listed here into what the JSON body would have been.
-Field numbers: Kubernetes 1.36, generated.proto of apimachinery pkg/runtime and of api authorization/v1. Answers are
+Field numbers: Kubernetes 1.36, generated.proto of apimachinery pkg/runtime and pkg/apis/meta/v1, of api
+authorization/v1 and policy/v1. Answers are
 JSON, which every client accepts that sends these.
 """
 
@@ -15,12 +16,22 @@ from kdnsctl.lab.replies import JSON, bad_request
 MEDIA_TYPE: Final = "application/vnd.kubernetes.protobuf"
 _MAGIC: Final = b"k8s\0"
 
-# A field is a name, and for a message the name of its type; strings are all that these types hold.
+# A field is a name and the name of its type: a message, text, a number, a truth value, or a list of texts.
 _Type = Mapping[int, tuple[str, str]]
-_TEXT: Final = ""
+_TEXT: Final = "text"
 _TYPES: Final[Mapping[str, _Type]] = {
     "Unknown": {1: ("typeMeta", "TypeMeta"), 2: ("raw", "bytes")},
     "TypeMeta": {1: ("apiVersion", _TEXT), 2: ("kind", _TEXT)},
+    "DeleteOptions": {
+        1: ("gracePeriodSeconds", "number"),
+        2: ("preconditions", "Preconditions"),
+        3: ("orphanDependents", "truth"),
+        4: ("propagationPolicy", _TEXT),
+        5: ("dryRun", "texts"),
+    },
+    "Preconditions": {1: ("uid", _TEXT), 2: ("resourceVersion", _TEXT)},
+    "Eviction": {1: ("metadata", "ObjectMeta"), 2: ("deleteOptions", "DeleteOptions")},
+    "ObjectMeta": {1: ("name", _TEXT), 3: ("namespace", _TEXT)},
     "SelfSubjectReview": {},
     "SelfSubjectAccessReview": {2: ("spec", "AccessSpec")},
     "AccessSpec": {1: ("resourceAttributes", "ResourceAttributes"), 2: ("nonResourceAttributes", "PathAttributes")},
@@ -37,7 +48,7 @@ _TYPES: Final[Mapping[str, _Type]] = {
     "SelfSubjectRulesReview": {2: ("spec", "RulesSpec")},
     "RulesSpec": {1: ("namespace", _TEXT)},
 }
-_BODIES: Final = ("SelfSubjectReview", "SelfSubjectAccessReview", "SelfSubjectRulesReview")
+_BODIES: Final = ("DeleteOptions", "Eviction", "SelfSubjectReview", "SelfSubjectAccessReview", "SelfSubjectRulesReview")
 
 
 def decode(data: bytes) -> JSON:
@@ -62,8 +73,15 @@ def _message(type_name: str, data: bytes) -> JSON:
         if number not in fields:
             continue
         name, type_of = fields[number]
-        if type_of == "bytes":
+        if isinstance(value, int) != (type_of in ("number", "truth")):
+            raise ValueError(f"{type_name}.{name} has another wire type")
+        if isinstance(value, int):
+            # A negative number is written as its 64-bit complement.
+            result[name] = bool(value) if type_of == "truth" else value - (value >> 63 << 64)
+        elif type_of == "bytes":
             result[name] = value
+        elif type_of == "texts":
+            result.setdefault(name, []).append(value.decode())
         elif type_of == _TEXT:
             # Go writes empty strings, too; in JSON they would have been left out.
             if value:
@@ -73,14 +91,15 @@ def _message(type_name: str, data: bytes) -> JSON:
     return result
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The length-delimited fields of a message; the others are skipped."""
+def _fields(data: bytes) -> Iterator[tuple[int, bytes | int]]:
+    """The length-delimited and the varint fields of a message; the others are skipped."""
     place = 0
     while place < len(data):
         key, place = _varint(data, place)
         wire = key & 7
         if wire == 0:
-            _, place = _varint(data, place)
+            value, place = _varint(data, place)
+            yield key >> 3, value
         elif wire == 1:
             place += 8
         elif wire == 5:

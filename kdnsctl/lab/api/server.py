@@ -103,9 +103,15 @@ class ApiServer:
         """The server as seen from the first socket."""
         return f"https://{self._backend.address}"
 
-    def kubeconfig(self, user: str = "kubernetes-admin", groups: Sequence[str] = (MASTERS,), url: str = "") -> str:
-        """A kubeconfig with a new client certificate for the user."""
-        return kubeconfig(url or self.url, self.authority.pem, self.authority.client(user, groups))
+    def kubeconfig(
+        self,
+        user: str = "kubernetes-admin",
+        groups: Sequence[str] = (MASTERS,),
+        url: str = "",
+        name: str = "kdnsctl-lab",
+    ) -> str:
+        """A kubeconfig with a new client certificate for the user; `name` is that of its context."""
+        return kubeconfig(url or self.url, self.authority.pem, self.authority.client(user, groups), name=name)
 
     def start(self) -> None:
         """Return once requests are answered. Raises OSError when a socket cannot be used."""

@@ -20,9 +20,10 @@ from kdnsctl.lab.controllers.ownership import (
 )
 from kdnsctl.lab.controllers.placement import is_selected, untolerated_taint
 from kdnsctl.lab.controllers.pods import create_pod, delete_pod
+from kdnsctl.lab.history import copied
 from kdnsctl.lab.kinds import CONTROLLER_REVISIONS, DAEMON_SETS, NODES, PODS
 from kdnsctl.lab.replies import JSON
-from kdnsctl.lab.store import DeleteOptions, Store, copied
+from kdnsctl.lab.store import DeleteOptions, Store
 
 HASH_LABEL: Final = "controller-revision-hash"
 _GENERATION_LABEL: Final = "pod-template-generation"

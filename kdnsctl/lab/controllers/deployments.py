@@ -11,9 +11,10 @@ from typing import Final
 
 from kdnsctl.lab.controllers import events
 from kdnsctl.lab.controllers.ownership import is_terminating, owned_by, owner_reference, scaled, template_hash
+from kdnsctl.lab.history import copied
 from kdnsctl.lab.kinds import DEPLOYMENTS, REPLICA_SETS
 from kdnsctl.lab.replies import JSON
-from kdnsctl.lab.store import DeleteOptions, Store, copied, timestamp
+from kdnsctl.lab.store import DeleteOptions, Store, timestamp
 
 HASH_LABEL: Final = "pod-template-hash"
 REVISION: Final = "deployment.kubernetes.io/revision"

@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from kdnsctl.lab.history import copied
 from kdnsctl.lab.kinds import Kind
 from kdnsctl.lab.replies import JSON
-from kdnsctl.lab.store import NAME_LETTERS, copied
+from kdnsctl.lab.store import NAME_LETTERS
 
 _FNV_OFFSET: Final = 0x811C9DC5
 _FNV_PRIME: Final = 0x01000193

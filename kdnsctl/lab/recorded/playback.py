@@ -1,7 +1,8 @@
 """What the recorded nodes answer: logs from their files, exec from a table of commands, no ports.
 
-A command that was not recorded is not run anywhere: its answer says so and ends with 127, as a shell does for a command
-that does not exist. Like the kube-proxy image of that release, the table holds no `conntrack`.
+Nothing is run anywhere: a script around recorded commands is followed (`shellplay`), and what was not recorded is
+answered with that and with 127, as a shell does for a command that does not exist. Like the kube-proxy image of that
+release, the table holds no `conntrack`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Final
 
 from kdnsctl.lab.podlogs import ContainerLog, LogOptions, LogReader
 from kdnsctl.lab.recorded.cluster import DATA
+from kdnsctl.lab.recorded.shellplay import Played, play
+from kdnsctl.lab.recorded.shelltools import NotRecordedError
 from kdnsctl.lab.runtime import (
     Chunk,
     ContainerNotRunning,
@@ -80,12 +83,12 @@ class Playback:
         del namespace, stdin, tty
         if pod not in self._logs:
             raise ContainerNotRunning(f'container not found ("{container}")')
-        text = answer(self._pods[pod], command)
-        if text is None:
+        played = answer(self._pods[pod], command)
+        if played is None:
             known = ", ".join(shlex.join(each) for each in recorded_commands(self._pods[pod]))
             said = f"{shlex.join(command)}: not in the recordings that this lab plays; there are: {known}\n"
-            return Answer(said.encode() if stderr else b"", Output.STDERR, _NO_COMMAND)
-        return Answer(text.encode() if stdout else b"", Output.STDOUT, 0)
+            played = Played(b"", said.encode(), _NO_COMMAND)
+        return Answer(played, stdout=stdout, stderr=stderr)
 
     def portforward(self, namespace: str, pod: str, port: int) -> PortConnection:
         """Nothing listens: ports were not recorded."""
@@ -95,15 +98,20 @@ class Playback:
 class Answer:
     """An `ExecSession` whose output is known before it begins."""
 
-    def __init__(self, data: bytes, source: Output, code: int) -> None:
-        self._pieces = [data[place : place + _PIECE] for place in range(0, len(data), _PIECE)]
-        self._source = source
-        self._code = code
+    def __init__(self, played: Played, *, stdout: bool, stderr: bool) -> None:
+        wanted = ((Output.STDOUT, played.stdout, stdout), (Output.STDERR, played.stderr, stderr))
+        self._pieces = [
+            Chunk(source, data[place : place + _PIECE])
+            for source, data, shown in wanted
+            if shown
+            for place in range(0, len(data), _PIECE)
+        ]
+        self._code = played.code
         self._lock = threading.Lock()
 
     def read(self) -> Chunk | None:
         with self._lock:
-            return Chunk(self._source, self._pieces.pop(0)) if self._pieces else None
+            return self._pieces.pop(0) if self._pieces else None
 
     def write(self, data: bytes) -> None:  # noqa: ARG002  # as the protocol has it
         raise BrokenPipeError("the command does not read its standard input")
@@ -122,19 +130,22 @@ class Answer:
             self._pieces.clear()
 
 
-def answer(node: str, command: Sequence[str]) -> str | None:
-    """What a command printed on a node, None when it was not recorded."""
-    words = list(command)
-    if words[:2] == ["sh", "-c"] and len(words) == 3:
-        # A shell that starts one plain command; anything more would have to be run.
-        try:
-            words = shlex.split(words[2])
-        except ValueError:
-            return None
-    for known, make in _ANSWERS.items():
-        if tuple(words) == known:
-            return make(DATA / node)
-    return None
+def answer(node: str, command: Sequence[str]) -> Played | None:
+    """What a command, however it is wrapped, printed on a node; None when that needs what was not recorded."""
+    where = DATA / node
+
+    def program(words: Sequence[str]) -> bytes | None:
+        make = _ANSWERS.get(tuple(words))
+        text = None if make is None else make(where)
+        return None if text is None else text.encode()
+
+    def file(path: str) -> bytes | None:
+        return program(("cat", path))
+
+    try:
+        return play(command, program, file)
+    except NotRecordedError:
+        return None
 
 
 def recorded_commands(node: str) -> list[tuple[str, ...]]:

@@ -74,7 +74,7 @@ def serve(where: LabDir, listener: int) -> ApiServer:
     operator = secrets.token_urlsafe(32)
     policy.tokens[operator] = User("kdnsctl-lab", (MASTERS,))
     where.ca_file.write_bytes(api.authority.pem)
-    for path, text in ((where.token_file, operator), (where.kubeconfig, api.kubeconfig())):
+    for path, text in ((where.token_file, operator), (where.kubeconfig, api.kubeconfig(name=where.context))):
         path.touch(mode=0o600)
         path.write_text(text, encoding="utf-8")
     return api

@@ -30,6 +30,8 @@ class Reply:
 class Client:
     """Requests as one user, by client certificate."""
 
+    authorization: str | None = None
+
     def __init__(
         self, server: ApiServer, user: str = "admin", groups: Sequence[str] = (MASTERS,), *, certificate: bool = True
     ) -> None:
@@ -72,6 +74,8 @@ class Client:
         connection = self.connect()
         data = None if body is None else json.dumps(body).encode()
         given = {"Content-Type": "application/json"} if body is not None else {}
+        if self.authorization is not None:
+            given["Authorization"] = self.authorization
         connection.request(method, path, data, {**given, **(headers or {})})
         response = connection.getresponse()
         self._connections[-1] = (connection, response)
@@ -92,3 +96,15 @@ class Client:
         assert response.status == 200, response.read()
         for line in response:
             yield json.loads(line)
+
+
+class Operator(Client):
+    """Requests to a started lab as the one who started it, by token."""
+
+    def __init__(self, server: str, ca_file: Path, token_file: Path) -> None:
+        address = urlsplit(server)
+        assert address.hostname is not None
+        self.address = (address.hostname, address.port or 443)
+        self.context = ssl.create_default_context(cafile=str(ca_file))
+        self.authorization = f"Bearer {token_file.read_text()}"
+        self._connections = []

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from tests.lab.api.client import Reply
+
 DIRECTORY: Final = Path(__file__).parents[2] / "recordings" / "api"
 # What the lab leaves out on purpose (docs/lab-api.md).
 LEFT_OUT: Final = frozenset({"managedFields"})
@@ -54,3 +56,20 @@ def shape(value: Any, path: str = "") -> Iterator[str]:
             yield from shape(item, f"{path}[]")
     else:
         yield f"{path}:{type(value).__name__}"
+
+
+def same_headers(reply: Reply, name: str) -> None:
+    """Code and headers as recorded, apart from ids, dates, lengths and the version of HTTP."""
+    assert reply.code == code(name)
+    recorded = headers(name)
+    for header in ("content-type", "cache-control", "retry-after", "x-content-type-options"):
+        assert reply.headers.get(header) == recorded.get(header), header
+    for header in ("audit-id", "x-kubernetes-pf-flowschema-uid", "x-kubernetes-pf-prioritylevel-uid", "date"):
+        assert (header in reply.headers) == (header in recorded), header
+
+
+def columns(table: Any) -> list[dict[str, Any]]:
+    """The columns of a Table, without their descriptions, which are the lab's own."""
+    return [
+        {key: value for key, value in column.items() if key != "description"} for column in table["columnDefinitions"]
+    ]

@@ -139,6 +139,17 @@ def test_binary_output_of_several_megabytes_arrives_whole(client: Client) -> Non
     assert json.loads(channels[3])["status"] == "Success"
 
 
+def test_the_connection_lasts_until_the_client_has_read_everything(client: Client, server: ApiServer) -> None:
+    with WebSocket(client, path("echo", "out"), [V5]) as socket:
+        while (opcode := socket.receive_opcode()) != websocket.ABNF.OPCODE_CLOSE:
+            assert opcode == websocket.ABNF.OPCODE_BINARY
+        assert client.get("/healthz").code == 200  # the server has had its turn to hang up
+        (entry,) = server.journal.entries(lambda entry: entry.path.endswith("/exec"))
+        assert not entry.finished
+        socket.send_close()
+        server.journal.wait_for(lambda entry: entry.path.endswith("/exec") and entry.finished)
+
+
 def test_a_protocol_that_is_not_spoken_is_refused(client: Client) -> None:
     with pytest.raises(websocket.WebSocketBadStatusException) as refusal:
         WebSocket(client, path("true"), ["v9.channel.k8s.io"])

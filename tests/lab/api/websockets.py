@@ -19,6 +19,7 @@ class WebSocket:
             f"wss://{host}:{port}{path}",
             sslopt={"context": client.context},
             subprotocols=list(protocols),
+            header=[] if client.authorization is None else [f"Authorization: {client.authorization}"],
             timeout=60,
             skip_utf8_validation=True,
         )
@@ -41,6 +42,14 @@ class WebSocket:
         while (message := self.receive()) is not None:
             found.setdefault(message[0], []).append(message[1])
         return {channel: b"".join(pieces) for channel, pieces in found.items()}
+
+    def receive_opcode(self) -> int:
+        """What the next frame is. A close is not answered."""
+        frame = self._socket.recv_frame()  # type: ignore[no-untyped-call]  # the package leaves this one untyped, too
+        return int(frame.opcode)
+
+    def send_close(self) -> None:
+        self._socket.send_close()
 
     def send(self, channel: int, data: bytes) -> None:
         self._socket.send_binary(bytes([channel]) + data)

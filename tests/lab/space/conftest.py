@@ -13,6 +13,7 @@ import pytest
 from kdnsctl.lab import incident, space
 from kdnsctl.lab.kubeclient import Access, KubeClient
 from kdnsctl.lab.spacedir import LabDir, lab_dir
+from tests.lab.api.client import Operator
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +40,13 @@ def healed_after(lab: LabDir) -> Iterator[LabDir]:
     """The shared lab for a test that breaks it."""
     yield lab
     incident.heal(name=lab.name, root=lab.root.parent)
+
+
+@pytest.fixture
+def operator(lab: LabDir) -> Iterator[Operator]:
+    """The same API, every byte of it."""
+    with Operator(space.status(lab.name, root=lab.root.parent).server, lab.ca_file, lab.token_file) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

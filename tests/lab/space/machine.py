@@ -34,21 +34,39 @@ def processes_of(where: LabDir) -> set[Process]:
     identity = read_identity(where)
     if identity is None or start_time(identity.pid) != identity.started:
         return set()
-    tree = {identity.pid}
+    return below(identity.pid)
+
+
+def below(pid: int) -> set[Process]:
+    """A process and everything it started, directly or not."""
+    tree = {pid}
     above = parents()
-    while more := {pid for pid, parent in above.items() if parent in tree} - tree:
+    while more := {child for child, parent in above.items() if parent in tree} - tree:
         tree |= more
-    return {(pid, started) for pid in tree if (started := start_time(pid)) is not None}
+    return {(each, started) for each in tree if (started := start_time(each)) is not None}
 
 
-def namespaces_of(pids: set[int]) -> set[str]:
-    """All namespaces that these processes are in, as `net:[4026531840]`."""
+def command_line(pid: int) -> str:
+    """The words of a process, spaces between them; empty for one that came and went."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def namespaces_of(pids: set[int], *kinds: str) -> set[str]:
+    """All namespaces (or those of some kinds) that these processes are in, as `net:[4026531840]`."""
     found = set()
     for pid in pids:
-        for kind in ("net", "mnt", "pid", "uts", "ipc", "user"):
+        for kind in kinds or ("net", "mnt", "pid", "uts", "ipc", "user"):
             with contextlib.suppress(OSError):
                 found.add(os.readlink(f"/proc/{pid}/ns/{kind}"))
     return found
+
+
+def _ticks() -> float:
+    """Now, as `start_time` counts."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -57,18 +75,35 @@ class Traces:
 
     processes: frozenset[Process]
     namespaces: frozenset[str]
+    taken: float
 
     @staticmethod
-    def of(where: LabDir) -> Traces:
-        processes = processes_of(where)
+    def of(where: LabDir, *others: int) -> Traces:
+        """Of the lab, and of the processes `others`, which have to do with it, with all below them."""
+        taken = _ticks()
+        processes = processes_of(where).union(*map(below, others))
         own = namespaces_of({os.getpid()})
-        return Traces(frozenset(processes), frozenset(namespaces_of({pid for pid, _ in processes}) - own))
+        found = frozenset(namespaces_of({pid for pid, _ in processes}) - own)
+        return Traces(frozenset(processes), found, taken)
+
+    def also(self, other: Traces) -> Traces:
+        """Both, as of the earlier moment."""
+        namespaces = self.namespaces | other.namespaces
+        return Traces(self.processes | other.processes, namespaces, min(self.taken, other.taken))
 
     def left(self, where: LabDir) -> list[str]:
-        """What of the lab is still there; empty when nothing is."""
+        """What of the lab is still there; empty when nothing is.
+
+        The kernel gives the number of a namespace that is gone to a new one, so a process in a namespace of a known
+        number may be another lab's, of whoever runs one beside the tests. It is when it began later, for what a lab
+        starts is in the PID namespace of its first process, which is looked for itself; or when it is in a PID
+        namespace that is neither the machine's nor this lab's.
+        """
         found = [f"process {pid}" for pid, started in self.processes if start_time(pid) == started]
-        alive = {pid for pid in parents() if start_time(pid) is not None}
-        found += [f"namespace {each}" for each in namespaces_of(alive) & self.namespaces]
+        alive = {pid: started for pid in parents() if (started := start_time(pid)) is not None}
+        places = self.namespaces | namespaces_of({os.getpid()})
+        old = {pid for pid, started in alive.items() if started <= self.taken and namespaces_of({pid}, "pid") <= places}
+        found += [f"namespace {each}" for each in namespaces_of(old) & self.namespaces]
         found += [
             f"mount {line}" for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(where.root) in line
         ]
@@ -78,12 +113,9 @@ class Traces:
         return found
 
 
-def _mentions(pid: int, text: str) -> bool:
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-    return pid != os.getpid() and text.encode() in words and b"kdnsctl.lab.spaceinit" in words
+def _mentions(pid: int, directory: str) -> bool:
+    words = command_line(pid)
+    return pid != os.getpid() and directory in words and any(each in words for each in ("kdnsctl.lab.", "sshd"))
 
 
 def outside() -> dict[str, object]:

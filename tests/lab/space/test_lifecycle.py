@@ -17,27 +17,47 @@ from kdnsctl.lab import control, incident, space
 from kdnsctl.lab.incident import Mode
 from kdnsctl.lab.measure import measure
 from kdnsctl.lab.spacedir import LabDir, LabError, lab_dir, read_identity, start_time
-from tests.lab.space.machine import ROOT, Traces, eventually, outside, processes_of, unprivileged_command
+from tests.lab.space.machine import (
+    ROOT,
+    Process,
+    Traces,
+    command_line,
+    eventually,
+    outside,
+    processes_of,
+    unprivileged_command,
+)
 
-STAGES = ("directory", "identity", "nodes", "door", "up", "broken")
+STAGES = ("directory", "identity", "nodes", "door", "up", "broken", "entered", "breaking")
+UP = "space.up(space.UpOptions(name=name, nodes=1, root=root))"
+BREAK = "incident.break_dns(incident.Mode.DOWN, name=name, root=root)"
+ENTER = "sys.exit(space.shell(['sh', '-c', 'echo inside; exec sleep 600'], name=name, node='knode1', root=root))"
 
 
-def begin_up(labs: Path, name: str) -> subprocess.Popen[bytes]:
-    """`lab up` as a process of its own, so that it can be killed as well."""
+def begin(action: str, where: LabDir) -> subprocess.Popen[bytes]:
+    """A command about the lab as a process of its own, so that it can be killed as well."""
     code = (
-        "import sys; from pathlib import Path; from kdnsctl.lab import space\n"
-        "space.up(space.UpOptions(name=sys.argv[1], nodes=1, root=Path(sys.argv[2])))\n"
+        "import sys; from pathlib import Path; from kdnsctl.lab import incident, space\n"
+        f"name, root = sys.argv[1], Path(sys.argv[2])\n{action}\n"
     )
     return subprocess.Popen(
-        [sys.executable, "-P", "-c", code, name, str(labs)],
+        [sys.executable, "-P", "-c", code, where.name, str(where.root.parent)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
 
 
-def reach(stage: str, where: LabDir, up: subprocess.Popen[bytes]) -> None:
-    """Come back as soon as the lab has got that far."""
+def ssh(where: LabDir) -> subprocess.Popen[bytes]:
+    words = ["ssh", "-F", str(where.ssh / "config"), "knode1", "echo inside; exec sleep 600"]
+    return subprocess.Popen(
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+
+
+def reach(stage: str, where: LabDir, up: subprocess.Popen[bytes]) -> list[subprocess.Popen[bytes]]:
+    """Come back as soon as the lab has got that far; the commands that are under way with it then."""
     marks = {
         "directory": where.root,
         "identity": where.identity_file,
@@ -46,39 +66,59 @@ def reach(stage: str, where: LabDir, up: subprocess.Popen[bytes]) -> None:
     }
     if stage in marks:
         assert eventually(lambda: marks[stage].exists() or up.poll() is not None)
-        return
+        return [up]
     assert up.wait(60) == 0
     if stage == "broken":
         incident.break_dns(Mode.DOWN, name=where.name, root=where.root.parent)
+    elif stage == "entered":
+        visitors = [begin(ENTER, where), ssh(where)]
+        for each in visitors:
+            assert each.stdout is not None
+            assert each.stdout.readline() == b"inside\n"
+        return visitors
+    elif stage == "breaking":
+        breaking = begin(BREAK, where)
+        assert eventually(lambda: where.incident_file.exists() or breaking.poll() is not None)
+        return [breaking]
+    return []
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(3 * len(STAGES)))
 def test_killing_any_process_at_any_time_leaves_nothing(labs: Path, seed: int) -> None:
-    chance = random.Random(seed)
+    """Any: of the lab, of the command that builds, breaks or enters it, and of an SSH session in it."""
     stage = STAGES[seed % len(STAGES)]
     where = lab_dir(f"kill-{seed}", labs)
     before = outside()
-    up = begin_up(labs, where.name)
+    up = begin(UP, where)
+    commands: list[subprocess.Popen[bytes]] = []
     try:
-        reach(stage, where, up)
-        traces = Traces.of(where)
-        started = start_time(up.pid)
-        victims = sorted(traces.processes)
-        if started is not None:
-            victims.append((up.pid, started))
-        pid, _ = chance.choice(victims)
-        if pid == up.pid:
-            up.kill()
-        else:
-            os.kill(pid, signal.SIGKILL)
-        traces = Traces(traces.processes, traces.namespaces | Traces.of(where).namespaces)
+        commands = reach(stage, where, up)
+        traces = Traces.of(where, *(each.pid for each in commands if each.poll() is None))
+        victim = random.Random(seed).choice(sorted(traces.processes))
+        kill(victim)
+        traces = Traces.of(where).also(traces)
         space.down(where.name, root=labs)
     finally:
-        up.wait(90)
+        for each in [up, *commands]:
+            each.wait(90)
+            assert each.stdout is not None
+            each.stdout.close()
         space.down(where.name, root=labs)
     # A start whose `up` was killed before it had recorded the lab ends by itself.
     assert eventually(lambda: not traces.left(where)), traces.left(where)
     assert outside() == before
+
+
+def kill(victim: Process) -> None:
+    """Kill -9 this process, and none that has got its PID since it was seen."""
+    pid, started = victim
+    with contextlib.suppress(ProcessLookupError):  # a tool that came and went
+        handle = os.pidfd_open(pid)
+        try:
+            if start_time(pid) == started:
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+        finally:
+            os.close(handle)
 
 
 @pytest.mark.parametrize("victim", ["lab-init", "lab-supervisor", "lab-node knode1"])
@@ -88,9 +128,7 @@ def test_a_lab_that_lost_a_pillar_ends_by_itself_and_says_so(labs: Path, victim:
     where = lab_dir(name, labs)
     traces = Traces.of(where)
     title = f"{victim} {name}" if victim == "lab-supervisor" else victim
-    found = [
-        pid for pid, _ in traces.processes if Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode() == title
-    ]
+    found = [pid for pid, _ in traces.processes if command_line(pid) == title]
     try:
         assert len(found) == 1
         os.kill(found[0], signal.SIGKILL)
@@ -197,6 +235,7 @@ def test_shell_and_env(lab: LabDir) -> None:
     assert node.stdout == "knode2\n"
     assert space.shell(["sh", "-c", "exit 7"], name=lab.name, root=root) == 7
     assert f"export KUBECONFIG={lab.kubeconfig}\n" in space.env(lab.name, root=root)
+    assert json.loads(lab.kubeconfig.read_text())["current-context"] == "kdnsctl-lab-shared"
 
 
 def test_ssh_to_a_node(lab: LabDir) -> None:
@@ -212,7 +251,7 @@ import json, os, subprocess, sys
 from pathlib import Path
 from kdnsctl.lab import doctor, incident, space
 from kdnsctl.lab.incident import Mode
-from kdnsctl.lab.measure import measure
+from kdnsctl.lab.measure import a_share_is_lost, measure
 from kdnsctl.lab.spacedir import lab_dir
 
 root = Path(sys.argv[1])
@@ -222,9 +261,9 @@ state = space.up(space.UpOptions(name="rootless", nodes=2, root=root))
 try:
     result["rootless"] = state.rootless
     for mode in Mode:
-        results = 40 if mode is Mode.RESTORE_FAILS else 10  # a share is lost: enough to see both outcomes
+        until = a_share_is_lost("knode2") if mode is Mode.RESTORE_FAILS else None
         made = incident.break_dns(mode, name="rootless", root=root)
-        result[mode.value] = {f"{s.node} {s.kind}": s.percent for s in measure(where, 2, results, 60)}
+        result[mode.value] = {f"{s.node} {s.kind}": s.percent for s in measure(where, 2, 10, 60, until)}
         if mode is Mode.DELETE_FAILS:
             ssh = ["ssh", "-F", str(where.ssh / "config"), "knode2", "id -u; conntrack -L -p udp --orig-port-src 20000"]
             result["ssh"] = subprocess.run(ssh, capture_output=True, text=True, stdin=subprocess.DEVNULL).stdout
@@ -255,6 +294,20 @@ def test_an_unprivileged_user_needs_no_root(labs: Path) -> None:
     assert uid == "0"
     assert any(f"src={dead} " in entries for dead in result["dead"])
     assert outside() == before
+
+
+def test_sudo_on_a_node_is_what_next_commands_need(lab: LabDir) -> None:
+    def run(command: str) -> tuple[int, str, str]:
+        words = ["ssh", "-F", str(lab.ssh / "config"), "knode3", command]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        return done.returncode, done.stdout, done.stderr
+
+    assert run("sudo id -u") == (0, "0\n", "")
+    assert run("""sudo -n LC_ALL=C sh -c 'echo "$LC_ALL $0 $1"; exit 7' a 'b c'""") == (7, "C a b c\n", "")
+    assert run("sudo -u root -- hostname") == (0, "knode3\n", "")
+    assert run("sudo -u nobody id") == (1, "", "sudo: the lab's nodes have no user but root\n")
+    assert run("sudo -l") == (1, "", "sudo: the lab's sudo does not know -l\n")
+    assert run("sudo")[0] == 1
 
 
 def test_processes_of_a_lab_are_found_by_its_record(lab: LabDir) -> None:

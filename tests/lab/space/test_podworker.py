@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from kdnsctl.lab.kubelet import Kubelet
+from kdnsctl.lab.podnode import PodNode
 from kdnsctl.lab.podworker import PodWorker
 
 
@@ -15,8 +15,7 @@ class BrokenNode:
     """What a worker asks of its kubelet, on a node where no network can be entered."""
 
     def __init__(self, space: Path) -> None:
-        self.name = "knode1"
-        self.net = SimpleNamespace(address="10.88.0.11")
+        self.net = SimpleNamespace(name="knode1", address="10.88.0.11")
         self.shared = SimpleNamespace(space=space)
         self.log_root = space
         self.told: list[Any] = []
@@ -48,7 +47,7 @@ def test_a_failed_worker_says_so(tmp_path: Path) -> None:
     node = BrokenNode(tmp_path)
     (tmp_path / "pods" / "7b0c" / "left").mkdir(parents=True)  # by a worker before
     over = threading.Event()
-    PodWorker(make_pod(), cast("Kubelet", node), lambda _: over.set()).start()
+    PodWorker(make_pod(), cast("PodNode", node), lambda _: over.set()).start()
     assert over.wait(30)
     assert node.told == [FAILED]
     assert not (tmp_path / "pods" / "7b0c" / "left").exists()
@@ -56,7 +55,7 @@ def test_a_failed_worker_says_so(tmp_path: Path) -> None:
 
 def test_a_deletion_that_comes_meanwhile_is_finished(tmp_path: Path) -> None:
     node = BrokenNode(tmp_path)
-    worker = PodWorker(make_pod(), cast("Kubelet", node), lambda _: None)
+    worker = PodWorker(make_pod(), cast("PodNode", node), lambda _: None)
     gone = make_pod()
     gone["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     node.before_the_end = lambda: worker.update(gone)

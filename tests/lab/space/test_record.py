@@ -6,13 +6,25 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from kdnsctl.lab import space
-from kdnsctl.lab.spacedir import Identity, LabDir, LabError, create, lab_dir, read_identity, start_time, write_identity
+from kdnsctl.lab.spacedir import (
+    Identity,
+    LabDir,
+    LabError,
+    create,
+    lab_dir,
+    locked,
+    read_identity,
+    remove,
+    start_time,
+    write_identity,
+)
 
 
 @pytest.fixture
@@ -75,3 +87,36 @@ def test_a_link_is_no_lab(where: LabDir) -> None:
     with pytest.raises(LabError, match="no directory of a lab"):
         space.down("m", root=where.root.parent)
     assert where.identity_file.exists()
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["removed", "removed and made again"])
+def test_nobody_is_recorded_in_a_directory_that_was_removed_meanwhile(where: LabDir, again: bool) -> None:
+    said: list[str] = []
+
+    def record() -> None:
+        with pytest.raises(LabError) as refused:
+            write_identity(where, Identity(1, 1, rootless=False))
+        said.append(str(refused.value))
+
+    late = threading.Thread(target=record)
+    with locked(where) as present:
+        assert present
+        late.start()  # finds the directory locked, or gone
+        remove(where)
+        if again:
+            create(where)
+    late.join(30)
+    assert said == [f"{where.root} was removed while the lab came up"]
+    assert where.root.exists() is again
+    assert not where.identity_file.exists()
+
+
+def test_two_who_take_it_down_do_not_meet(where: LabDir, process: subprocess.Popen[bytes]) -> None:
+    took: list[bool] = []
+    both = [threading.Thread(target=lambda: took.append(space.down("l", root=where.root.parent))) for _ in range(2)]
+    for each in both:
+        each.start()
+    for each in both:
+        each.join(30)
+    assert sorted(took) == [False, True]
+    assert process.wait(30) == -9

@@ -28,6 +28,7 @@ from kdnsctl.lab.kubeproxyrules import (
     slice_endpoints,
     used_endpoints,
 )
+from kdnsctl.lab.measure import Success
 from kdnsctl.lab.netlink import Entry, Tuple
 from kdnsctl.lab.nodefaults import Fault, inject, lift
 from kdnsctl.lab.podlogs import ContainerLog, LogOptions, LogReader
@@ -216,6 +217,18 @@ class TestLogs:
         log.end()
         assert list(reader) == []
 
+    def test_an_end_is_told_when_everything_is_in_the_file(self, tmp_path: Path) -> None:
+        log = ContainerLog(tmp_path / "0.log")
+        seen: list[bytes] = []
+        log.when_ended(lambda: seen.append(b"".join(LogReader(log, LogOptions()))))
+        log.write("stdout", b"last words")
+        assert seen == []
+        log.finish("stdout")
+        log.end()
+        assert seen == [b"last words\n"]
+        log.when_ended(lambda: seen.append(b"at once"))
+        assert seen[1:] == [b"at once"]
+
     def test_a_blocked_reader_can_be_closed(self, tmp_path: Path) -> None:
         log = ContainerLog(tmp_path / "0.log")
         reader = LogReader(log, LogOptions(follow=True))
@@ -258,6 +271,13 @@ class TestDns:
         for answered in (True, True, False, False, False):
             counters = counters.add(answered=answered, port=20000)
         assert (counters.answered, counters.lost, counters.last_answered, counters.in_a_row) == (2, 3, False, 3)
+
+
+@pytest.mark.parametrize(
+    ("answered", "lost", "percent"), [(0, 5, 0), (1, 999, 1), (1, 1, 50), (999, 1, 99), (5, 0, 100), (0, 0, 0)]
+)
+def test_only_whole_success_is_100_and_only_whole_loss_0(answered: int, lost: int, percent: int) -> None:
+    assert Success("knode1", "fresh", answered, lost).percent == percent
 
 
 class TestImages:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -133,11 +134,19 @@ def test_wrong_usage_is_one_line_and_exit_2(run: Run, state: Path, arguments: li
 
 
 class TestWithoutALab:
-    @pytest.mark.parametrize("arguments", [["break"], ["heal"], ["env"], ["shell"], ["shell", "--", "ls"]])
+    @pytest.mark.parametrize("arguments", [["break"], ["heal"], ["shell"], ["shell", "--", "ls"]])
     def test_a_command_that_needs_one_says_how_to_get_it(self, run: Run, arguments: list[str]) -> None:
         ran = run("lab", *arguments)
         assert (ran.code, ran.out) == (1, "")
         assert ran.error == "error: there is no lab 'default'; make one with: kdnsctl lab up default"
+
+    def test_the_lines_for_a_shell_fail_and_lead_nowhere(self, run: Run, state: Path) -> None:
+        ran = run("lab", "env", "nope")
+        assert (ran.code, ran.error) == (1, "error: there is no lab 'nope'; make one with: kdnsctl lab up nope")
+        shell = ["sh", "-c", 'KUBECONFIG=old; eval "$1"; echo "$? $KUBECONFIG"', "sh", ran.out]
+        said = subprocess.run(shell, capture_output=True, text=True, check=True)
+        assert said.stdout == f"1 {state / 'nope' / 'kubeconfig'}\n"
+        assert not state.exists()
 
     def test_a_command_taken_for_a_name_is_told_how_to_run(self, run: Run) -> None:
         ran = run("lab", "shell", "ls")
@@ -180,7 +189,7 @@ class TestALabWhoseRecordCannotBeRead:
         assert ran.err.splitlines()[0].startswith("error: bad: the record of the lab's first process cannot be read")
         assert [path.name for path in state.iterdir()] == ["bad"]
 
-    @pytest.mark.parametrize("command", ["status", "down", "env", "up"])
+    @pytest.mark.parametrize("command", ["status", "down", "up"])
     def test_asked_for_by_name_it_is_an_error(self, run: Run, state: Path, command: str) -> None:
         ran = run("lab", command, "bad")
         assert (ran.code, ran.out) == (1, "")
