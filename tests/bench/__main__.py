@@ -10,25 +10,32 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench import machine, scanning, startup
+from tests.bench import machine, scanning, startup, tablereading
 from tests.bench.measuring import RunError
 
 SCAN_GOAL = 1.5  # times grep's wall clock time
 MEMORY_GOAL = 100e6  # bytes of anonymous memory
+TABLE_GOAL = 2.0  # times mawk's wall clock time
+TABLE_MEMORY_GOAL = 200e6
+
+PARTS = ("startup", "scan", "table")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    what = options.only or ["startup", "scan"]
+    what = options.only or list(PARTS)
     facts = machine.facts()
     started: list[startup.Start] = []
     scanned: list[scanning.Scan] = []
+    read: list[tablereading.TableRun] = []
+    under = os.environ.get("KDNSCTL_BENCH_DIR") or None
     try:
         if "startup" in what:
             started = startup.run(options.runs)
         if "scan" in what:
-            under = os.environ.get("KDNSCTL_BENCH_DIR") or None
             scanned = scanning.run(options.megabytes * 1_000_000, rounds=options.rounds, under=under, tell=_tell)
+        if "table" in what:
+            read = [tablereading.run(options.entries, rounds=options.rounds, under=under, tell=_tell)]
     except RunError as error:
         _tell(f"error: {error}")
         return 1
@@ -37,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(_startup_table(started, options.runs)))
     if scanned:
         print("\n".join(_scan_table(scanned, options.rounds)))
+    if read:
+        print("\n".join(_reading_table(read, options.rounds)))
     if options.out:
         figures = {
             "machine": facts,
@@ -44,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "scan": [
                 {**dataclasses.asdict(scan), "wall_ratio": scan.wall_ratio, "cpu_ratio": scan.cpu_ratio}
                 for scan in scanned
+            ],
+            "table": [
+                {**dataclasses.asdict(run), "wall_ratio": run.wall_ratio, "cpu_ratio": run.cpu_ratio} for run in read
             ],
         }
         options.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
@@ -54,11 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench",
         description=__doc__,
-        epilog="Files to scan go into $KDNSCTL_BENCH_DIR, else into the system's temporary directory, and are removed.",
+        epilog="Files to read go into $KDNSCTL_BENCH_DIR, else into the system's temporary directory, and are removed.",
     )
-    parser.add_argument("--only", action="append", choices=["startup", "scan"], help="measure only this (repeatable)")
+    parser.add_argument("--only", action="append", choices=PARTS, help="measure only this (repeatable)")
     parser.add_argument("--megabytes", type=int, default=600, help="size of the files to scan (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=scanning.ROUNDS, help="scans of each kind (default: %(default)s)")
+    parser.add_argument("--entries", type=int, default=1_000_000, help="of the table to read (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=scanning.ROUNDS, help="runs of each kind (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=startup.RUNS, help="starts of each kind (default: %(default)s)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the figures as JSON")
     return parser
@@ -97,6 +110,24 @@ def _scan_table(scanned: Sequence[scanning.Scan], rounds: int) -> list[str]:
         *rows,
         "",
     ]
+
+
+def _reading_table(read: Sequence[tablereading.TableRun], rounds: int) -> list[str]:
+    rows = [
+        f"| {run.size / 1e6:.0f} MB, {run.entries:,} entries, {run.stale / run.entries:.1%} stale "
+        f"| {run.wall:.2f} s / {run.peer_wall:.2f} s = {run.wall_ratio:.2f}× "
+        f"| {run.cpu:.2f} s / {run.peer_cpu:.2f} s = {run.cpu_ratio:.2f}× "
+        f"| {run.anonymous / 1e6:.0f} MB | {'yes' if run.agrees else 'NO'} |"
+        for run in read
+    ]
+    columns = (
+        f"table read and judged / mawk, least of {rounds}",
+        f"wall (goal ≤ {TABLE_GOAL:g}×)",
+        "CPU",
+        f"anonymous memory (goal < {TABLE_MEMORY_GOAL / 1e6:.0f} MB)",
+        "counts right",
+    )
+    return [f"| {' | '.join(columns)} |", "|---|--:|--:|--:|---|", *rows, ""]
 
 
 def _tell(message: str) -> None:
