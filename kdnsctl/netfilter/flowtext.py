@@ -21,6 +21,7 @@ _STATE = re.compile(rb"[A-Z][A-Z0-9_]*\Z")
 
 _EVENTS = {b"[NEW]": "NEW", b"[UPDATE]": "UPDATE", b"[DESTROY]": "DESTROY"}
 _SEEN = {f"[{seen.value}]".encode(): seen for seen in Seen if seen.value}
+_FAMILIES = frozenset({b"ipv4", b"ipv6"})
 _TUPLE = frozenset({b"src", b"dst", b"sport", b"dport", b"packets", b"bytes", b"type", b"code", b"srckey", b"dstkey"})
 _NUMBERS = {b"mark": "mark", b"zone": "zone", b"id": "id"}
 # Known, but nothing is judged by them: the zones of one direction, and who deleted the entry, among others.
@@ -81,7 +82,7 @@ def _head(words: Sequence[bytes], fields: Fields) -> bool:
     """Read `[family number] protocol number [timeout] [state]`; False when it is not that."""
     if len(words) >= 4 and _named(words) and _named(words[2:]):
         words = words[2:]
-    if not _named(words):
+    if not _named(words) or words[0] in _FAMILIES:
         return False
     fields.protocol = protocol(words[0], words[1])
     left = []

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench import machine, online, reading, scanning, startup
+from tests.bench import machine, online, reading, scanning, startup, tablereading
 from tests.bench.measuring import RunError
 
 SCAN_GOAL = 1.5  # times grep's wall clock time
@@ -18,9 +18,11 @@ MEMORY_GOAL = 100e6  # bytes of anonymous memory
 ONLINE_MEMORY_GOAL = 150e6
 READER_GOAL = 0.5  # of the bare reader's bytes a second
 KUBECTL_GOAL = 3  # times as fast
+TABLE_GOAL = 2.0  # times mawk's wall clock time
+TABLE_MEMORY_GOAL = 200e6
 
 
-PARTS = ["startup", "scan", "online", "kubectl", "memory", "nodes"]
+PARTS = ("startup", "scan", "online", "kubectl", "memory", "nodes", "table")
 
 
 @dataclasses.dataclass(slots=True)
@@ -34,6 +36,7 @@ class Figures:
     memory: online.Memory | None = None
     execs: list[reading.Exec] = dataclasses.field(default_factory=list)
     fleets: list[reading.Fleet] = dataclasses.field(default_factory=list)
+    tables: list[tablereading.TableRun] = dataclasses.field(default_factory=list)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,6 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "exec": [{**dataclasses.asdict(one), "ratio": one.ratio} for one in figures.execs],
                 "fleet": [dataclasses.asdict(fleet) for fleet in figures.fleets],
             },
+            "table": [
+                {**dataclasses.asdict(run), "wall_ratio": run.wall_ratio, "cpu_ratio": run.cpu_ratio}
+                for run in figures.tables
+            ],
         }
         options.out.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
     return 0
@@ -67,10 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measured(options: argparse.Namespace, what: Sequence[str]) -> Figures:
     figures = Figures()
+    under = os.environ.get("KDNSCTL_BENCH_DIR") or None
     if "startup" in what:
         figures.started = startup.run(options.runs)
     if "scan" in what:
-        under = os.environ.get("KDNSCTL_BENCH_DIR") or None
         figures.scanned = scanning.run(options.megabytes * 1_000_000, rounds=options.rounds, under=under, tell=_tell)
     if "online" in what:
         figures.read = online.compare(online.SHAPES, pods=options.pods, rounds=options.rounds, tell=_tell)
@@ -82,6 +89,8 @@ def _measured(options: argparse.Namespace, what: Sequence[str]) -> Figures:
         size = options.table_megabytes * 1_000_000
         one, figures.fleets = reading.run(size, rounds=options.rounds, tell=_tell)
         figures.execs.append(one)
+    if "table" in what:
+        figures.tables.append(tablereading.run(options.entries, rounds=options.rounds, under=under, tell=_tell))
     return figures
 
 
@@ -93,6 +102,7 @@ def _tables(figures: Figures, options: argparse.Namespace) -> list[str]:
         *(_kubectl_table(figures.kubectl) if figures.kubectl else ()),
         *(_memory_table(figures.memory, options.large) if figures.memory else ()),
         *(_nodes_table(figures.execs, figures.fleets, options.rounds) if figures.execs else ()),
+        *(_reading_table(figures.tables, options.rounds) if figures.tables else ()),
     ]
 
 
@@ -100,14 +110,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench",
         description=__doc__,
-        epilog="Files to scan go into $KDNSCTL_BENCH_DIR, else into the system's temporary directory, and are removed.",
+        epilog="Files to read go into $KDNSCTL_BENCH_DIR, else into the system's temporary directory, and are removed.",
     )
     parser.add_argument("--only", action="append", choices=PARTS, help="measure only this (repeatable)")
     parser.add_argument("--megabytes", type=int, default=600, help="size of the files to scan (default: %(default)s)")
     parser.add_argument(
         "--table-megabytes", type=int, default=32, help="size of a table to read over exec (default: %(default)s)"
     )
-    parser.add_argument("--rounds", type=int, default=scanning.ROUNDS, help="scans of each kind (default: %(default)s)")
+    parser.add_argument("--entries", type=int, default=1_000_000, help="of the table to read (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=scanning.ROUNDS, help="runs of each kind (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=startup.RUNS, help="starts of each kind (default: %(default)s)")
     parser.add_argument("--pods", type=int, default=online.PODS, help="logs to read over TLS (default: %(default)s)")
     parser.add_argument("--large", type=int, default=online.LARGE, help="bytes of a large log (default: %(default)s)")
@@ -212,6 +223,24 @@ def _memory_table(one: online.Memory, large: int) -> list[str]:
         f"| {one.listed:,} nodes and pods listed | {one.listing / 1e6:.0f} MB | < {MEMORY_GOAL / 1e6:.0f} MB |",
         "",
     ]
+
+
+def _reading_table(read: Sequence[tablereading.TableRun], rounds: int) -> list[str]:
+    rows = [
+        f"| {run.size / 1e6:.0f} MB, {run.entries:,} entries, {run.stale / run.entries:.1%} stale "
+        f"| {run.wall:.2f} s / {run.peer_wall:.2f} s = {run.wall_ratio:.2f}× "
+        f"| {run.cpu:.2f} s / {run.peer_cpu:.2f} s = {run.cpu_ratio:.2f}× "
+        f"| {run.anonymous / 1e6:.0f} MB | {'yes' if run.agrees else 'NO'} |"
+        for run in read
+    ]
+    columns = (
+        f"table read and judged / mawk, least of {rounds}",
+        f"wall (goal ≤ {TABLE_GOAL:g}×)",
+        "CPU",
+        f"anonymous memory (goal < {TABLE_MEMORY_GOAL / 1e6:.0f} MB)",
+        "counts right",
+    )
+    return [f"| {' | '.join(columns)} |", "|---|--:|--:|--:|---|", *rows, ""]
 
 
 def _tell(message: str) -> None:

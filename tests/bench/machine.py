@@ -11,7 +11,7 @@ GIB = 1024**3
 
 
 def facts() -> dict[str, str]:
-    """What was measured on: processor, memory, kernel, Python, grep."""
+    """What was measured on: processor, memory, kernel, Python, grep, mawk."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     return {
         "processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
@@ -19,6 +19,7 @@ def facts() -> dict[str, str]:
         "kernel": f"{platform.system()} {platform.release()}",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "grep": _first_line(["grep", "--version"]),
+        "mawk": _first_line(["mawk", "-W", "version"]),
     }
 
 

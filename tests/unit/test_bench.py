@@ -14,7 +14,7 @@ import pytest
 
 from kdnsctl.logs.signatures import PHRASES
 from tests.bench import __main__ as bench
-from tests.bench import corpus, fleet, machine, measuring, online, reading, scanning
+from tests.bench import corpus, fleet, machine, measuring, online, reading, scanning, tablereading, tables
 from tests.bench.measuring import RunError, measure
 from tests.bench.peers import grep_phrases
 
@@ -116,7 +116,7 @@ def test_a_run_that_fails_is_an_error_with_what_it_said() -> None:
 
 def test_the_machine_is_described() -> None:
     facts = machine.facts()
-    assert set(facts) == {"processor", "memory", "kernel", "Python", "grep"}
+    assert set(facts) == {"processor", "memory", "kernel", "Python", "grep", "mawk"}
     assert all(facts.values())
 
 
@@ -127,14 +127,14 @@ def test_a_small_run_prints_tables_writes_json_and_leaves_no_logs(
     logs.mkdir()
     monkeypatch.setenv("KDNSCTL_BENCH_DIR", str(logs))
     out = tmp_path / "figures.json"
-    small = ["--megabytes=2", "--rounds=1", "--runs=1", "--pods=20", "--large=400000", "--nodes=600"]
-    only = [f"--only={part}" for part in ("startup", "scan", "online", "kubectl", "memory")]
+    small = ["--megabytes=2", "--rounds=1", "--runs=1", "--pods=20", "--large=400000", "--nodes=600", "--entries=3000"]
+    only = [f"--only={part}" for part in ("startup", "scan", "online", "kubectl", "memory", "table")]
     assert bench.main([*only, *small, f"--out={out}"]) == 0
     assert list(logs.iterdir()) == []
 
     printed = capsys.readouterr().out
     assert "| python -c pass |" in printed
-    assert printed.count("| yes |") == len(scanning.SHARES) + len(online.SHAPES) + 1
+    assert printed.count("| yes |") == len(scanning.SHARES) + len(online.SHAPES) + 2
     assert "| NO |" not in printed
     figures = json.loads(out.read_text(encoding="utf-8"))
     assert [scan["share"] for scan in figures["scan"]] == list(scanning.SHARES)
@@ -144,6 +144,9 @@ def test_a_small_run_prints_tables_writes_json_and_leaves_no_logs(
     assert figures["kubectl"]["agrees"]
     assert all(figures["memory"][name] > 1e6 for name in ("small", "large", "listing"))
     assert all(start["cpu"] > 0 for start in figures["startup"])
+    (table,) = figures["table"]
+    assert table["agrees"]
+    assert (table["entries"], table["stale"]) == (3_000, 30)
 
 
 def test_the_nodes_that_are_read_are_read_whole_or_the_run_fails(tmp_path: Path) -> None:
@@ -171,3 +174,34 @@ def test_a_report_that_misses_a_node_or_a_failure_is_not_right() -> None:
     assert not online.is_right(report(19, fleet.FAILURES), 20)
     assert not online.is_right(report(20, fleet.FAILURES - 1), 20)
     assert not online.is_right(report(20, fleet.FAILURES).replace(b"suspect", b"clean"), 20)
+
+
+def test_a_table_holds_what_it_says_and_is_of_the_kinds_that_are_promised(tmp_path: Path) -> None:
+    table = tables.write(tmp_path / "table", 20_000, 0.02, seed=1)
+    text = table.path.read_text(encoding="ascii")
+    lines = text.splitlines()
+    assert (table.size, table.entries, table.stale) == (len(text), len(lines), 400)
+    assert 200 < table.size / table.entries < 270
+    for some in ("ipv4 ", "ipv6 ", " tcp ", " udp ", " unknown ", "packets=", "secctx=", "delta-time=", "[OFFLOAD]"):
+        assert 0 < sum(some in line for line in lines) < len(lines), some
+    other = tables.write(tmp_path / "other", 2_000, 0.02, seed=2)
+    again = tables.write(tmp_path / "again", 20_000, 0.02, seed=1)
+    assert again.path.read_bytes() == table.path.read_bytes()
+    assert not text.startswith(other.path.read_text(encoding="ascii")[:1000])
+
+
+def test_the_awk_program_counts_by_its_definition(tmp_path: Path) -> None:
+    line = "ipv4 2 %s 17 9 src=10.0.0.1 dst=%s sport=1 dport=%d src=%s dst=10.0.0.1 sport=%d dport=1 mark=0 use=1"
+    cases = [
+        ("udp", "10.96.0.10", 53, "10.0.0.5", 53),  # serves
+        ("udp", "10.96.0.10", 53, "10.0.0.6", 53),  # dead
+        ("udp", "10.96.0.10", 53, "10.0.0.5", 54),  # another port
+        ("tcp", "10.96.0.10", 53, "10.0.0.6", 53),  # not UDP
+        ("udp", "10.96.0.10", 54, "10.0.0.6", 53),  # not the Service's port
+        ("udp", "10.96.0.11", 53, "10.0.0.6", 53),  # not its address
+    ]
+    serving, table = tmp_path / "serving", tmp_path / "table"
+    serving.write_text("10.96.0.10 53 10.0.0.5 53\n", encoding="ascii")
+    table.write_text("".join(f"{line % case}\n" for case in cases) + "what is this\n", encoding="ascii")
+    mawk = subprocess.run(["mawk", "-f", tablereading.PEER, serving, table], capture_output=True, check=True)
+    assert mawk.stdout == b"2 6 1\n"

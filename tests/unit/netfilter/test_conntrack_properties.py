@@ -58,11 +58,12 @@ EXTRA = st.sampled_from(
 
 @st.composite
 def lines(draw: st.DrawFn, *, wrong: bool = False) -> bytes:
-    """A line of text; when `wrong`, one with an address or port that may make no sense."""
+    """A line of text; when `wrong`, one with addresses and ports that may make no sense, or with a token too many."""
+    token_too_many = wrong and draw(st.booleans())
     six = draw(st.booleans())
     address = ADDRESSES6 if six else ADDRESSES
     port = PORTS
-    if wrong:
+    if wrong and not token_too_many:
         address, port = st.one_of(address, WRONG_ADDRESSES, ADDRESSES), st.one_of(PORTS, WRONG_PORTS)
     protocol, number = draw(st.sampled_from([("udp", 17), ("tcp", 6), ("sctp", 132), ("icmp", 1), ("unknown", 89)]))
     has_ports = protocol in ("udp", "tcp", "sctp") or draw(st.booleans())
@@ -92,7 +93,7 @@ def lines(draw: st.DrawFn, *, wrong: bool = False) -> bytes:
         + maybe(f" id={draw(st.integers(0, 2**32 - 1))}")
     )
     line = head + timer + side(icmp_type=8) + maybe("[UNREPLIED] ") + side(icmp_type=0) + tail
-    if wrong and draw(st.booleans()):
+    if token_too_many:
         tokens = line.split(" ")
         tokens.insert(draw(st.integers(0, len(tokens))), draw(EXTRA))
         line = " ".join(tokens)
@@ -155,7 +156,9 @@ def mutated(draw: st.DrawFn) -> bytes:
     return b"".join(parts)
 
 
-DUMPS = st.lists(lines() | lines(wrong=True) | mutated() | st.binary(max_size=40), max_size=12).map(b"".join)
+DUMPS = st.lists(lines() | lines(wrong=True) | mutated() | st.binary(max_size=40), min_size=1, max_size=12).map(
+    b"".join
+)
 CUTS = st.lists(st.integers(0, 3_000), max_size=10)
 
 
@@ -177,6 +180,58 @@ def test_both_ways_give_the_same_in_any_blocks(dump: bytes, cuts: list[int], wan
     expected = by_tokens(dump, wanted)
     assert read(dump, wanted=wanted) == expected
     assert read(blocks(dump, cuts), wanted=wanted) == expected
+
+
+FULL = (
+    "ipv4     2 tcp      6 119 ESTABLISHED src=10.244.1.9 dst=10.96.0.10 sport=40000 dport=53 packets=1 bytes=2 "
+    "[UNREPLIED] src=10.244.1.5 dst=10.244.1.9 sport=53 dport=40000 packets=3 bytes=4 [ASSURED] mark=5 secctx=a zone=6 "
+    "delta-time=7 [start=Mon Nov 23 02:20:49 2026] use=1 id=8"
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "entries"),
+    [
+        ("", "", 1),
+        ("secctx=a", "secctx=a=b:c,d", 1),
+        ("secctx=a", "secctx=a\tsrc=10.0.0.1", 0),
+        ("secctx=a", "secctx=a\x0bdst=10.0.0.1", 0),
+        ("secctx=a", "secctx=a src=10.0.0.1", 0),
+        ("secctx=a", "secctx=[", 1),
+        ("packets=1 ", "packets=1 sport=1 ", 0),
+        ("packets=3", "packets=99999999999999999999", 1),
+        ("packets=3", f"packets={'9' * 5000}", 1),
+        ("tcp ", "unknown ", 1),
+        ("tcp      6 119 ", "unknown ", 0),
+        ("ipv4     2 ", "", 1),
+        ("ipv4     2 ", "ipv4 ", 0),
+        ("119 ESTABLISHED ", "", 1),
+        ("ESTABLISHED", "7", 1),
+        ("[ASSURED]", "[ASSURED]src=10.0.0.1", 0),
+        ("[start=Mon", "[start=src=10.0.0.1", 1),
+        ("sport=40000", "sport=65536", 0),
+        ("sport=40000", "sport=040000", 0),
+        ("sport=40000", "sport=00053", 1),
+        ("dport=53 ", "dport=65536 ", 0),
+        ("dport=40000", "dport=99999", 0),
+        ("src=10.244.1.9", "src=10.244.1.256", 0),
+        ("dst=10.244.1.9", "dst=1.2.3.4.5", 0),
+        ("src=10.244.1.5", "src=fd00::5", 0),
+        ("dst=10.244.1.9", "dst=fd00::9", 0),
+        ("use=1", "use=x", 1),
+        ("use=1", "dst=10.0.0.1 use=1", 0),
+        ("use=1", "use=1 src=10.0.0.1", 0),
+        (" id=8", " id=8 ", 1),
+        (" id=8", "\r", 1),
+        (" id=8", "\0", 1),
+    ],
+)
+def test_lines_that_nearly_have_a_known_shape_are_read_as_by_tokens(old: str, new: str, entries: int) -> None:
+    dump = f"{FULL}\n{FULL.replace(old, new, 1)}\n{FULL}\n".encode()
+    for wanted in WANTED:
+        found = read(dump, wanted=wanted)
+        assert found == by_tokens(dump, wanted)
+        assert found[1].entries == entries + 2
 
 
 @given(st.lists(lines(wrong=True), min_size=1, max_size=30))
