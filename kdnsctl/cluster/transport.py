@@ -15,6 +15,8 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -46,12 +48,15 @@ HEADER_NAME = "!#$&'*+-.^_`|~"  # beside letters and digits; RFC 9110, section 5
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A successful answer. `audit_id` is the server's name for the request in its audit log."""
+    """A successful answer. `audit_id` is the server's name for the request in its audit log. `date` is when it answered
+    by its own clock, to the second; None when it does not say.
+    """
 
     status: int
     body: bytes
     audit_id: str = ""
     content_type: str = ""
+    date: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -131,7 +136,7 @@ class Connection:
             sent = self._send(method, path, query, headers, body, opening=limit, scope=limit, silence=None)
             with sent as response:
                 content = b"".join(self._chunks(response, what, limit, MAX_BODY))
-                return Reply(response.status, content, *_named(response))
+                return Reply(response.status, content, *_named(response), _dated(response))
 
         with scope.child(self.request_timeout) as limit:
             return self._until_done(once, method, what, scope, limit, retry or self._retry)
@@ -361,3 +366,11 @@ def _until_the_end_of(scope: CancelScope, chunks: Iterator[bytes]) -> Iterator[b
 
 def _named(response: BaseHTTPResponse) -> tuple[str, str]:
     return response.headers.get("Audit-Id", ""), response.headers.get("Content-Type", "")
+
+
+def _dated(response: BaseHTTPResponse) -> datetime | None:
+    try:
+        said = parsedate_to_datetime(response.headers.get("Date", ""))
+    except (ValueError, OverflowError):
+        return None
+    return said.replace(tzinfo=UTC) if said.tzinfo is None else said.astimezone(UTC)
