@@ -14,7 +14,7 @@ Errors, all with a message for an operator and an optional hint that says what t
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -101,6 +101,69 @@ class Coverage:
         unknown = counted.count(Verdict.UNKNOWN)
         not_applicable = counted.count(Verdict.NOT_APPLICABLE)
         return cls(len(counted), len(counted) - unknown - not_applicable, unknown, not_applicable, scope)
+
+
+class Proof(enum.StrEnum):
+    """What shows that an output was not cut off."""
+
+    NONE = "none"
+    TRAILER = "trailer"  # the node wrote a last line after it, with the exit code; see `netfilter.trailer`
+    COUNT_LINE = "countLine"  # `conntrack -L` on stderr: N flow entries have been shown
+    COMMIT = "commit"  # every table of iptables-save ends with COMMIT
+    CLOSED = "closed"  # the document's own end: `</conntrack>`, the last bracket of JSON, the length of an HTTP answer
+
+
+class Privilege(enum.StrEnum):
+    """What reading a fact needs in the node's network namespace, least first."""
+
+    NONE = "none"
+    ROOT = "root"  # uid 0, no capability: /proc/net/nf_conntrack is 0440
+    NET_ADMIN = "netAdmin"  # netlink: iptables-nft-save, nft, conntrack
+    NET_ADMIN_RAW = "netAdminRaw"  # and CAP_NET_RAW: iptables-legacy-save
+
+
+class Toolset(enum.StrEnum):
+    """Which programs there are where a command runs; a fact has one command for each that can yield it."""
+
+    KUBE_PROXY = (
+        "kubeProxy"  # the kube-proxy image: a shell, cat, grep, wc, sleep, iptables, nft; no conntrack, no timeout
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An HTTP endpoint of a program on the node: a GET of `path` on `port` of the node's loopback address."""
+
+    port: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One thing that can be read from a node without changing it. Plain data: `facts` is the catalogue.
+
+    `commands` are argument lists, never shell text; `endpoint` is what is asked instead where a fact is an answer over
+    HTTP. `proof` says how it is known that an output is whole. `filterable`: the node may leave out lines that hold
+    none of `patterns` (fixed strings); without patterns all lines come. `max_bytes` of output are taken and no more;
+    `seconds` is how long the command may run on the node.
+    """
+
+    id: str
+    title: str
+    privilege: Privilege
+    proof: Proof
+    max_bytes: int
+    seconds: int
+    commands: Mapping[Toolset, tuple[str, ...]] = field(default_factory=dict)
+    endpoint: Endpoint | None = None
+    filterable: bool = False
+    patterns: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if bool(self.commands) == (self.endpoint is not None):
+            raise ValueError(f"a fact has either commands or an endpoint: {self.id}")
+        if self.patterns and not self.filterable:
+            raise ValueError(f"{self.id} may not be filtered: what is left out would be missed")
 
 
 def exit_code_of(verdicts: Iterable[Verdict], coverage: Coverage) -> ExitCode:

@@ -5,20 +5,11 @@ Incomplete evidence can prove a fault, never health, so every parser of this roo
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 
-from kdnsctl.model import Reason
+from kdnsctl.model import Proof, Reason
 
-
-class Proof(enum.StrEnum):
-    """What shows that a dump was not cut off."""
-
-    NONE = "none"
-    TRAILER = "trailer"  # the node wrote a last line after it, with the exit code; see `trailer`
-    COUNT_LINE = "countLine"  # `conntrack -L` on stderr: N flow entries have been shown
-    COMMIT = "commit"  # every table of iptables-save ends with COMMIT
-    CLOSED = "closed"  # the document's own end: `</conntrack>`, the last bracket of JSON
+__all__ = ["Completeness", "Proof"]
 
 
 @dataclass(frozen=True, slots=True)

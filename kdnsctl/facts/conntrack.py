@@ -1,0 +1,110 @@
+"""Facts about connection tracking: the table, whole or filtered, how full it is, its counters and its timeouts.
+
+The table is read from /proc and not with `conntrack`: kube-proxy's image has had none since January 2026
+(kubernetes/release#4223), and reading it needs uid 0 and no capability. Whoever filters on the node spares its network,
+and the memory of kube-proxy's cgroup, in which the commands run: they stream, and keep nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+from collections.abc import Iterable
+from typing import Final
+
+from kdnsctl.model import Fact, Privilege, Proof, Toolset
+
+PROC_TABLE: Final = "/proc/net/nf_conntrack"
+SYSCTLS: Final = "/proc/sys/net/netfilter"
+MAX_PATTERNS: Final = 4096  # bytes: an exec's command travels in the URL, and proxies allow 8 KiB of that
+
+TABLE: Final = Fact(
+    id="conntrack",
+    title="connection tracking table",
+    privilege=Privilege.ROOT,
+    proof=Proof.TRAILER,
+    max_bytes=1 << 30,  # 1,048,576 entries, kube-proxy's highest default, have about 215 MB
+    seconds=60,
+    commands={Toolset.KUBE_PROXY: ("cat", PROC_TABLE)},
+    filterable=True,
+)
+
+FILL: Final = Fact(
+    id="conntrack.fill",
+    title="fill of the connection tracking table",
+    privilege=Privilege.NONE,
+    proof=Proof.TRAILER,
+    max_bytes=4 << 10,
+    seconds=10,
+    commands={
+        Toolset.KUBE_PROXY: (
+            "grep",
+            "-H",
+            "",
+            f"{SYSCTLS}/nf_conntrack_count",
+            f"{SYSCTLS}/nf_conntrack_max",
+            f"{SYSCTLS}/nf_conntrack_buckets",
+        )
+    },
+)
+
+COUNTERS: Final = Fact(
+    id="conntrack.counters",
+    title="counters of connection tracking",
+    privilege=Privilege.NONE,
+    proof=Proof.TRAILER,
+    max_bytes=1 << 20,  # a line per CPU
+    seconds=10,
+    commands={Toolset.KUBE_PROXY: ("cat", "/proc/net/stat/nf_conntrack")},
+)
+
+TIMEOUTS: Final = Fact(
+    id="conntrack.timeouts",
+    title="UDP timeouts of connection tracking",
+    privilege=Privilege.NONE,
+    proof=Proof.TRAILER,
+    max_bytes=4 << 10,
+    seconds=10,
+    commands={
+        Toolset.KUBE_PROXY: (
+            "grep",
+            "-H",
+            "",
+            f"{SYSCTLS}/nf_conntrack_udp_timeout",
+            f"{SYSCTLS}/nf_conntrack_udp_timeout_stream",
+        )
+    },
+)
+
+PORT_RANGE: Final = Fact(
+    id="ports",
+    title="range of local ports",
+    privilege=Privilege.NONE,
+    proof=Proof.TRAILER,
+    max_bytes=4 << 10,
+    seconds=10,
+    commands={Toolset.KUBE_PROXY: ("cat", "/proc/sys/net/ipv4/ip_local_port_range")},
+)
+
+
+def table_of(addresses: Iterable[str], node_ports: Iterable[int] = ()) -> Fact:
+    """`TABLE`, filtered on the node: every entry whose original destination is one of `addresses` comes, and every one
+    to one of `node_ports`; others may come too. Without either, or with more than fit into a command: the whole table.
+
+    Raises ValueError for what is no address.
+    """
+    patterns = tuple(dict.fromkeys([*_addresses(addresses), *(f" dport={port} " for port in node_ports)]))
+    if sum(len(pattern) + 1 for pattern in patterns) > MAX_PATTERNS:
+        return TABLE
+    return dataclasses.replace(TABLE, patterns=patterns)
+
+
+def _addresses(addresses: Iterable[str]) -> list[str]:
+    """The patterns for addresses: in /proc IPv6 stands in full, `conntrack -L` prints the short form (kernel %pI6)."""
+    patterns = []
+    for text in addresses:
+        address = ipaddress.ip_address(text)
+        patterns.append(f" dst={address.exploded} ")
+        if address.version == 6:
+            patterns.append(f" dst={address.compressed} ")
+    return patterns
