@@ -74,7 +74,11 @@ def gone_since(truth: Truth, service: ServicePort | None, address: str, port: in
     """Since when an endpoint that does not serve has not served, at the latest; None when that is not known."""
     if service is None or port is None:
         return None
-    return truth.gone.get((str(service), address, port), truth.since)
+    gone = truth.gone.get((str(service), address, port))
+    if gone is not None:
+        return gone
+    known = [truth.since, truth.unchanged.get(f"{service.namespace}/{service.name}")]
+    return min((moment for moment in known if moment is not None), default=None)
 
 
 def long_gone(gone: datetime | None, at: datetime | None, terms: Terms) -> bool:

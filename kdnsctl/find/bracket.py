@@ -2,7 +2,7 @@
 
 A node's state is judged against the endpoints that served when it was read. So a `Bracket` keeps what serves now, and
 since when what served before does not any more; `truth` puts the two together for one reading. In doubt an endpoint
-counts as serving: one that served at any time since the reading began, or came while it lasted, is not dead for it.
+counts as serving: one that went only after the reading, or came at any time, is not dead for it.
 
 How long an endpoint has been gone that was never seen is told by the slices themselves: `managedFields` say when
 anything in them was last changed (see `_unchanged`). Nothing is judged here, and nothing waits.
@@ -133,15 +133,15 @@ class Bracket:
                 self._take(view, Event(Change.LISTED, tuple(found.items), found.resource_version))
             self._listed = began
 
-    def truth(self, base: Truth, began: datetime) -> Truth:
-        """`base` with the endpoints that are true for a reading that `began` then. Raises why the watch has ended."""
+    def truth(self, base: Truth, at: datetime) -> Truth:
+        """`base` with the endpoints that are true for a reading that ended `at`. Raises why the watch has ended."""
         with self._lock:
             if self._failure is not None:
                 raise self._failure
             alive: dict[str, list[Backend]] = {}
             gone: dict[End, datetime] = {}
             for end, (when, backend) in self._gone.items():
-                if when >= began:
+                if when > at:
                     alive.setdefault(end[0], []).append(backend)
                 else:
                     gone[end] = when
@@ -151,7 +151,7 @@ class Bracket:
                 for port in ports
             )
             unchanged = dict(self._unchanged())
-        return replace(base, services=services, gone=gone, at=began, since=self.since, unchanged=unchanged)
+        return replace(base, services=services, gone=gone, at=at, since=self.since, unchanged=unchanged)
 
     # --- following
 
