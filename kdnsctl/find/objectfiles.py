@@ -95,6 +95,10 @@ class Objects:
         """Whether any file held objects of that kind, or an empty list of them."""
         return kind in self.sources
 
+    def all_sources(self) -> frozenset[str]:
+        """Every file that was of use."""
+        return frozenset(source for places in self.sources.values() for source in places)
+
     def node_names(self) -> frozenset[str]:
         """Every node that is named anywhere."""
         endpoints = (endpoint.node_name for one in self.slices for endpoint in one.endpoints or ())
