@@ -191,6 +191,7 @@ def _nothing(exchange: Exchange) -> None:
         (websocket([success()], Upgrade="SPDY/3.1"), "opens no websocket"),
         (_nothing, "HTTP 200"),
     ],
+    ids=["other protocol", "no protocol", "wrong proof", "other upgrade", "no upgrade"],
 )
 def test_what_is_no_websocket_of_ours_is_an_error(
     api: Server, connect_to: Connect, scope: CancelScope, ran: Ran, answer: Answer, says: str
@@ -210,6 +211,7 @@ def test_what_is_no_websocket_of_ours_is_an_error(
         ([message(STDOUT, b"part"), b"\x82"], hang_up),  # in the middle of a head
         ([message(STDOUT, b"part"), success()[:-3]], hang_up),  # in the middle of the Status
     ],
+    ids=["closed", "hung up", "reset", "in a frame", "in a head", "in the status"],
 )
 def test_an_end_without_a_status_is_never_success(
     api: Server,
