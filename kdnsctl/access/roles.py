@@ -34,17 +34,17 @@ def roles(permissions: Iterable[Permission], name: str) -> list[Manifest]:
     return manifests
 
 
-def bindings(manifests: Iterable[Manifest], subject: Manifest) -> list[Manifest]:
-    """A binding of each role to `subject` (`{"kind": "User", "name": …}`)."""
+def bindings(manifests: Iterable[Manifest], subjects: Iterable[Manifest]) -> list[Manifest]:
+    """A binding of each role to all `subjects` (`{"kind": "User", "name": …}`)."""
     group = {"apiGroup": "rbac.authorization.k8s.io"}
-    who = subject if subject.get("kind") == "ServiceAccount" else group | subject
+    who = [subject if subject.get("kind") == "ServiceAccount" else group | subject for subject in subjects]
     return [
         {
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": f"{role['kind']}Binding",
             "metadata": dict(role["metadata"]),
             "roleRef": group | {"kind": role["kind"], "name": role["metadata"]["name"]},
-            "subjects": [who],
+            "subjects": who,
         }
         for role in manifests
     ]

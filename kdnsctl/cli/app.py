@@ -16,11 +16,16 @@ from kdnsctl.cli.options import Common, Connection, Record
 
 COMPLETION_VARIABLE = "_KDNSCTL_COMPLETE"
 
+# A command that asks the API for something names what it needs: `rbac`, `doctor` and preflights know it from here.
 COMMANDS = {
     "find-affected": Entry(
-        "kdnsctl.cli.find_affected:find_affected", "Tell which nodes have the DNS blackhole, from kube-proxy's logs"
+        "kdnsctl.cli.find_affected:find_affected",
+        "Tell which nodes have the DNS blackhole, from kube-proxy's logs",
+        needs="kdnsctl.find.online:NEEDS",
     ),
     "signatures": Entry("kdnsctl.cli.signatures:signatures", "List what kube-proxy logs, and what each line means"),
+    "doctor": Entry("kdnsctl.cli.doctor:doctor", "Tell whether the cluster answers, and which commands may work on it"),
+    "rbac": Entry("kdnsctl.cli.rbac:rbac", "Print the least Role with which commands can do their work"),
     "lab": Entry("kdnsctl.cli.lab:LAB", "Rehearse the incident: a cluster on this machine in which DNS really fails"),
     "completion": Entry("kdnsctl.cli.completion:completion", "Print the completion script for a shell"),
 }

@@ -36,10 +36,15 @@ _AFTER_DASHES = f"{__name__}.after_dashes"
 
 
 class Entry(NamedTuple):
-    """Where a command is ("package.module:name", a function or a Group) and its first line of help."""
+    """Where a command is ("package.module:name", a function or a Group) and its first line of help.
+
+    `needs` is where the permissions are gathered (`access.needs.Needs`) that it makes use of; empty for commands that
+    ask nothing of a cluster.
+    """
 
     path: str
     summary: str
+    needs: str = ""
 
 
 class Group(NamedTuple):
@@ -51,6 +56,12 @@ class Group(NamedTuple):
 
 class Hidden:
     """Marks a group of options as accepted but not shown: `connection: Annotated[Connection, Hidden]`."""
+
+
+def named_object(path: str) -> Any:
+    """What an `Entry` names as "package.module:name", imported now."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def expand(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -203,8 +214,7 @@ class LazyGroup(TyperGroup):
 
     def load(self, name: str) -> Any:
         """Import the command `name` and build it."""
-        module, _, function = self.entries[name].path.partition(":")
-        return build_command(name, getattr(importlib.import_module(module), function))
+        return build_command(name, named_object(self.entries[name].path))
 
     @staticmethod
     def _key(ctx: Any) -> str:

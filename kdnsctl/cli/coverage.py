@@ -5,13 +5,12 @@ Lines of text, made safe to show and broken where the terminal ends. What a repo
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Protocol, TypeVar
 
 from kdnsctl.cli import table
-from kdnsctl.cli.table import Cell
+from kdnsctl.cli.table import Cell, wrapped
 from kdnsctl.cli.terminal import visible
 from kdnsctl.model import Coverage, Scope, Verdict
 
@@ -102,21 +101,6 @@ def several(texts: Iterable[str], cap: int | None = None) -> Cell:
     if cap is not None and len(parts) > cap:
         parts = [*parts[:cap], f"+{len(parts) - cap}"]
     return Cell.of(*parts) if parts else Cell.of(NONE)
-
-
-def wrapped(text: str, width: int | None, indent: int = 0, hanging: int = 0) -> list[str]:
-    """`text` in lines no wider than `width`, behind a margin; all but the first `hanging` further in."""
-    margin = " " * indent
-    if width is None:
-        return [margin + text]
-    lines = textwrap.wrap(
-        text,
-        max(width, table.LEAST_WIDTH),
-        initial_indent=margin,
-        subsequent_indent=margin + " " * hanging,
-        break_on_hyphens=False,
-    )
-    return lines or [""]
 
 
 def count(number: int, noun: str) -> str:

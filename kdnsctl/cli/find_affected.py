@@ -17,7 +17,7 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from kdnsctl.cli import values
+from kdnsctl.cli import completing, nodenames, values
 from kdnsctl.cli.options import Common, Connection, Format, NodeChoice, Rendering, check_rendering, said
 from kdnsctl.cli.terminal import tell
 from kdnsctl.model import ExitCode, UsageError, Verdict, exit_code_of
@@ -72,8 +72,10 @@ def find_affected(
         typer.Argument(
             metavar="[NODE]...",
             parser=values.path,
-            help="Nodes to judge, as NAME or node/NAME; default: all. With --logs: further paths, so that "
-            "--logs DIR/*.log works, and --only-node chooses nodes.",
+            autocompletion=completing.complete_node,
+            help="Nodes to judge, as NAME or node/NAME; - reads them from standard input, one on each line or as "
+            "-o json printed them; default: all. With --logs: further paths, so that --logs DIR/*.log works, and "
+            "--only-node chooses nodes.",
         ),
     ] = None,
     logs: Annotated[
@@ -151,7 +153,8 @@ def find_affected(
         ),
     ] = None,
     include: Annotated[
-        list[Included] | None, typer.Option("--include", help="With -o name: print suspect nodes too.")
+        list[Included] | None,
+        typer.Option("--include", help="With -o name: print suspect nodes too. With -: take a report's suspects too."),
     ] = None,
 ) -> int:
     """Tell which nodes have the DNS blackhole, from kube-proxy's logs.
@@ -169,6 +172,8 @@ def find_affected(
       kubectl -n kube-system logs kube-proxy-x7x2p | kdnsctl find-affected --logs - --node ip-10-0-0-1
       # The names only, for another command
       kdnsctl find-affected -o name --include suspect
+      # The suspects of an earlier report, once more
+      kdnsctl find-affected - --include suspect < report.json
 
     A failure in the log makes a node suspect. A log proves health only where kube-proxy would have logged the
     failure; where it would not, the node is unknown.
@@ -204,8 +209,11 @@ def find_affected(
             from kdnsctl.find import online  # noqa: PLC0415
             from kdnsctl.find.scope import Chosen  # noqa: PLC0415
 
+            named = _nodes(words or (), frozenset(Verdict(extra.value) for extra in include or ()))
+            if named == () and words:
+                return _nothing_to_do(rendering.output)
             options = online.OnlineOptions(
-                chosen=Chosen(_nodes(words or ()), choice.selector),
+                chosen=Chosen(named, choice.selector),
                 since=since,
                 since_time=since_time,
                 services=tuple(service or ()),
@@ -232,14 +240,31 @@ def find_affected(
     return exit_code_of([finding.verdict for finding in report.nodes], report.coverage)
 
 
-def _nodes(words: Sequence[str]) -> tuple[str, ...]:
-    """The words as names of nodes; here, as with --logs they are paths."""
+def _nodes(words: Sequence[str], include: frozenset[Verdict]) -> tuple[str, ...]:
+    """The words as names of nodes; here, as with --logs they are paths. Those on standard input for the word `-`."""
+    if nodenames.STDIN in words:
+        named = nodenames.from_stdin(nodenames.stdin(), include=include)
+        for note in named.notes:
+            tell(f"note: {note}")
+        return named.names
     try:
         return tuple(values.node(word) for word in words)
     except typer.BadParameter as error:
         file = next((word for word in words if word == "-" or os.path.lexists(word)), None)
         how = "to read logs from files: --logs PATH" if file is None else f"did you mean --logs {shlex.quote(file)}?"
         raise UsageError(f"{error.message} ({how})") from error
+
+
+def _nothing_to_do(form: Format) -> int:
+    """Standard input named no node: said, and for a program a report without nodes."""
+    from kdnsctl.cli import output  # noqa: PLC0415
+    from kdnsctl.find.report import FindReport, to_json  # noqa: PLC0415
+    from kdnsctl.model import Coverage  # noqa: PLC0415
+
+    if form in (Format.JSON, Format.YAML):
+        output.document(to_json(FindReport(datetime.now(UTC), (), Coverage.of(()))), form)
+    tell("nothing to do: standard input names no node")
+    return ExitCode.OK
 
 
 def _stdin(paths: tuple[str, ...]) -> BinaryIO:
@@ -272,11 +297,14 @@ def _check(
         useless = said(ctx, *ONLY_OFFLINE)
         if useless:
             raise UsageError(f"{', '.join(useless)} has no effect without --logs; name nodes as words: NODE...")
-        ways = [*(["NODE"] if words else []), *said(ctx, "selector", "all_nodes")]
+        typed = [word for word in words or () if word != nodenames.STDIN]
+        ways = [*(["NODE"] if typed else []), *(["-"] if len(typed) != len(words or ()) else [])]
+        ways += said(ctx, "selector", "all_nodes")
         if len(ways) > 1:
             raise UsageError(f"{' and '.join(ways)} exclude each other: choose nodes in one way")
     if since is not None and since_time is not None:
         raise UsageError("--since and --since-time exclude each other")
-    if rendering.output is not Format.NAME and said(ctx, "include"):
+    from_stdin = not logs and nodenames.STDIN in (words or ())
+    if rendering.output is not Format.NAME and not from_stdin and said(ctx, "include"):
         raise UsageError(f"--include has no effect with -o {rendering.output}: {_OTHER_FORMATS_SHOW_ALL}")
     check_rendering(ctx, rendering)

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from kdnsctl import __version__
-from kdnsctl.cli import values
+from kdnsctl.cli import completing, values
 from kdnsctl.cli.terminal import Color, put
 from kdnsctl.model import UsageError
 
@@ -28,6 +28,14 @@ class Format(enum.StrEnum):
     JSON = "json"
     YAML = "yaml"
     NAME = "name"
+
+
+class Form(enum.StrEnum):
+    """How to print an answer that has neither wide rows nor names."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
 
 
 def _print_version(ctx: typer.Context, value: bool) -> None:  # noqa: FBT001  # typer calls it so
@@ -68,9 +76,28 @@ class Connection:
     kubeconfig: Annotated[
         Path | None, typer.Option("--kubeconfig", metavar="FILE", help="Kubeconfig file to use instead of KUBECONFIG.")
     ] = None
-    context: Annotated[str | None, typer.Option("--context", metavar="NAME", help="Kubeconfig context to use.")] = None
-    cluster: Annotated[str | None, typer.Option("--cluster", metavar="NAME", help="Kubeconfig cluster to use.")] = None
-    user: Annotated[str | None, typer.Option("--user", metavar="NAME", help="Kubeconfig user to use.")] = None
+    context: Annotated[
+        str | None,
+        typer.Option(
+            "--context",
+            metavar="NAME",
+            autocompletion=completing.complete_context,
+            help="Kubeconfig context to use.",
+        ),
+    ] = None
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster",
+            metavar="NAME",
+            autocompletion=completing.complete_cluster,
+            help="Kubeconfig cluster to use.",
+        ),
+    ] = None
+    user: Annotated[
+        str | None,
+        typer.Option("--user", metavar="NAME", autocompletion=completing.complete_user, help="Kubeconfig user to use."),
+    ] = None
     server: Annotated[
         str | None, typer.Option("--server", "-s", metavar="URL", help="Address of the Kubernetes API server.")
     ] = None
@@ -138,6 +165,20 @@ class Rendering:
         bool,
         typer.Option("--no-headers", help="Rows only: no headings, and the summary on stderr.", show_default=False),
     ] = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How an answer is printed that has neither wide rows nor names."""
+
+    output: Annotated[Form, typer.Option("--output", "-o", help="How to print the answer.", case_sensitive=False)] = (
+        Form.TABLE
+    )
+
+    @property
+    def format(self) -> Format:
+        """The same, as the output of every command is called."""
+        return Format(self.output.value)
 
 
 GLOBAL_GROUPS: tuple[type[Any], ...] = (Common, Connection, Record)

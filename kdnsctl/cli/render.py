@@ -23,10 +23,9 @@ from kdnsctl.cli.coverage import (
     not_listed,
     several,
     unknown_groups,
-    wrapped,
 )
 from kdnsctl.cli.options import Format
-from kdnsctl.cli.table import Cell
+from kdnsctl.cli.table import Cell, wrapped
 from kdnsctl.cli.terminal import Color, columns, flush, has_color, put, tell, visible
 from kdnsctl.cli.values import is_node_name
 from kdnsctl.find.report import FindReport, NodeFinding, Problem, to_json

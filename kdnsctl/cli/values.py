@@ -97,6 +97,25 @@ def kube_proxy_version(word: str) -> str:
     return "v" + match[1]
 
 
+def subject(word: str) -> str:
+    """Whom a role is bound to, checked: user:NAME, group:NAME or serviceaccount:NAMESPACE:NAME."""
+    subject_of(word)
+    return word
+
+
+def subject_of(word: str) -> dict[str, str]:
+    """The same as a subject of a RoleBinding, without its apiGroup."""
+    kind, _, name = word.partition(":")
+    if kind == "serviceaccount":
+        namespace, _, account = name.partition(":")
+        if is_node_name(namespace) and is_node_name(account):
+            return {"kind": "ServiceAccount", "name": account, "namespace": namespace}
+    elif kind in ("user", "group") and name.strip():
+        return {"kind": kind.capitalize(), "name": name}
+    shown = f"'{word}' is nobody" if word else "empty"
+    raise typer.BadParameter(f"{shown}; write it like user:jane, group:on-call or serviceaccount:ops:kdnsctl")
+
+
 def path(word: str) -> str:
     """The path of a log, or - for stdin."""
     if not word:

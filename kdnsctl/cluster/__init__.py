@@ -13,4 +13,5 @@ above.
         │
     kubeproxy, dns                             where kube-proxy and the cluster's DNS are
     permission                                 what a call needs to be allowed, as data
+    caches                                     where what may be lost is kept
 """

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from kdnsctl import __version__
 from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster import kubeconfig, proxies
+from kdnsctl.cluster.caches import cache_directory
 from kdnsctl.cluster.certificates import ClientCertificate, read_pem, server_context
 from kdnsctl.cluster.credentials import Credentials, of_token_file, of_user
 from kdnsctl.cluster.errors import KubeconfigError
@@ -69,17 +70,19 @@ def connect(
     on_retry: Callable[[Retry], None] | None = None,
     retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - a frozen record
     look_up: LookUp = system_look_up,
+    credentials: Credentials | None = None,
 ) -> Connection:
     """A connection as the options say, credential in hand. Nothing has been asked of the server yet.
 
     `note` is told, in one line each and from any thread, what the operator should know meanwhile; retries too, unless
-    `on_retry` takes them. Raises UsageError, KubeconfigError, CredentialError, or what ended the scope.
+    `on_retry` takes them. `credentials` stand in for those of the options. Raises UsageError, KubeconfigError,
+    CredentialError, or what ended the scope.
     """
     chosen, cluster, user = _choose(options)
-    server = _server(options, cluster, chosen)
-    parts = urlsplit(server)
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    credentials = _credentials(options, cluster, user, note)
+    target = _target(options, chosen, cluster, user)
+    server, parts = target.server, urlsplit(target.server)
+    host = parts.hostname or ""
+    credentials = credentials or _credentials(options, cluster, user, note)
     tls = _tls(cluster, parts.scheme)
     with scope.child(options.request_timeout) as limit:
         credential = credentials.current(limit)
@@ -90,15 +93,6 @@ def connect(
             f"{server} is not https: the {credential.origin} would go over the network for everybody to read",
             hint="use the server's https address",
         )
-    target = Target(
-        server=server,
-        context=chosen,
-        cluster=cluster.name,
-        user=user.name if user else "",
-        tls_server_name=options.tls_server_name or cluster.entry.tls_server_name or "",
-        proxy=proxies.proxy_for(parts.scheme, host, port, cluster.entry.proxy_url, options.environment),
-        impersonation=_impersonation(options, user),
-    )
     memory = AddressMemory(cache_directory(options.environment) / "addresses.json", chosen or server)
     return Connection(
         target,
@@ -113,20 +107,9 @@ def connect(
     )
 
 
-def contexts(options: ConnectOptions) -> tuple[list[str], str]:
-    """The names of all contexts, sorted, and the current one (may be empty). Reads the kubeconfig and nothing else."""
-    files, _ = kubeconfig.files_of(options.kubeconfig, options.environment)
-    config = kubeconfig.read(files)
-    return sorted(config.contexts), config.current_context
-
-
-def cache_directory(environment: Mapping[str, str]) -> Path:
-    """Where what may be lost is kept: $XDG_CACHE_HOME/kdnsctl, by default ~/.cache/kdnsctl."""
-    base = environment.get("XDG_CACHE_HOME", "")
-    if base.startswith("/"):  # the specification has relative ones ignored
-        return Path(base) / "kdnsctl"
-    home = environment.get("HOME")
-    return (Path(home) if home else Path("~").expanduser()) / ".cache" / "kdnsctl"
+def target_of(options: ConnectOptions) -> Target:
+    """What `connect` would connect to, and as whom. Reads the kubeconfig and nothing else. Raises as `connect`."""
+    return _target(options, *_choose(options))
 
 
 def user_agent(incident: str | None) -> str:
@@ -159,6 +142,21 @@ def _choose(options: ConnectOptions) -> tuple[str, Named[Cluster], Named[User] |
     raise KubeconfigError(
         f"no kubeconfig: {named} does not exist, and this is no pod",
         hint="name one with --kubeconfig or KUBECONFIG, or read logs from files: find-affected --logs PATH",
+    )
+
+
+def _target(options: ConnectOptions, context: str, cluster: Named[Cluster], user: Named[User] | None) -> Target:
+    server = _server(options, cluster, context)
+    parts = urlsplit(server)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    return Target(
+        server=server,
+        context=context,
+        cluster=cluster.name,
+        user=user.name if user else "",
+        tls_server_name=options.tls_server_name or cluster.entry.tls_server_name or "",
+        proxy=proxies.proxy_for(parts.scheme, host, port, cluster.entry.proxy_url, options.environment),
+        impersonation=_impersonation(options, user),
     )
 
 

@@ -73,6 +73,11 @@ class Credentials:
         return True
 
 
+def nobody() -> Credentials:
+    """No proof at all: what a server tells everybody."""
+    return Credentials(lambda _: ANONYMOUS, renewable=False)
+
+
 def of_token_file(path: Path) -> Credentials:
     """The token in a file that something else renews, as in a pod."""
 
@@ -92,7 +97,7 @@ def of_user(
 ) -> Credentials:
     """The credentials of a kubeconfig's user. `cluster` is for plug-ins that want to know for which one."""
     if user is None:
-        return Credentials(lambda _: ANONYMOUS, renewable=False)
+        return nobody()
     entry, origin = user.entry, f"user {user.name} in {user.file}"
     certificate = _client_certificate(user, origin)
     if entry.token_file or entry.token:
@@ -113,7 +118,7 @@ def of_user(
         return Credentials(from_provider, renewable=True)
     if certificate:
         return Credentials(lambda _: Credential(certificate.origin, client=certificate), renewable=False)
-    return Credentials(lambda _: ANONYMOUS, renewable=False)
+    return nobody()
 
 
 def _of_token(user: Named[User], origin: str, certificate: ClientCertificate | None) -> Credentials:

@@ -71,7 +71,8 @@ class CutLogError(LogError):
 
 def needed(namespace: str) -> Permission:
     """What reading logs in a namespace needs."""
-    return Permission("get", "pods", subresource="log", namespace=namespace)
+    without = "the logs of kube-proxy cannot be read: their nodes are unknown"
+    return Permission("get", "pods", subresource="log", namespace=namespace, without=without)
 
 
 @dataclass(frozen=True, slots=True)

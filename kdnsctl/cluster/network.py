@@ -11,9 +11,7 @@ import contextlib
 import datetime as dt
 import ipaddress
 import logging
-import os
 import socket
-import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from kdnsctl.cancel import CancelScope, duration
+from kdnsctl.cluster.caches import replace
 from kdnsctl.cluster.errors import NoConnectionError
 
 log = logging.getLogger(__name__)
@@ -69,7 +68,7 @@ class AddressMemory:
                 return
             known[self._key(host, port)] = _Remembered(address, now)
             try:
-                self._write(known)
+                replace(self._file, msgspec.json.format(msgspec.json.encode(known)))
             except OSError:
                 log.debug("the address is not remembered: %s cannot be written", self._file, exc_info=True)
 
@@ -84,18 +83,6 @@ class AddressMemory:
         except (OSError, msgspec.DecodeError):
             log.debug("remembered addresses cannot be read: %s", self._file, exc_info=True)
             return {}
-
-    def _write(self, known: Mapping[str, _Remembered]) -> None:
-        folder = self._file.parent
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=folder, prefix=".addresses-")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(msgspec.json.format(msgspec.json.encode(known)))
-            Path(name).replace(self._file)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
 
 
 def system_look_up(host: str, port: int) -> list[str]:
@@ -130,6 +117,7 @@ class Dialer:
         self._lock = threading.Lock()
         self._known: dict[tuple[str, int], list[str]] = {}  # looked up once in a run, unless connecting fails
         self._connected: dict[tuple[str, int], str] = {}
+        self.reached = ""  # the address that was connected to last
 
     def dial(self, host: str, port: int, scope: CancelScope, socks: Socks | None = None) -> socket.socket:
         """A connected TCP socket, with a timeout of what is left of `scope`. Raises NoConnectionError."""
@@ -156,6 +144,7 @@ class Dialer:
             with self._lock:
                 self._known[host, port] = [address, *(other for other in addresses if other != address)]
                 self._connected[host, port] = address
+                self.reached = address
             connected.settimeout(patience(scope))
             return connected
         with self._lock:
@@ -173,23 +162,22 @@ class Dialer:
             connected = dict(self._connected)
             self._connected.clear()
         for (host, port), address in connected.items():
-            if not _is_address(host):
+            if not is_address(host):
                 self._memory.remember(host, port, address)
 
     def _addresses(self, host: str, port: int, scope: CancelScope) -> list[str]:
         fixed = self._fixed.get(host.lower().rstrip("."))
         if fixed:
             return [fixed]
-        if _is_address(host):
+        if is_address(host):
             return [host]
         with self._lock:
             known = self._known.get((host, port))
         if known:
             return known
-        left = scope.remaining()
-        seconds = LOOK_UP if left is None else min(LOOK_UP, left / 2)
+        seconds = look_up_time(scope)
         try:
-            return _look_up_within(self._look_up, host, port, seconds, scope)
+            return look_up_within(self._look_up, host, port, seconds, scope)
         except OSError as error:
             scope_ended(scope, f"cannot resolve {host}")
             return [self._recalled(host, port, error)]
@@ -224,7 +212,13 @@ def scope_ended(scope: CancelScope, what: str) -> None:
     scope.check()
 
 
-def _look_up_within(look_up: LookUp, host: str, port: int, seconds: float, scope: CancelScope) -> list[str]:
+def look_up_time(scope: CancelScope) -> float:
+    """How many seconds a look-up may take: what is left of `scope` has to be enough for connecting, too."""
+    left = scope.remaining()
+    return LOOK_UP if left is None else min(LOOK_UP, left / 2)
+
+
+def look_up_within(look_up: LookUp, host: str, port: int, seconds: float, scope: CancelScope) -> list[str]:
     """The addresses; OSError also when there is no answer in time. A look-up that hangs is left behind."""
     done = threading.Event()
     addresses: list[str] = []
@@ -315,7 +309,8 @@ def _why(error: OSError, seconds: float | None) -> str:
     return (error.strerror or str(error)).lower()
 
 
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
+    """Whether `host` is an address, and there is nothing to look up."""
     try:
         ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

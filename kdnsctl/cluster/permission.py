@@ -6,7 +6,7 @@ declarations, so that neither can forget what a command really does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -14,7 +14,8 @@ class Permission:
     """One verb on one kind of resource, in RBAC's words.
 
     `namespace` None means all of them, or a resource that has none (nodes); `name` narrows to one object, which does
-    not work for create, list and watch. `group` is empty for the core group.
+    not work for create, list and watch. `group` is empty for the core group. `without` says, for people, what is lost
+    when it is refused; two permissions that differ in nothing else are the same.
     """
 
     verb: str
@@ -23,6 +24,7 @@ class Permission:
     subresource: str = ""
     namespace: str | None = None
     name: str = ""
+    without: str = field(default="", compare=False)
 
     @property
     def resource_path(self) -> str:

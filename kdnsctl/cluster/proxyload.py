@@ -1,8 +1,9 @@
 """Asking the API for what `kubeproxy.locate` judges: as few pods as possible, and what stands in for kube-proxy.
 
 A cluster of 5,000 nodes has tens of thousands of pods in kube-system, so they are asked for by label, one kind of label
-after the other, until every node that needs a kube-proxy has one; all pods only when some have none. What may not be
-read is noted and gone without, but for the pods themselves: a ForbiddenError for those is the caller's to handle.
+after the other, until every node that needs a kube-proxy has one; all pods only when some have none. Other namespaces
+are asked only where a DaemonSet stands in them, or where that cannot be known. What may not be read is noted and gone
+without, but for the pods themselves: a ForbiddenError for those is the caller's to handle.
 """
 
 from __future__ import annotations
@@ -27,13 +28,27 @@ from kdnsctl.cluster.permission import Permission
 from kdnsctl.cluster.proxyconfig import ProxyConfig, config_file, configuration
 from kdnsctl.cluster.transport import Connection
 
-NEEDED = (Permission("list", "pods", namespace="kube-system"),)
+LIST_NODES = Permission(
+    "list", "nodes", without="only nodes that are named or have a kube-proxy pod are seen: the scope is partial"
+)
+NEEDED = (
+    LIST_NODES,
+    Permission("list", "pods", namespace="kube-system", without="kube-proxy is found on no node: they are unknown"),
+)
 HELPFUL = (
-    Permission("list", "nodes"),
-    Permission("list", "daemonsets", group="apps"),
-    Permission("get", "configmaps", namespace="kube-system"),
+    Permission(
+        "list", "daemonsets", group="apps", without="what replaces kube-proxy is not known: its nodes are unknown"
+    ),
+    Permission(
+        "get",
+        "configmaps",
+        namespace="kube-system",
+        name="cilium-config",
+        without="with Cilium: whether it replaces kube-proxy is not known",
+    ),
 )
 
+KUBE_SYSTEM = NAMESPACES[0]
 
 # Without a pod, what else the cluster runs decides: k3s can have its own kube-proxy turned off for Cilium's
 # replacement.
@@ -67,21 +82,29 @@ def discover(connection: Connection, nodes: Sequence[Node] | None, *, scope: Can
     def complete() -> bool:
         return nodes is not None and all(proxy.kind not in IN_QUESTION for proxy in located().values())
 
+    def look(namespace: str, labels: str | None = None) -> None:
+        found = _pods(connection, namespace, labels, notes, scope)
+        pods.update({pod.metadata.uid: pod for pod in found if kube_proxy_container(pod)})
+
+    sets: Sequence[DaemonSet] = ()
+    everywhere = False  # whether `sets` are those of all namespaces
     for namespace in NAMESPACES:
+        if namespace != KUBE_SYSTEM:
+            sets, everywhere = _daemon_sets(connection, notes, scope)
+            if everywhere and not _stands_in(namespace, sets):
+                continue
         for key, value in SELECTORS:
-            found = _pods(connection, namespace, f"{key}={value}", notes, scope)
-            pods |= {pod.metadata.uid: pod for pod in found if kube_proxy_container(pod)}
+            look(namespace, f"{key}={value}")
             if complete():
                 return Discovery(located(), pods, tuple(notes))
         if nodes is None and pods:
             return Discovery(located(), pods, tuple(notes))
-    sets = _daemon_sets(connection, notes, scope)
     configs = _cilium_configs(connection, sets, notes, scope)
     proxies = located(sets, configs)
     if any(proxy.kind is Kind.MISSING for proxy in proxies.values()) or (nodes is None and not pods):
-        for namespace in ("kube-system", OPENSHIFT_SDN):
-            found = _pods(connection, namespace, None, notes, scope)
-            pods |= {pod.metadata.uid: pod for pod in found if kube_proxy_container(pod)}
+        look(KUBE_SYSTEM)
+        if not everywhere or _stands_in(OPENSHIFT_SDN, sets):
+            look(OPENSHIFT_SDN)
         proxies = located(sets, configs)
     return Discovery(proxies, pods, tuple(notes))
 
@@ -108,22 +131,28 @@ def _pods(
     try:
         return list_all(connection, f"/api/v1/namespaces/{namespace}/pods", Pod, labels=labels, scope=scope).items
     except ForbiddenError as error:
-        if namespace == "kube-system":
+        if namespace == KUBE_SYSTEM:
             raise
         _note(notes, f"pods in {namespace} may not be listed: {error}")
         return ()
 
 
-def _daemon_sets(connection: Connection, notes: list[str], scope: CancelScope) -> Sequence[DaemonSet]:
+def _stands_in(namespace: str, sets: Sequence[DaemonSet]) -> bool:
+    return any(one.metadata.namespace == namespace for one in sets)
+
+
+def _daemon_sets(connection: Connection, notes: list[str], scope: CancelScope) -> tuple[Sequence[DaemonSet], bool]:
+    """The DaemonSets that may be listed, and whether those are all."""
     try:
-        return list_all(connection, "/apis/apps/v1/daemonsets", DaemonSet, scope=scope).items
+        return list_all(connection, "/apis/apps/v1/daemonsets", DaemonSet, scope=scope).items, True
     except ForbiddenError as error:
         _note(notes, f"DaemonSets may not be listed everywhere: {error}")
     try:
-        return list_all(connection, "/apis/apps/v1/namespaces/kube-system/daemonsets", DaemonSet, scope=scope).items
+        path = f"/apis/apps/v1/namespaces/{KUBE_SYSTEM}/daemonsets"
+        return list_all(connection, path, DaemonSet, scope=scope).items, False
     except ForbiddenError as error:
         _note(notes, f"whether something replaces kube-proxy is not known: {error}")
-        return ()
+        return (), False
 
 
 def _cilium_configs(

@@ -15,8 +15,6 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -49,15 +47,13 @@ HEADER_NAME = "!#$&'*+-.^_`|~"  # beside letters and digits; RFC 9110, section 5
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A successful answer. `audit_id` is the server's name for the request in its audit log. `date` is when it answered
-    by its own clock, to the second; None when it does not say.
-    """
+    """A successful answer. `audit_id` is the server's name for the request in its audit log, `date` its own time."""
 
     status: int
     body: bytes
     audit_id: str = ""
     content_type: str = ""
-    date: datetime | None = None
+    date: str = ""  # as HTTP writes it; RFC 9110, section 6.6.1
 
 
 @dataclass(slots=True)
@@ -137,7 +133,7 @@ class Connection:
             sent = self._send(method, path, query, headers, body, opening=limit, scope=limit, silence=None)
             with sent as response:
                 content = b"".join(self._chunks(response, what, limit, MAX_BODY))
-                return Reply(response.status, content, *_named(response), _dated(response))
+                return Reply(response.status, content, *_named(response), response.headers.get("Date", ""))
 
         with scope.child(self.request_timeout) as limit:
             return self._until_done(once, method, what, scope, limit, retry or self._retry)
@@ -225,6 +221,15 @@ class Connection:
         with self._state.lock:
             if self._state.pool:
                 self._state.pool.close()
+
+    def credential(self, scope: CancelScope) -> Credential:
+        """What proves who we are, now. Raises CredentialError."""
+        return self._credentials.current(scope)
+
+    @property
+    def address(self) -> str:
+        """The address that was connected to last, the proxy's if there is one; empty before that."""
+        return self._dialer.reached
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -413,11 +418,3 @@ def _until_the_end_of(scope: CancelScope, chunks: Iterator[bytes]) -> Iterator[b
 
 def _named(response: BaseHTTPResponse) -> tuple[str, str]:
     return response.headers.get("Audit-Id", ""), response.headers.get("Content-Type", "")
-
-
-def _dated(response: BaseHTTPResponse) -> datetime | None:
-    try:
-        said = parsedate_to_datetime(response.headers.get("Date", ""))
-    except (ValueError, OverflowError):
-        return None
-    return said.replace(tzinfo=UTC) if said.tzinfo is None else said.astimezone(UTC)

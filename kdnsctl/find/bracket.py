@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Final, Self
 
 from kdnsctl.cancel import CancelScope, Clock
@@ -229,7 +230,11 @@ _HALF: Final = 50
 def server_ahead(connection: Connection, clock: WallClock, *, scope: CancelScope) -> timedelta | None:
     """How far the API server's clock is before ours, to a second or so; None when it does not say."""
     reply = connection.request("GET", "/version", scope=scope)
-    return None if reply.date is None else reply.date - clock.now()
+    try:
+        said = parsedate_to_datetime(reply.date)
+    except ValueError:
+        return None
+    return said - clock.now() if said.tzinfo else None
 
 
 def _ends(port: ServicePort) -> Iterator[tuple[End, Backend]]:

@@ -12,16 +12,18 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from kdnsctl import fleet
+from kdnsctl.access.needs import Needs
+from kdnsctl.access.preflight import asking
 from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster import dns, proxyload
 from kdnsctl.cluster.dns import DnsService, find_dns
 from kdnsctl.cluster.errors import ForbiddenError
 from kdnsctl.cluster.kubeproxy import Kind, KubeProxy, PodPlace
 from kdnsctl.cluster.logs import needed
-from kdnsctl.cluster.permission import Permission
 from kdnsctl.cluster.target import Target
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.find.advice import next_readings, notes
+from kdnsctl.find.barred import read_where_allowed
 from kdnsctl.find.commands import next_commands
 from kdnsctl.find.judge import NodeLog, Question, checked_signatures, judge
 from kdnsctl.find.releases import is_version, minor_of
@@ -32,12 +34,15 @@ from kdnsctl.find.services import checked
 from kdnsctl.logs.sources.pods import KUBELET_LOGS, PodReading, read_pod
 from kdnsctl.logs.sources.repeats import MarkedTally
 from kdnsctl.logs.times import from_datetime, to_datetime
-from kdnsctl.model import Coverage, KdnsctlError, Outcome, Reason, Reporter, UsageError, Verdict
+from kdnsctl.model import Coverage, KdnsctlError, Outcome, Reason, Reporter, Scope, UsageError, Verdict
 
 PARALLEL: Final = 32  # log requests at once: they are outside the server's own limits
-NEEDED: Final = (*proxyload.NEEDED, needed("kube-system"), Permission("list", "nodes"))
-HELPFUL: Final = (*proxyload.HELPFUL, *dns.NEEDED)
-NEEDED_FOR_KUBELET_LOGS: Final = (KUBELET_LOGS,)
+NEEDS: Final = Needs(
+    needed=(*proxyload.NEEDED, needed("kube-system")),
+    helpful=(*dns.NEEDED, *proxyload.HELPFUL),
+    with_option={"--kubelet-logs": (KUBELET_LOGS,)},
+)
+ALLOWED_BY: Final = "`kdnsctl rbac find-affected` prints the Role that allows it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,11 @@ def find_in_cluster(
     since = _window(options, now)
     try:
         about = nodes_in_scope(connection, options.chosen, scope=scope)
-        found, said = _dns(connection, scope)
+        places = {name: proxy.place for name in about.names if (proxy := about.proxies.get(name)) and proxy.place}
+        logs = (needed(place.namespace) for place in places.values())
+        with asking(connection, logs, scope=scope) as refused:
+            found, said = _dns(connection, scope)
+            barred = {answer.permission.namespace: answer for answer in refused()}
     except KdnsctlError as error:
         if scope.reason is None or error.code != "deadline":
             raise
@@ -92,20 +101,24 @@ def find_in_cluster(
         options.kube_proxy_version,
         _addresses(found),
     )
-    places = {name: proxy.place for name in about.names if (proxy := about.proxies.get(name)) and proxy.place}
 
     def work(node: str, limit: CancelScope) -> PodReading:
         return read_pod(connection, node, places[node], limit, since=since, now=now, kubelet_logs=options.kubelet_logs)
 
-    outcomes = fleet.run(
-        places,
-        work,
-        parallel=options.parallel,
-        deadline=None,
-        reporter=reporter,
-        scope=scope,
-        what="reading kube-proxy's logs",
-    )
+    def read(names: Iterable[str]) -> list[Outcome[PodReading]]:
+        return fleet.run(
+            names,
+            work,
+            parallel=options.parallel,
+            deadline=None,
+            reporter=reporter,
+            scope=scope,
+            what="reading kube-proxy's logs",
+        )
+
+    for answer in barred.values():
+        reporter.noted(f"not allowed: {answer.permission}, so {answer.permission.without}; {ALLOWED_BY}")
+    outcomes = read_where_allowed(places, barred, read)
     findings = account(about, outcomes, question, now)
     return FindReport(
         generated_at=now,
@@ -114,7 +127,14 @@ def find_in_cluster(
         cluster=_identity(connection.target),
         services=question.services,
         since=to_datetime(since),
-        notes=(*about.notes, *said, *_faults(findings), *_youngest(findings, since), *notes(findings, ())),
+        notes=(
+            *about.notes,
+            *said,
+            *_forbidden(findings, about),
+            *_faults(findings),
+            *_youngest(findings, since),
+            *notes(findings, ()),
+        ),
         next_commands=(
             *next_commands(findings),
             *next_readings(findings, about.proxies, kubelet_logs=options.kubelet_logs),
@@ -223,6 +243,11 @@ def _addresses(services: Iterable[DnsService]) -> dict[str, Collection[str]]:
 
 def _identity(target: Target) -> str:
     return f"{target.context} ({target.server})" if target.context else target.server
+
+
+def _forbidden(findings: Sequence[NodeFinding], about: InScope) -> Iterable[str]:
+    if about.scope is Scope.PARTIAL or any(finding.reason_code == ForbiddenError.code for finding in findings):
+        yield f"Something was not allowed: {ALLOWED_BY}."
 
 
 def _faults(findings: Sequence[NodeFinding]) -> Iterable[str]:

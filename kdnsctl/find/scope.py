@@ -100,7 +100,7 @@ def _unlisted(connection: Connection, named: Sequence[str], error: ForbiddenErro
 def _nothing_to_look_at(error: ForbiddenError) -> KdnsctlError:
     return KdnsctlError(
         f"no node can be found: {error}",
-        hint="have somebody allow `list nodes`, and in kube-system `list pods` and `get pods/log`; or name the nodes",
+        hint="have somebody allow what `kdnsctl rbac find-affected` prints (`list nodes` first), or name the nodes",
         code=error.code,
     )
 

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from kdnsctl.cli.lab.shared import API_VERSION, GET_PACKAGES, Answer, Form, say
-from kdnsctl.cli.options import Common
+from kdnsctl.cli.lab.shared import API_VERSION, GET_PACKAGES, say
+from kdnsctl.cli.options import Answer, Common, Form
 from kdnsctl.model import ExitCode, KdnsctlError
 
 if TYPE_CHECKING:

@@ -11,8 +11,6 @@ from kdnsctl.cli import values
 from kdnsctl.cli.lab.shared import (
     API_VERSION,
     DEFAULT_NAME,
-    Answer,
-    Form,
     Mode,
     Name,
     complete_node,
@@ -24,7 +22,7 @@ from kdnsctl.cli.lab.shared import (
     say,
     say_filled,
 )
-from kdnsctl.cli.options import Common
+from kdnsctl.cli.options import Answer, Common, Form
 
 if TYPE_CHECKING:
     from kdnsctl.lab.incident import Incident

@@ -14,14 +14,12 @@ import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, TypeVar
 
 import typer
 
-from kdnsctl.cli.options import Format
 from kdnsctl.cli.terminal import columns, flush, put, tell, width_of
 from kdnsctl.model import CancelledError, KdnsctlError, UsageError
 
@@ -41,28 +39,6 @@ class Mode(enum.StrEnum):
     DELETE_FAILS = "delete-fails"
     DOWN = "down"
     RESTORE_FAILS = "restore-fails"
-
-
-class Form(enum.StrEnum):
-    """How to print the answer."""
-
-    TABLE = "table"
-    JSON = "json"
-    YAML = "yaml"
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """How the answer of a command of `lab` is printed."""
-
-    output: Annotated[Form, typer.Option("--output", "-o", help="How to print the answer.", case_sensitive=False)] = (
-        Form.TABLE
-    )
-
-    @property
-    def format(self) -> Format:
-        """The same, as the output of every command is called."""
-        return Format(self.output.value)
 
 
 def lab_name(word: str) -> str:

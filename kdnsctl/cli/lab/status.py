@@ -11,8 +11,6 @@ import typer
 from kdnsctl.cli.lab.incident import to_json as incident_to_json
 from kdnsctl.cli.lab.shared import (
     API_VERSION,
-    Answer,
-    Form,
     complete_lab,
     contained,
     each_of,
@@ -22,7 +20,7 @@ from kdnsctl.cli.lab.shared import (
     say_filled,
     shown_path,
 )
-from kdnsctl.cli.options import Common
+from kdnsctl.cli.options import Answer, Common, Form
 from kdnsctl.model import ExitCode, KdnsctlError
 
 if TYPE_CHECKING:

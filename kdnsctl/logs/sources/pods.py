@@ -38,7 +38,9 @@ FOR_BOTH: Final = (
     "unreachable",
     "kubeletUnreachable",
 )  # then the previous log is no better off
-KUBELET_LOGS: Final = Permission("get", "nodes", subresource="proxy")  # near root: only when asked for
+KUBELET_LOGS: Final = Permission(  # near root: only when asked for
+    "get", "nodes", subresource="proxy", without="where a pod's log is empty, the kubelet's file cannot be read"
+)
 
 
 @dataclass(slots=True)

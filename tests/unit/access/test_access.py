@@ -172,7 +172,7 @@ def test_resources_share_a_rule_only_with_the_same_verbs() -> None:
 
 def test_roles_are_bound_to_somebody() -> None:
     made = roles([NODES, LOGS], "kdnsctl")
-    cluster, local = bindings(made, {"kind": "User", "name": "jane"})
+    cluster, local = bindings(made, [{"kind": "User", "name": "jane"}])
     assert (cluster["kind"], local["kind"]) == ("ClusterRoleBinding", "RoleBinding")
     assert local["metadata"] == {"name": "kdnsctl", "namespace": "kube-system"}
     assert local["roleRef"] == {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "kdnsctl"}

@@ -18,7 +18,8 @@ import trustme
 import yaml
 
 from kdnsctl.cancel import INTERRUPTED, CancelScope
-from kdnsctl.cluster.connection import ConnectOptions, cache_directory, connect, contexts
+from kdnsctl.cluster.caches import cache_directory
+from kdnsctl.cluster.connection import ConnectOptions, connect
 from kdnsctl.cluster.errors import CredentialError, KubeconfigError, TlsError, UnauthorizedError, UnreachableError
 from kdnsctl.cluster.objects import Version
 from kdnsctl.model import CancelledError, KdnsctlError, UsageError
@@ -138,11 +139,6 @@ def test_a_credential_does_not_go_over_the_network_in_the_clear(connect_to: Conn
 def test_an_address_that_is_none_is_shown(connect_to: Connect, server: str) -> None:
     with pytest.raises(KubeconfigError, match="is not the address of a server: "):
         connect_to(server)
-
-
-def test_contexts_are_listed_without_connecting(kubeconfig: Kubeconfig, environment: dict[str, str]) -> None:
-    kubeconfig("https://localhost:1", {"exec": {"command": "/does/not/exist"}})
-    assert contexts(ConnectOptions(environment=environment)) == (["here"], "here")
 
 
 def test_impersonation_of_the_kubeconfig_is_used_and_overridden(

@@ -12,7 +12,7 @@ from tests.unit.cluster.conftest import Connect
 
 KUBE_DNS = msgspec.json.decode((API / "service-kube-dns.json").read_bytes())
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices"
-OPENSHIFT = "/api/v1/namespaces/openshift-dns/services/dns-default"
+OPENSHIFT = "/api/v1/namespaces/openshift-dns/services"
 
 
 def test_the_recorded_service_and_its_backends(api: Server, connect_to: Connect, scope: CancelScope) -> None:
@@ -85,8 +85,9 @@ def test_metrics_are_no_backend(api: Server, connect_to: Connect, scope: CancelS
 
 def test_openshifts_service_has_another_name(api: Server, connect_to: Connect, scope: CancelScope) -> None:
     def openshift(exchange: Exchange) -> None:
+        assert exchange.seen.query["fieldSelector"] == ["metadata.name=dns-default"]
         there = dict(KUBE_DNS, metadata={"name": "dns-default", "namespace": "openshift-dns"})
-        reply(there)(exchange)
+        reply({"items": [there]})(exchange)
 
     api.on("/api/v1/services", reply({"items": []}))
     api.on(OPENSHIFT, openshift)
@@ -100,6 +101,7 @@ def test_no_dns_service_is_an_empty_list_and_a_refusal_is_not(
 ) -> None:
     api.on("/api/v1/services", status(403, "Forbidden", "not everywhere"))
     api.on("/api/v1/namespaces/kube-system/services", reply({"items": []}))
+    api.on(OPENSHIFT, reply({"items": []}))
     connection = connect_to(api)
     assert find_dns(connection, scope=scope) == []
     api.on(OPENSHIFT, status(403, "Forbidden", "not there"))

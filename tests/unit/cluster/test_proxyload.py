@@ -98,11 +98,25 @@ def test_what_may_not_be_read_is_noted(api: Server, connect_to: Connect, scope: 
     found = discover(connect_to(api), [node()], scope=scope)
     assert found.proxies["n1"].kind is Kind.MISSING
     assert [note.partition(":")[0] for note in found.notes] == [
-        "pods in openshift-kube-proxy may not be listed",
         "DaemonSets may not be listed everywhere",
         "whether something replaces kube-proxy is not known",
+        "pods in openshift-kube-proxy may not be listed",
         "pods in openshift-sdn may not be listed",
     ]
+
+
+def test_other_namespaces_are_asked_only_where_a_daemon_set_stands_in_them(
+    api: Server, connect_to: Connect, scope: CancelScope
+) -> None:
+    pods_by_label(api, [])
+    api.on(SETS, reply(listing()))
+    assert discover(connect_to(api), [node()], scope=scope).notes == ()
+    assert not {request.path for request in api.requests if "openshift" in request.path}
+    there = {"metadata": {"name": "openshift-kube-proxy", "namespace": "openshift-kube-proxy"}, "spec": {}}
+    api.on(SETS, reply({"items": [there]}))
+    app = {"app": "kube-proxy"}
+    pods_by_label(api, [pod("p", labels=app, namespace="openshift-kube-proxy")], "openshift-kube-proxy")
+    assert discover(connect_to(api), [node()], scope=scope).proxies["n1"].kind is Kind.DAEMON_SET
 
 
 def test_without_nodes_the_readable_pods_are_the_scope(api: Server, connect_to: Connect, scope: CancelScope) -> None:

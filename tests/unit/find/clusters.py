@@ -73,7 +73,7 @@ def set_up(
     api.on(SERVICES, services or reply({"metadata": {}, "items": [KUBE_DNS]}))
     api.on("/api/v1/namespaces/kube-system/services", services or reply({"metadata": {}, "items": [KUBE_DNS]}))
     api.on(SLICES, reply(listing(())))
-    api.on("/api/v1/namespaces/openshift-dns/services/dns-default", status(404, "NotFound", "no such service"))
+    api.on("/api/v1/namespaces/openshift-dns/services", reply(listing(())))
     for name, answer in (logs or {}).items():
         api.on(log_path(name), answer)
 

@@ -1,0 +1,50 @@
+"""Which commands ask something of a cluster, and what: the words of `rbac` and `doctor`.
+
+The answer stands in `app.COMMANDS`; here it is only looked up.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from kdnsctl.cli.commands import Entry, named_object
+
+if TYPE_CHECKING:
+    from kdnsctl.access.needs import Needs
+
+
+def command(word: str) -> str:
+    """The name of a command that asks something of a cluster."""
+    known = sorted(_asking())
+    if word in known:
+        return word
+    if word in _commands():
+        raise typer.BadParameter(f"'{word}' asks nothing of a cluster: it needs no permission")
+    close = difflib.get_close_matches(word, known, n=1)
+    guess = f"; did you mean '{close[0]}'?" if close else f"; there are {', '.join(known)}"
+    raise typer.BadParameter(f"no command '{word}'{guess}" if word else f"empty{guess}")
+
+
+def complete_command(incomplete: str) -> list[tuple[str, str]]:
+    """What TAB offers for a command."""
+    return [(name, entry.summary) for name, entry in _asking().items() if name.startswith(incomplete)]
+
+
+def needs_of(words: Sequence[str] | None) -> dict[str, Needs]:
+    """What each of the commands needs; without words, each command that there is. Imports what they import."""
+    asking = _asking()
+    return {name: named_object(asking[name].needs) for name in dict.fromkeys(words or asking)}
+
+
+def _asking() -> dict[str, Entry]:
+    return {name: entry for name, entry in _commands().items() if entry.needs}
+
+
+def _commands() -> Mapping[str, Entry]:
+    from kdnsctl.cli.app import COMMANDS  # noqa: PLC0415  # which imports what everything here is part of
+
+    return COMMANDS
