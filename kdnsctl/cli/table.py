@@ -54,7 +54,7 @@ def painter(*, color: bool) -> Paint:
 
 
 def wrapped(text: str, width: int | None, indent: int = 0, hanging: int = 0) -> list[str]:
-    """The lines of a sentence at most `width` cells wide (None: one line); all but the first are `hanging` further in."""
+    """The lines of a sentence at most `width` cells wide (None: one line); the first hangs out by `hanging`."""
     margin = " " * indent
     if width is None:
         return [margin + text]

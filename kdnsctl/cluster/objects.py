@@ -452,6 +452,19 @@ class EndpointSlice(Object, frozen=True):
         return self.metadata.labels.get("kubernetes.io/service-name", "")
 
 
+class ServiceCIDRSpec(Object, frozen=True):
+    """Ranges that ClusterIPs are taken from."""
+
+    cidrs: tuple[str, ...] = ()
+
+
+class ServiceCIDR(Object, frozen=True):
+    """Where ClusterIPs come from (networking.k8s.io/v1)."""
+
+    metadata: Metadata = Metadata()
+    spec: ServiceCIDRSpec = ServiceCIDRSpec()
+
+
 class ConfigMap(Object, frozen=True):
     """A ConfigMap's texts."""
 

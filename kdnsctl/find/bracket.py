@@ -70,7 +70,7 @@ class View:
 class Bracket:
     """The serving endpoints of `services`, from `open` until `close`. Used from any number of threads.
 
-    `ahead` is how far the API server's clock is before `clock`.
+    `ahead` is how far the API server's clock is before `clock`; None when that is not known, and slices tell nothing.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Bracket:
         scope: CancelScope,
         clock: WallClock,
         note: Callable[[str], None],
-        ahead: timedelta = timedelta(0),
+        ahead: timedelta | None = None,
     ) -> None:
         self._connection = connection
         self._services = {_name(service): service for service in services if handled(service)}
@@ -213,6 +213,8 @@ class Bracket:
         (k8s.io/endpointslice reconciler.go keeps a placeholder), so this holds where a family has one slice only, and
         that is not so full that there may have been a second: 100 endpoints, by default.
         """
+        if self._ahead is None:
+            return
         for name, slices in grouped(self._slices.values()).items():
             families = [one.address_type for one in slices]
             if len(set(families)) != len(families) or any(len(one.endpoints or ()) > _HALF for one in slices):

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 import yaml
 
-from kdnsctl.cluster.objects import EndpointSlice, Metadata, Node, Object, Pod, Service
+from kdnsctl.cluster.objects import EndpointSlice, Metadata, Node, Object, Pod, Service, ServiceCIDR
 from kdnsctl.model import KdnsctlError, UsageError
 
 MOST_JSON: Final = 256 << 20  # bytes; 20,000 pods have about 200 MB
@@ -32,15 +32,6 @@ class NotObjectsError(KdnsctlError):
     """The file holds no Kubernetes objects, or they cannot be read."""
 
     code = "notObjects"
-
-
-class _ServiceRange(Object, frozen=True):
-    cidrs: tuple[str, ...] = ()
-
-
-class _ServiceCIDR(Object, frozen=True):
-    metadata: Metadata = Metadata()
-    spec: _ServiceRange = _ServiceRange()
 
 
 class _Item(Object, frozen=True):
@@ -107,7 +98,7 @@ class Objects:
 
     def _add(self, kind: str, content: bytes | msgspec.Raw, source: str) -> int:
         if kind == "ServiceCIDR":
-            ranges = msgspec.json.decode(content, type=_ServiceCIDR).spec.cidrs
+            ranges = msgspec.json.decode(content, type=ServiceCIDR).spec.cidrs
             self.service_ranges += [each for each in ranges if each not in self.service_ranges]
         elif kind in _KINDS:
             self._keep(msgspec.json.decode(content, type=_KINDS[kind]), kind, source)

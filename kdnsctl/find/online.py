@@ -124,7 +124,7 @@ def find_in_cluster(
         generated_at=now,
         nodes=findings,
         coverage=Coverage.of((finding.verdict for finding in findings), about.scope),
-        cluster=_identity(connection.target),
+        cluster=identity_of(connection.target),
         services=question.services,
         since=to_datetime(since),
         notes=(
@@ -241,7 +241,8 @@ def _addresses(services: Iterable[DnsService]) -> dict[str, Collection[str]]:
     }
 
 
-def _identity(target: Target) -> str:
+def identity_of(target: Target) -> str:
+    """A cluster in words: its context, and its server."""
     return f"{target.context} ({target.server})" if target.context else target.server
 
 
