@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from kdnsctl.diagnosis.evidence import Evidence, Terms
 from kdnsctl.diagnosis.flows import Group
-from kdnsctl.diagnosis.index import Index, Kind
+from kdnsctl.diagnosis.index import Index, Kind, endpoint_text
 from kdnsctl.diagnosis.truth import ServicePort, Truth
 from kdnsctl.netfilter.entries import Key
 from kdnsctl.netfilter.rules import NodeRules
@@ -53,7 +53,7 @@ class Wrong(enum.Enum):
 class RuleFault:
     """What is wrong with the rules for one Service port in one dump. `address` is None for a NodePort.
 
-    `target` is the dead endpoint, "ADDRESS:PORT", and `share` the part of new flows it gets, where it is about one.
+    `endpoint` is the dead address and port, and `share` the part of new flows that it gets, where it is about one.
     `proven` is False where the dump shows it but something else may explain it; `settled` is False when a second
     reading has to confirm it.
     """
@@ -63,11 +63,16 @@ class RuleFault:
     family: int
     rules: NodeRules
     address: str | None = None
-    target: str = ""
+    endpoint: tuple[str, int | None] | None = None
     share: float | None = None
     settled: bool = True
     proven: bool = True
     in_scope: bool = True
+
+    @property
+    def target(self) -> str:
+        """The dead endpoint as people write it, "" where it is about none."""
+        return endpoint_text(*self.endpoint) if self.endpoint else ""
 
     @property
     def counts(self) -> bool:

@@ -7,7 +7,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from kdnsctl.diagnosis import entrychecks, rulechecks
+from kdnsctl.diagnosis import (
+    chainchecks,
+    entrychecks,
+    healing,
+    impact,
+    pathchecks,
+    proxychecks,
+    rulechecks,
+    tablechecks,
+)
 from kdnsctl.diagnosis.case import Case
 from kdnsctl.diagnosis.findings import Finding
 
@@ -28,9 +37,28 @@ CHECKS = (
     Check("C4", "entries of a Service without endpoints", entrychecks.no_endpoints),
     Check("C5", "entries of a Service that is gone", entrychecks.service_gone),
     Check("C6", "entries of a NodePort that lead to a dead backend", entrychecks.node_port),
+    Check("C7", "stale entries that are in use", impact.in_use),
+    Check("C8", "clients that are hurt", impact.hurt_clients),
+    Check("C9", "odds for clients with random ports", impact.random_port_odds),
+    Check("C10", "whether it heals by itself", healing.outlook),
     Check("R1", "rules that are missing or refuse flows", rulechecks.missing_rules),
     Check("R2", "rules that lead to dead endpoints", rulechecks.dead_targets),
     Check("R3", "serving endpoints without a rule", rulechecks.endpoints_without_rule),
+    Check("R4", "endpoint chains that no packet reaches", chainchecks.unreachable_chains),
+    Check("R5", "endpoints with unequal shares", chainchecks.uneven_shares),
+    Check("R6", "rules that packets do not get to", chainchecks.unreached_rules),
+    Check("R7", "rules in more than one place", chainchecks.leftovers),
+    Check("R8", "chains that are not what their name says", chainchecks.wrong_names),
+    Check("R9", "counters that stand still", chainchecks.flat_counters),
+    Check("T1", "a full table", tablechecks.table_full),
+    Check("T2", "races between packets", tablechecks.insert_races),
+    Check("T3", "slow searches", tablechecks.slow_searches),
+    Check("P1", "a kube-proxy that is stuck", proxychecks.stuck),
+    Check("P2", "a reconciler that does nothing", proxychecks.idle_reconciler),
+    Check("P3", "modes that disagree", proxychecks.modes_disagree),
+    Check("N1", "node-local-dns", pathchecks.node_local_dns),
+    Check("N2", "no kube-proxy by design", pathchecks.no_kube_proxy),
+    Check("Q1", "gaps in the evidence", pathchecks.evidence_quality),
 )
 
 

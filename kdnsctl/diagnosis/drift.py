@@ -13,8 +13,8 @@ from datetime import datetime
 
 from kdnsctl.diagnosis.case import RuleFault, Wrong, in_scope
 from kdnsctl.diagnosis.evidence import Evidence, Terms
-from kdnsctl.diagnosis.index import Index, Owner, endpoint_text, family_of
-from kdnsctl.diagnosis.stale import gone_since, long_gone
+from kdnsctl.diagnosis.index import Index, Owner, family_of
+from kdnsctl.diagnosis.stale import gone_since, long_gone, steady_since
 from kdnsctl.diagnosis.truth import Backend, ServicePort, Truth
 from kdnsctl.netfilter.rules import Mode, NodeRules, ServiceRules, Target
 
@@ -89,14 +89,14 @@ def _faults(
     for dump in dumps:
         if is_reached(dump):
             for rules in dump.services:
-                if owner := index.owner(rules.protocol, rules.address, rules.port):
+                if owner := index.owner_of(rules):
                     scope = in_scope(owner.service, truth, terms)
                     for fault in _leading_astray(dump, rules, owner, dumps, evidence):
                         yield replace(fault, in_scope=scope)
     for service in truth.services:
         if in_scope(service, truth, terms):
             for family in families(service):
-                yield from _not_served(dumps, service, family, evidence)
+                yield from _not_served(dumps, service, family, evidence, by_name=bool(terms.services))
 
 
 def _leading_astray(
@@ -118,7 +118,7 @@ def _leading_astray(
                 family,
                 dump,
                 rules.address,
-                endpoint_text(target.address, target.port),
+                (target.address, target.port),
                 target.probability,
                 proven=not _contradicted(dump, rules, target, dumps),
             )
@@ -142,7 +142,7 @@ def _contradicted(dump: NodeRules, rules: ServiceRules, target: Target, dumps: S
 
 
 def _not_served(
-    dumps: Sequence[NodeRules], service: ServicePort, family: int, evidence: Evidence
+    dumps: Sequence[NodeRules], service: ServicePort, family: int, evidence: Evidence, *, by_name: bool
 ) -> Iterator[RuleFault]:
     """A Service asked for that has endpoints, but no rules in dumps that have those of others, or none in reach."""
     if not usable(service, family, evidence.node):
@@ -150,7 +150,9 @@ def _not_served(
     ours = [dump for dump in of_family(running(dumps, evidence.running_mode), family) if dump.services]
     if not ours:
         return
-    whole = all(dump.completeness.complete and not dump.problems for dump in ours)
+    # Services exist that kube-proxy leaves to others (label service.kubernetes.io/service-proxy-name), so that only of
+    # one that was asked for by name a missing rule is a fault.
+    whole = by_name and all(dump.completeness.complete and not dump.problems for dump in ours)
     found = rules_for(dumps, service, family)
     working = [rules for _, rules in found if rules.targets or rules.rejected]
     if not working:
@@ -170,13 +172,11 @@ def _settled(
 ) -> RuleFault:
     if not evidence.live or confirmed:
         return fault
-    if fault.wrong is Wrong.DEAD_TARGET:
-        address, _, port = fault.target.rpartition(":")
-        gone = gone_since(truth, fault.service, address.strip("[]"), int(port) if port.isdigit() else None)
-        if long_gone(gone, at, terms):
-            return fault
-    return replace(fault, settled=False)
+    since = steady_since(truth, fault.service)
+    if fault.endpoint is not None:
+        since = gone_since(truth, fault.service, *fault.endpoint)
+    return fault if long_gone(since, at, terms) else replace(fault, settled=False)
 
 
 def _identity(fault: RuleFault) -> tuple[object, ...]:
-    return fault.wrong, str(fault.service), fault.service.protocol, fault.family, fault.address, fault.target
+    return fault.wrong, str(fault.service), fault.service.protocol, fault.family, fault.address, fault.endpoint

@@ -16,8 +16,8 @@ from kdnsctl.netfilter.rules import Mode, NodeRules
 
 SETTLE = timedelta(seconds=30)
 RECHECK = timedelta(seconds=15)
-LOCAL_PORTS = 28_232
-"""How many ports a client's kernel chooses from by default: net.ipv4.ip_local_port_range is 32768 to 60999."""
+LOCAL_PORTS = (32_768, 60_999)
+"""The ports that a client's kernel chooses from by default, 28,232 of them: net.ipv4.ip_local_port_range."""
 
 
 class Item(enum.StrEnum):
@@ -99,7 +99,7 @@ class Evidence:
     the same thing; `rules` has one record for each backend and address family that was read, at `rules_at`. Counters
     are named as `conntrack -S` names them, summed over the CPUs. `table_full` counts lines of the kernel log that say
     so, None when it was not read. `replacement` names what does kube-proxy's work where there is none by design.
-    `local_ports` is how many ports clients choose from, None when not known.
+    `local_ports` are the first and last port that the node's own clients choose from, None when not known.
     """
 
     node: str = ""
@@ -119,7 +119,7 @@ class Evidence:
     version: str = ""
     mode: Mode | None = None
     replacement: str = ""
-    local_ports: int | None = None
+    local_ports: tuple[int, int] | None = None
     missing: tuple[Missing, ...] = ()
 
     @property

@@ -18,6 +18,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from kdnsctl.diagnosis.truth import ServicePort, Truth
 from kdnsctl.netfilter.entries import Key
+from kdnsctl.netfilter.rules import ServiceRules
 
 _Networks = tuple[IPv4Network | IPv6Network, ...]
 
@@ -125,6 +126,13 @@ class Index:
         if address is None:
             return self._node_ports.get((protocol, port))
         return self._owners.get((protocol, address, port))
+
+    def owner_of(self, rules: ServiceRules) -> Owner | None:
+        """Whom rules are for. In ipvs a NodePort has rules for each address of the node."""
+        found = self.owner(rules.protocol, rules.address, rules.port)
+        if found is None and rules.address in self.node_addresses:
+            return self.owner(rules.protocol, None, rules.port)
+        return found
 
     def _judged(self, key: Key, owner: Owner, *, by_node_port: bool) -> Meaning | None:
         service = owner.service

@@ -74,11 +74,15 @@ def gone_since(truth: Truth, service: ServicePort | None, address: str, port: in
     """Since when an endpoint that does not serve has not served, at the latest; None when that is not known."""
     if service is None or port is None:
         return None
-    gone = truth.gone.get((str(service), address, port))
-    if gone is not None:
-        return gone
-    known = [truth.since, truth.unchanged.get(f"{service.namespace}/{service.name}")]
-    return min((moment for moment in known if moment is not None), default=None)
+    known = truth.gone.get((str(service), address, port))
+    if known is not None:
+        return known
+    return min((each for each in (truth.since, steady_since(truth, service)) if each is not None), default=None)
+
+
+def steady_since(truth: Truth, service: ServicePort) -> datetime | None:
+    """Since when a Service's endpoints are what they are, None when that is not known."""
+    return truth.unchanged.get(f"{service.namespace}/{service.name}")
 
 
 def long_gone(gone: datetime | None, at: datetime | None, terms: Terms) -> bool:

@@ -64,11 +64,11 @@ class Truth:
 
     `gone` has, for a (Service port, address, port) that served earlier, since when it does not: known only from a
     watch, which began at `since` (None: there was none), so that what does not serve and is not in `gone` has not
-    served since then at least. `unchanged` tells the same of single Services (NAMESPACE/NAME) for longer: no endpoint
-    of theirs has come or gone since. Times are by the clock that readings are timed by. `pods` are by address and leave
-    out those on the host's network. `nodes` are the addresses of all nodes by name. `service_ranges` are CIDRs of
-    ClusterIPs where known. `services_known` and `endpoints_known` are False when the list is missing: then nothing may
-    be concluded from an absence.
+    served since then at least. `unchanged` has, by NAMESPACE/NAME of a Service, since when none of its endpoints has
+    come or gone, where that is known. Times are by the clock that readings are timed by. `pods` are by address and
+    leave out those on the host's network. `nodes` are the addresses of all nodes by name. `service_ranges` are CIDRs
+    of ClusterIPs where known. `services_known` and `endpoints_known` are False when the list is missing: then nothing
+    may be concluded from an absence.
     """
 
     services: tuple[ServicePort, ...] = ()

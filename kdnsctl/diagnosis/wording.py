@@ -19,6 +19,7 @@ from kdnsctl.netfilter.rules import Mode
 MOST_NAMED = 5
 MOST_COMMANDS = 10
 MOST_CLIENTS = 100
+MOST_TEXT = 300
 IPVS = (
     "kube-proxy works in ipvs mode: flows are also held in ip_vs_conn, out of conntrack's reach, and ipvsadm cannot "
     "remove single flows. Restarting kube-proxy on this node alone, or 300 s without packets (the ipvs UDP timeout), "
@@ -37,6 +38,12 @@ def some(names: Iterable[str], most: int = MOST_NAMED) -> str:
     listed = list(names)
     more = f" and {len(listed) - most} more" if len(listed) > most else ""
     return ", ".join(listed[:most]) + more
+
+
+def clean(text: str) -> str:
+    """Text that came from a node, without control characters and of bounded length."""
+    printable = "".join(character if character.isprintable() else "?" for character in text[:MOST_TEXT])
+    return printable + ("…" if len(text) > MOST_TEXT else "")
 
 
 def backends(groups: Iterable[StaleGroup]) -> tuple[str, ...]:

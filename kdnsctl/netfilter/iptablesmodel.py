@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from kdnsctl.model import Reason
 from kdnsctl.netfilter import names
-from kdnsctl.netfilter.addresses import family_of, host_and_port, host_of, port_of
+from kdnsctl.netfilter.destinations import family_of, host_and_port, host_of, port_of
 from kdnsctl.netfilter.dump import Completeness
 from kdnsctl.netfilter.flows import TOLERANCE, Action, Spreads, Step, reachable
 from kdnsctl.netfilter.iptablesobstacles import obstacles_before

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from kdnsctl.model import Reason
 from kdnsctl.netfilter import names
-from kdnsctl.netfilter.addresses import address_of, host_and_port, port_of
+from kdnsctl.netfilter.destinations import address_of, host_and_port, port_of
 from kdnsctl.netfilter.dump import Completeness
 from kdnsctl.netfilter.flows import TOLERANCE, Action, Spread, Spreads, Step, reachable
 from kdnsctl.netfilter.lines import shown
