@@ -19,7 +19,7 @@ LATE: Final = 124
 LIMIT: Final = (
     'export LC_ALL=C TZ=UTC; limit=$1; shift; "$@" & work=$!; '
     '( trap \'[ "$!" = "$work" ] || kill -KILL "$!"; exit 0\' TERM; '
-    f'sleep "$limit" & wait "$!"; kill -KILL "$work"; exit {LATE} ) >/dev/null 2>&1 & timer=$!; '
+    f'sleep "$limit" & wait "$!"; trap "" TERM; kill -KILL "$work"; exit {LATE} ) >/dev/null 2>&1 & timer=$!; '
     'wait "$work" 2>/dev/null; code=$?; kill "$timer" 2>/dev/null; wait "$timer" 2>/dev/null; '
     f'[ "$?" -eq {LATE} ] && code={LATE}; exit "$code"'
 )

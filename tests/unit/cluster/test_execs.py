@@ -357,14 +357,19 @@ def test_the_end_of_the_scope_ends_it_and_says_why(
     api: Server, connect_to: Connect, scope: CancelScope, ran: Ran
 ) -> None:
     connection = scripted(api, connect_to, websocket([message(STDOUT, b"part")], then=hang))
-    with pytest.raises(KdnsctlError, match="not finished within 0.2s"), scope.child(0.2) as limit:
+    with pytest.raises(KdnsctlError, match=r"not finished within 0\.2s"), scope.child(0.2) as limit:
         ran.go(connection, limit, seconds=50)
 
 
 def test_ctrl_c_ends_it_at_once(api: Server, connect_to: Connect, scope: CancelScope, ran: Ran) -> None:
     connection = scripted(api, connect_to, websocket([message(STDOUT, b"part")], then=hang))
     whole = scope.child()
-    operator = threading.Thread(target=lambda: (ran.opened.wait(30), whole.cancel()), daemon=True)
+
+    def interrupt() -> None:
+        ran.opened.wait(30)
+        whole.cancel()
+
+    operator = threading.Thread(target=interrupt, daemon=True)
     operator.start()
     with pytest.raises(CancelledError):
         ran.go(connection, whole, seconds=50)

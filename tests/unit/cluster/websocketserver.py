@@ -95,7 +95,10 @@ def websocket(frames: Iterable[bytes], *, protocol: str = V5, then: Then = hang_
 
 def received(exchange: Exchange) -> tuple[int, bytes]:
     """Opcode and payload of the next frame from the client, which must be masked; small frames only."""
-    first, second = exchange.rfile.read(2)
+    head = exchange.rfile.read(2)
+    if len(head) < 2:
+        raise ConnectionResetError("the client is gone")
+    first, second = head
     assert second & 0x80, "a client masks"
     size = second & 0x7F
     if size == 126:
