@@ -290,7 +290,7 @@ def test_a_plug_in_that_hangs_leaves_time_to_ask_the_server(
     kubeconfig(api.url, plug_in(tmp_path, f"cat '{fifo}'"))
     report = look(request_timeout=3.0)
     assert states(report) == ALL_WELL | {"credential": "failed"}
-    assert "did not finish within 1.5s" in check(report, "credential").detail
+    assert "did not finish within" in check(report, "credential").detail
 
 
 def plug_in(tmp_path: Path, script: str) -> dict[str, Any]:

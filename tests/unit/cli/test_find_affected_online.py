@@ -3,38 +3,52 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+import trustme
 
 from tests.unit.cli.conftest import Judge, Run
-from tests.unit.cluster.apiserver import Exchange, Server, hang, recorded, reply
-from tests.unit.cluster.conftest import Kubeconfig
+from tests.unit.cluster.apiserver import Exchange, Server, recorded, reply, status
+from tests.unit.cluster.conftest import Kubeconfig, encoded, server_tls
 from tests.unit.find.clusters import container_log, log_path, proxied, set_up
 from tests.unit.find.composing import bad, healthy
 
+NOW = datetime.now(UTC)  # certificates are judged by the clock of this machine
+ENDED_YESTERDAY: dict[str, Any] = {"not_before": NOW - timedelta(days=9), "not_after": NOW - timedelta(days=1)}
 Ended = tuple[int, str, str]
 Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
 def start(environment: dict[str, str]) -> Start:
-    def start(*words: str, **variables: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "kdnsctl", "find-affected", *words]
+    def start(*words: str, module: str = "kdnsctl", **variables: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", module, "find-affected", *words]
         return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment | variables
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment | variables,
         )
 
     return start
 
 
-def ended(process: subprocess.Popen[str]) -> Ended:
-    out, err = process.communicate(timeout=120)
+def ended(process: subprocess.Popen[str], stdin: str = "") -> Ended:
+    out, err = process.communicate(stdin, timeout=120)
     return process.returncode, out, err
 
 
@@ -102,9 +116,17 @@ def test_ctrl_c_before_there_is_anything_to_know(api: Server, kubeconfig: Kubeco
     assert ended(running[0]) == (130, "", "interrupted\n")
 
 
-def test_the_deadline_ends_it_with_what_is_known(api: Server, kubeconfig: Kubeconfig, start: Start) -> None:
-    two_nodes(api, kubeconfig, proxy_b=hang)
-    code, out, _ = ended(start("-o", "json", "--parallel", "1", "--deadline", "6s"))
+def test_the_deadline_ends_it_at_once_with_what_is_known(api: Server, kubeconfig: Kubeconfig, start: Start) -> None:
+    running: list[subprocess.Popen[str]] = []
+
+    def too_late(exchange: Exchange) -> None:
+        running[0].send_signal(signal.SIGUSR1)
+        exchange.hang()
+
+    two_nodes(api, kubeconfig, proxy_b=too_late)
+    words = ["-o", "json", "--parallel", "1", "--deadline", "6s"]
+    running.append(start(*words, module="tests.unit.cli.with_a_deadline"))
+    code, out, _ = ended(running[0])
     verdicts = {node["name"]: (node["verdict"], node["reasonCode"]) for node in json.loads(out)["nodes"]}
     assert (code, verdicts) == (3, {"a": ("suspect", "failureLogged"), "b": ("unknown", "deadline")})
 
@@ -138,6 +160,36 @@ def test_a_server_of_another_authority(api: Server, kubeconfig: Kubeconfig, star
     assert api.requests == []
 
 
+def test_a_server_whose_certificate_has_expired(authority: trustme.CA, kubeconfig: Kubeconfig, start: Start) -> None:
+    certificate = authority.issue_cert("localhost", key_type=trustme.KeyType.ECDSA, **ENDED_YESTERDAY)
+    with Server(server_tls(certificate)) as server:
+        kubeconfig(server.url)
+        assert "has expired" in the_error(ended(start()))
+        assert server.requests == []
+
+
+def test_a_client_certificate_that_has_expired(
+    api: Server, authority: trustme.CA, kubeconfig: Kubeconfig, start: Start
+) -> None:
+    leaf = authority.issue_cert(common_name="me", key_type=trustme.KeyType.ECDSA, **ENDED_YESTERDAY)
+    certificate, key = leaf.cert_chain_pems[0].bytes(), leaf.private_key_pem.bytes()
+    kubeconfig(api.url, {"client-certificate-data": encoded(certificate), "client-key-data": encoded(key)})
+    api.on("/api/v1/nodes", status(401, "Unauthorized", "Unauthorized"))
+    code, out, err = ended(start())
+    assert (code, out) == (1, "")
+    assert re.search(r"hint: the client certificate of user u in .* expired on .*; sign in again", err)
+
+
+def test_a_credential_plug_in_that_hangs(api: Server, kubeconfig: Kubeconfig, start: Start, tmp_path: Path) -> None:
+    fifo = tmp_path / "never-written"
+    os.mkfifo(fifo)
+    command = {"apiVersion": V1, "command": "cat", "args": [str(fifo)], "interactiveMode": "Never"}
+    kubeconfig(api.url, {"exec": command})
+    said = the_error(ended(start("--request-timeout", "1s")))
+    assert re.match(r"error: the credential plug-in did not finish within \S+: cat ", said)
+    assert api.requests == []
+
+
 def test_a_wrong_context(api: Server, kubeconfig: Kubeconfig, start: Start) -> None:
     kubeconfig(api.url)
     said = the_error(ended(start("--context", "there")))
@@ -149,7 +201,7 @@ def test_a_failing_credential_plug_in(api: Server, kubeconfig: Kubeconfig, start
     plugin = tmp_path / "sign-in"
     plugin.write_text("#!/bin/sh\necho 'session expired' >&2\nexit 3\n")
     plugin.chmod(0o755)
-    command = {"apiVersion": "client.authentication.k8s.io/v1", "command": str(plugin), "interactiveMode": "Never"}
+    command = {"apiVersion": V1, "command": str(plugin), "interactiveMode": "Never"}
     kubeconfig(api.url, {"exec": command})
     said = the_error(ended(start()))
     assert "sign-in" in said
@@ -165,6 +217,96 @@ def test_an_unknown_node(api: Server, kubeconfig: Kubeconfig, start: Start) -> N
     assert not any(request.path.endswith("/log") for request in api.requests)
 
 
+# --- an operator machine whose resolver hangs
+
+
+@pytest.fixture
+def broken_dns(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> Iterator[None]:
+    over = threading.Event()
+
+    def hanging(*_: Any, **__: Any) -> list[Any]:
+        over.wait(60)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    yield
+    over.set()
+
+
+@pytest.mark.usefixtures("broken_dns")
+def test_a_resolver_that_hangs(api: Server, kubeconfig: Kubeconfig, run: Run) -> None:
+    two_nodes(api, kubeconfig)
+    kubeconfig(f"https://api.cluster.test:{api.port}")
+    ran = run("find-affected", "--request-timeout", "1s")
+    assert (ran.code, ran.out, api.requests) == (1, "", [])
+    said, hint = ran.err.splitlines()
+    assert said.startswith("error: cannot resolve api.cluster.test: the resolver did not answer within ")
+    assert hint == "hint: if you know its address: --resolve api.cluster.test=ADDRESS"
+    given = run("find-affected", "--resolve", "api.cluster.test=127.0.0.1", "-o", "json")
+    remembered = run("find-affected", "--request-timeout", "2s", "-o", "json")
+    assert (given.code, remembered.code) == (3, 3)
+    assert [node["verdict"] for node in json.loads(remembered.out)["nodes"]] == ["suspect", "clean"]
+    assert "using 127.0.0.1, which answered last at" in remembered.err
+
+
+# --- which nodes: from standard input
+
+
+def test_names_from_standard_input_are_the_scope(api: Server, kubeconfig: Kubeconfig, start: Start) -> None:
+    two_nodes(api, kubeconfig)
+    code, out, _ = ended(start("-", "-o", "json"), "node/b\n\n")
+    assert (code, [node["name"] for node in json.loads(out)["nodes"]]) == (0, ["b"])
+    assert log_path("proxy-a") not in {request.path for request in api.requests}
+
+
+def test_a_report_is_judged_again(api: Server, kubeconfig: Kubeconfig, start: Start) -> None:
+    two_nodes(api, kubeconfig)
+    _, report, _ = ended(start("-o", "json"))
+    code, out, err = ended(start("-"), report)
+    assert (code, out) == (0, "")
+    assert err.splitlines() == [
+        "note: 1 suspect node(s) of the report left out; --include suspect takes them too",
+        "nothing to do: standard input names no node",
+    ]
+    asked = len(api.requests)
+    code, out, _ = ended(start("-", "--include", "suspect", "-o", "name"), report)
+    assert (code, out) == (3, "node/a\n")
+    assert len(api.requests) > asked
+
+
+@pytest.mark.parametrize("form", ["table", "name", "json"])
+def test_empty_standard_input_is_nothing_to_do(
+    api: Server, kubeconfig: Kubeconfig, start: Start, pytestconfig: pytest.Config, form: str
+) -> None:
+    two_nodes(api, kubeconfig)
+    code, out, err = ended(start("-", "-o", form))
+    assert (code, err) == (0, "nothing to do: standard input names no node\n")
+    assert api.requests == []
+    if form != "json":
+        assert out == ""
+        return
+    schema = json.loads((pytestconfig.rootpath / "docs/schemas/FindReport.schema.json").read_text())
+    jsonschema.validate(json.loads(out), schema)
+
+
+def test_a_name_that_no_node_has_is_an_error_before_anything_is_read(
+    api: Server, kubeconfig: Kubeconfig, start: Start
+) -> None:
+    two_nodes(api, kubeconfig)
+    code, out, err = ended(start("-"), "a\nnowhere\n")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: no node nowhere in ")
+    assert not any(request.path.endswith("/log") for request in api.requests)
+    code, out, err = ended(start("-"), "a b\n")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: line 1 of standard input: 'a b' is not a node name")
+
+
+V1 = "client.authentication.k8s.io/v1"
+ONLY_NAMES = "only -o name leaves suspects out"
 NOT_A_NODE = (
     "'./logs' is not a node name; write it like ip-10-0-0-1 or node/ip-10-0-0-1 (to read logs from files: --logs PATH)"
 )
@@ -176,6 +318,9 @@ NOT_A_NODE = (
         (["--only-node", "a"], "--only-node has no effect without --logs; name nodes as words: NODE..."),
         (["--node", "a"], "--node has no effect without --logs; name nodes as words: NODE..."),
         (["a", "--all"], "NODE and --all exclude each other: choose nodes in one way"),
+        (["a", "-"], "NODE and - exclude each other: choose nodes in one way"),
+        (["-", "--all"], "- and --all exclude each other: choose nodes in one way"),
+        (["-o", "json", "--include", "suspect"], f"--include has no effect with -o json: {ONLY_NAMES}"),
         (["-l", "x", "--all"], "--selector and --all exclude each other: choose nodes in one way"),
         (["--logs", "x", "--parallel", "3"], "--parallel has no effect with --logs"),
         (["--logs", "x", "-l", "a=b", "--deadline", "1m"], "--selector, --deadline has no effect with --logs"),

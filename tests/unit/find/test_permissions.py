@@ -48,9 +48,7 @@ def reporter(api: Server) -> Listening:
 def find(api: Server, connect_to: Connect, scope: CancelScope, reporter: Listening) -> Find:
     def find(**options: Any) -> FindReport:
         connection = connect_to(api, retry=NO_RETRIES)
-        return find_in_cluster(
-            OnlineOptions(**options), connection, scope=scope, reporter=reporter, now=minutes(90)
-        )
+        return find_in_cluster(OnlineOptions(**options), connection, scope=scope, reporter=reporter, now=minutes(90))
 
     return find
 
