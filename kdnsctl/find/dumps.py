@@ -6,29 +6,23 @@ same twice is an error that names both files: which of them is true, nobody can 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Final
 
-from kdnsctl.diagnosis.evidence import Evidence, Item, Missing
+from kdnsctl.diagnosis.evidence import Evidence, Item, KubeProxyState, Missing
 from kdnsctl.diagnosis.flows import Collector, Reading
 from kdnsctl.diagnosis.index import Index
+from kdnsctl.diagnosis.proxystate import state_of
+from kdnsctl.facts import numbers
 from kdnsctl.find.nodefiles import Artefact
-from kdnsctl.find.recognise import Sort
+from kdnsctl.find.recognise import RULES, Sort
 from kdnsctl.model import Reason, UsageError
-from kdnsctl.netfilter import iptables, nft
 from kdnsctl.netfilter.conntrack import ConntrackReader, Summary
 from kdnsctl.netfilter.dump import Completeness
+from kdnsctl.netfilter.kubeproxy import parse_health, parse_metrics, parse_proxy_mode
 from kdnsctl.netfilter.rules import Backing, Mode, NodeRules
 from kdnsctl.netfilter.trailer import TrailerSplitter, completeness
-
-Parse = Callable[[Iterable[bytes], Completeness | None], tuple[NodeRules, ...]]
-RULES: Final[dict[Sort, Parse]] = {
-    Sort.IPTABLES: iptables.parse,
-    Sort.NFT_JSON: nft.parse,
-    Sort.NFT_TEXT: nft.parse,
-}
 
 
 @dataclass(slots=True)
@@ -46,7 +40,7 @@ class Dumps:
 
     tables: list[Table] = field(default_factory=list)
     rules: list[tuple[Artefact, NodeRules]] = field(default_factory=list)
-    texts: dict[Sort, tuple[Artefact, bytes, Completeness]] = field(default_factory=dict)
+    texts: dict[Sort, tuple[Artefact, bytes]] = field(default_factory=dict)
     later: set[int] = field(default_factory=set)
 
     def add_table(self, file: Artefact, blocks: Iterable[bytes], errors: bytes, index: Index) -> None:
@@ -74,12 +68,16 @@ class Dumps:
             found = replace(one, completeness=Completeness(one.completeness.proof, problem)) if problem else one
             self.rules.append((file, found))
 
-    def add_text(self, file: Artefact, content: bytes, whole: Completeness) -> None:
+    def add_text(self, file: Artefact, content: bytes) -> None:
         """Keep a small file."""
         known = self.texts.get(file.sort)
         if known is not None:
             raise _twice(known[0], file, file.sort.value)
-        self.texts[file.sort] = (file, content, whole)
+        self.texts[file.sort] = (file, content)
+
+    def text(self, sort: Sort) -> bytes:
+        """A small file's content, b"" when there is none."""
+        return self.texts[sort][1] if sort in self.texts else b""
 
 
 class DumpError(Exception):
@@ -99,17 +97,19 @@ def evidence_of(dumps: Dumps, name: str, *, version: str = "", unread: Iterable[
         missing.append(Missing(Item.CONNTRACK, Reason("noFile", "there is no connection tracking table in the files")))
     if not dumps.rules and not any(each.item is Item.RULES for each in missing):
         missing.append(Missing(Item.RULES, Reason("noFile", "there are no rules of kube-proxy in the files")))
-    mode = None
-    if (said := dumps.texts.get(Sort.MODE)) is not None:
-        mode = _mode(said[1])
+    settings = dumps.text(Sort.SETTINGS)
+    counters = dumps.text(Sort.COUNTERS)
     return Evidence(
         node=name,
         conntrack=first,
         conntrack_later=second,
         rules=_rules([rule for rule in dumps.rules if rule[0].ordinal not in dumps.later]),
         rules_later=_rules([rule for rule in dumps.rules if rule[0].ordinal in dumps.later]),
+        counters=numbers.counters(counters) if counters else None,
+        fill=numbers.fill(settings) if settings else None,
+        timeouts=numbers.timeouts(settings) if settings else None,
+        kube_proxy=_kube_proxy(dumps),
         version=version,
-        mode=mode,
         missing=tuple(missing),
     )
 
@@ -182,11 +182,16 @@ def _twice(one: Artefact, other: Artefact, what: str) -> UsageError:
     )
 
 
-def _mode(content: bytes) -> Mode | None:
-    try:
-        return Mode(content.decode("ascii", "replace").strip())
-    except ValueError:
+def _kube_proxy(dumps: Dumps) -> KubeProxyState | None:
+    """What kube-proxy says of itself, None when none of it is in the files."""
+    mode, metrics, health = (dumps.text(sort) for sort in (Sort.MODE, Sort.METRICS, Sort.HEALTH))
+    if not (mode or metrics or health):
         return None
+    return state_of(
+        parse_proxy_mode(mode) if mode else None,
+        parse_metrics([metrics]) if metrics else None,
+        parse_health(health) if health else None,
+    )
 
 
 def read_at(dumps: Dumps) -> datetime | None:

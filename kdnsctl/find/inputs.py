@@ -13,16 +13,15 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from kdnsctl.diagnosis.index import Index
-from kdnsctl.find.dumps import RULES, DumpError, Dumps
+from kdnsctl.find.dumps import DumpError, Dumps
 from kdnsctl.find.nodefiles import Artefact, is_second, partner
 from kdnsctl.find.objectfiles import MOST_JSON, MOST_YAML, NotObjectsError, Objects
-from kdnsctl.find.recognise import HEAD, Sort, sort_of
+from kdnsctl.find.recognise import HEAD, RULES, Sort, sort_of
 from kdnsctl.find.report import Problem
 from kdnsctl.logs.sources.files import Inputs
 from kdnsctl.logs.sources.opening import BLOCK, ByteSource, Code, SourceError
 from kdnsctl.logs.sources.walking import LogStream, Unreadable
 from kdnsctl.model import Reason, Reporter
-from kdnsctl.netfilter.dump import Completeness
 
 MOST_FILES: Final = 100_000  # of which something is kept; a stranger's archive could have any number
 MOST_TEXT: Final = 16 << 20  # bytes of a small file; metrics of a large cluster have about 1 MB
@@ -141,9 +140,9 @@ def _read(item: LogStream, file: Artefact, dumps: Dumps, errors: bytes, index: I
         else:
             head = _Beginning(source)
             try:
-                dumps.add_text(file, head.whole(MOST_TEXT), Completeness())
-            except DumpError as error:
-                dumps.add_text(file, head.bytes, Completeness(problem=error.reason))
+                dumps.add_text(file, head.whole(MOST_TEXT))
+            except DumpError:
+                dumps.add_text(file, head.bytes)  # what it holds can only add to what is found
 
 
 class _Beginning:
