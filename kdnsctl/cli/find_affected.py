@@ -58,6 +58,28 @@ class Reading:
             show_default=False,
         ),
     ] = False
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            help="Read the nodes' connection tracking tables and rules too, through kube-proxy's pods, and judge by "
+            "them: a log is a suspicion, the kernel's tables are the proof (needs pods/exec).",
+            show_default=False,
+        ),
+    ] = False
+    live_parallel: Annotated[
+        int, typer.Option("--live-parallel", metavar="N", min=1, max=100, help="With --live: nodes read at once.")
+    ] = 8
+    settle: Annotated[
+        timedelta | None,
+        typer.Option(
+            "--settle",
+            metavar="DURATION",
+            parser=values.duration,
+            help="With --live: how long an endpoint must be gone before entries to it count at once; else what is "
+            "still there in a second look counts, after 15s or this time. Default: 30s.",
+        ),
+    ] = None
 
 
 def find_affected(
@@ -166,6 +188,8 @@ def find_affected(
       kdnsctl find-affected --since 24h ip-10-0-0-1 ip-10-0-0-2
       # Logs that were saved from a cluster, one file for each pod
       kdnsctl find-affected --logs logs/*.log
+      # All nodes, by their own tables too; on 1.32 and later nothing else proves that a node is healthy
+      kdnsctl find-affected --live
       # What a support bundle holds, packed as it is
       kdnsctl find-affected --logs bundle.tar.gz --since 24h
       # One node's log, through a pipe
@@ -176,12 +200,12 @@ def find_affected(
       kdnsctl find-affected - --include suspect < report.json
 
     A failure in the log makes a node suspect. A log proves health only where kube-proxy would have logged the
-    failure; where it would not, the node is unknown.
+    failure; where it would not, the node is unknown. With --live the node's own tables decide.
 
     Exit codes: 0 nothing found, 3 affected or suspect nodes found, 4 nothing found but some nodes are unknown,
     1 failed, 2 wrong usage, 130 interrupted.
     """
-    _check(ctx, rendering, logs=logs, words=words, since=since, since_time=since_time)
+    _check(ctx, rendering, reading, logs=logs, words=words, since=since, since_time=since_time)
 
     # Late: reading logs needs modules that --help and TAB do not.
     from kdnsctl.cancel import INTERRUPTED, CancelScope  # noqa: PLC0415
@@ -221,6 +245,9 @@ def find_affected(
                 kube_proxy_version=kube_proxy_version,
                 parallel=reading.parallel,
                 kubelet_logs=reading.kubelet_logs,
+                live=reading.live,
+                live_parallel=reading.live_parallel,
+                **({"settle": reading.settle} if reading.settle else {}),
             )
             scope = CancelScope((reading.deadline or DEADLINE).total_seconds())
             with connected(connection, common, scope, reporter) as cluster:
@@ -281,6 +308,7 @@ def _stdin(paths: tuple[str, ...]) -> BinaryIO:
 def _check(
     ctx: typer.Context,
     rendering: Rendering,
+    reading: Reading,
     *,
     logs: list[str] | None,
     words: list[str] | None,
@@ -302,6 +330,8 @@ def _check(
         ways += said(ctx, "selector", "all_nodes")
         if len(ways) > 1:
             raise UsageError(f"{' and '.join(ways)} exclude each other: choose nodes in one way")
+        if not reading.live and (useless := said(ctx, "live_parallel", "settle")):
+            raise UsageError(f"{', '.join(useless)} has no effect without --live")
     if since is not None and since_time is not None:
         raise UsageError("--since and --since-time exclude each other")
     from_stdin = not logs and nodenames.STDIN in (words or ())

@@ -28,6 +28,7 @@ from kdnsctl.cli.options import Format
 from kdnsctl.cli.table import Cell, wrapped
 from kdnsctl.cli.terminal import Color, columns, flush, has_color, put, tell, visible
 from kdnsctl.cli.values import is_node_name
+from kdnsctl.find.joined import basis_counts
 from kdnsctl.find.report import FindReport, NodeFinding, Problem, to_json
 from kdnsctl.model import Basis, Verdict
 
@@ -40,6 +41,7 @@ MOST_PROBLEMS = 5  # told on stderr without -v
 MOST_PEERS = 3  # of a node, in the default table
 NOT_A_LOG = "notALog"  # the code of what is skipped because it is no log of kube-proxy
 
+_BASIS = {Basis.BOTH: "log and state", Basis.STATE: "state alone", Basis.LOG: "log alone"}
 _WITHOUT_STATE = {"BASIS": Basis.LOG.value, "STALE": UNREAD}  # what these columns hold when only logs were read
 
 
@@ -212,6 +214,9 @@ def _summary(report: FindReport, program: str) -> list[str]:
     """Coverage, the time covered, and what to run next."""
     width = columns(sys.stdout)
     lines = coverage_lines(report.coverage, [node.verdict for node in report.nodes], width)
+    if any(node.state for node in report.nodes):
+        by = ", ".join(f"{number} by {_BASIS[basis]}" for basis, number in basis_counts(report.nodes).items())
+        lines += wrapped(f"Judged {by or 'none'}.", width)
     if report.cluster:
         lines += wrapped(visible(f"Cluster: {report.cluster}."), width)
     spans = [node.span for node in report.nodes if node.span]

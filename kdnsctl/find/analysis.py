@@ -16,6 +16,7 @@ from kdnsctl.find.report import (
     KubeProxy,
     Problem,
     coverage_to_json,
+    finding_to_json,
     problem_to_json,
     timestamp,
 )
@@ -101,26 +102,6 @@ def to_json(report: AnalyzeReport) -> dict[str, Any]:
         "skipped": [problem_to_json(problem) for problem in report.skipped],
         "notes": list(report.notes),
         "nextCommands": list(report.next_commands),
-    }
-
-
-def finding_to_json(finding: Finding) -> dict[str, Any]:
-    """One finding, as every report has it."""
-    return {
-        "id": finding.id,
-        "severity": finding.severity.value,
-        "service": finding.service,
-        "port": finding.port,
-        "protocol": finding.protocol,
-        "family": finding.family,
-        "count": finding.count,
-        "backends": list(finding.backends),
-        "clients": [
-            {"address": client.address, "count": client.count, "pod": client.pod, "namespace": client.namespace}
-            for client in finding.clients
-        ],
-        "explanation": finding.explanation,
-        "advice": finding.advice,
     }
 
 

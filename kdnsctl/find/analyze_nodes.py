@@ -20,7 +20,7 @@ from kdnsctl.cluster.transport import Connection
 from kdnsctl.diagnosis.evidence import SETTLE
 from kdnsctl.find import live
 from kdnsctl.find.analysis import AnalyzeReport, NodeAnalysis, judged, unjudged
-from kdnsctl.find.live import LiveOptions, State, judge_nodes
+from kdnsctl.find.live import PARALLEL, LiveOptions, State, judge_nodes
 from kdnsctl.find.online import identity_of
 from kdnsctl.find.report import KubeProxy as Proxy
 from kdnsctl.find.report import in_order
@@ -28,7 +28,6 @@ from kdnsctl.find.scope import Chosen, InScope, nodes_in_scope
 from kdnsctl.find.services import checked
 from kdnsctl.model import Coverage, Outcome, Reason, Reporter, Verdict
 
-PARALLEL: Final = 8  # nodes read at once: a table can have 200 MB, and all of it comes through the API server
 NEEDS: Final = Needs(
     needed=(*proxyload.NEEDED, *live.NEEDED),
     helpful=tuple(dict.fromkeys((*live.HELPFUL, *proxyload.HELPFUL))),

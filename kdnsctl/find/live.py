@@ -37,6 +37,7 @@ from kdnsctl.netfilter.rules import Mode
 from kdnsctl.reach.kubeproxyexec import KubeProxyExec
 from kdnsctl.reach.shell import NodeShell
 
+PARALLEL: Final = 8  # nodes read at once: it runs in kube-proxy's own cgroup, and all goes through the API server
 NAMESPACE: Final = "kube-system"
 EXEC: Final = execs.needed(NAMESPACE)
 NEEDED: Final = (Permission("list", "services"), *bracket.NEEDED, *EXEC)
@@ -68,7 +69,7 @@ class LiveOptions:
     whole: bool = True
     thorough: bool = True
     version: str | None = None
-    parallel: int = 8
+    parallel: int = PARALLEL
 
     @property
     def terms(self) -> Terms:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
+from kdnsctl.diagnosis.findings import Diagnosis, Finding
 from kdnsctl.model import Basis, Coverage, Verdict
 
 API_VERSION = "kdnsctl.io/v1"
@@ -123,6 +124,15 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeState:
+    """What the node's own tables say: the judgement on them, when they were last read, and by which way."""
+
+    read_at: datetime | None
+    via: str
+    diagnosis: Diagnosis
+
+
+@dataclass(frozen=True, slots=True)
 class NodeFinding:
     """Everything that is said of one node.
 
@@ -153,6 +163,7 @@ class NodeFinding:
     complete: bool = True
     problems: tuple[Problem, ...] = ()
     sources: tuple[str, ...] = ()
+    state: NodeState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +234,7 @@ def _node(node: NodeFinding) -> dict[str, Any]:
         "complete": node.complete,
         "signatures": [_signature(signature) for signature in node.signatures],
         "staleEntries": node.stale_entries,
+        "state": _state(node.state),
         "peers": [
             {
                 "vip": peer.vip,
@@ -269,6 +281,42 @@ def _node(node: NodeFinding) -> dict[str, Any]:
         "events": [_signature(event) for event in node.events],
         "problems": [problem_to_json(problem) for problem in node.problems],
         "sources": list(node.sources),
+    }
+
+
+def _state(state: NodeState | None) -> dict[str, Any] | None:
+    if state is None:
+        return None
+    diagnosis = state.diagnosis
+    return {
+        "verdict": diagnosis.verdict.value,
+        "reason": diagnosis.reason.message,
+        "reasonCode": diagnosis.reason.code,
+        "complete": diagnosis.complete,
+        "reads": diagnosis.reads,
+        "readAt": timestamp(state.read_at),
+        "via": state.via,
+        "findings": [finding_to_json(finding) for finding in diagnosis.findings],
+    }
+
+
+def finding_to_json(finding: Finding) -> dict[str, Any]:
+    """One finding of a check, as every report has it."""
+    return {
+        "id": finding.id,
+        "severity": finding.severity.value,
+        "service": finding.service,
+        "port": finding.port,
+        "protocol": finding.protocol,
+        "family": finding.family,
+        "count": finding.count,
+        "backends": list(finding.backends),
+        "clients": [
+            {"address": client.address, "count": client.count, "pod": client.pod, "namespace": client.namespace}
+            for client in finding.clients
+        ],
+        "explanation": finding.explanation,
+        "advice": finding.advice,
     }
 
 
