@@ -8,7 +8,7 @@ pods suffer is asked of the API only for nodes on which something is wrong. Logs
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -114,15 +114,18 @@ def judge_nodes(
     scope: CancelScope,
     reporter: Reporter,
     now: datetime,
+    shell_of: Callable[[KubeProxy], NodeShell] | None = None,
 ) -> Judged:
     """Read and judge the nodes of `proxies`, which all have a place. `nodes` are what is known of the nodes.
 
-    Raises what listing Services and EndpointSlices raises; what is wrong with one node is its outcome.
+    `shell_of` says how a node is reached; by default through kube-proxy's pod. Raises what listing Services and
+    EndpointSlices raises; what is wrong with one node is its outcome.
     """
     places = {proxy.node: proxy for proxy in proxies}
     if not places:
         return Judged({})
     clock = WallClock(scope.clock, now)
+    reach = shell_of or (lambda proxy: KubeProxyExec(connection, proxy.node, _place(proxy)))
     notes: list[str] = []
     services, views = load_services(connection, options.services, notes, scope=scope)
     base = Truth(
@@ -135,7 +138,7 @@ def judge_nodes(
         judge = _Judge(connection, truths, base, services, options, clock)
 
         def first(node: str, limit: CancelScope) -> _Pending:
-            return judge.read(KubeProxyExec(connection, node, _place(places[node])), places[node], limit)
+            return judge.read(reach(places[node]), places[node], limit)
 
         outcomes = fleet.run(
             places,
@@ -152,7 +155,7 @@ def judge_nodes(
             reporter.noted(_wait_told(len(waiting), options.terms.recheck))
 
             def second(node: str, limit: CancelScope) -> _Pending:
-                return judge.look_again(KubeProxyExec(connection, node, _place(places[node])), waiting[node], limit)
+                return judge.look_again(reach(places[node]), waiting[node], limit)
 
             again = fleet.run(
                 waiting,

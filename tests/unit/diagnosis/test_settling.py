@@ -44,7 +44,9 @@ def gone(seconds: float, known: Truth = KNOWN) -> Truth:
     return replace(known, gone={END: NOON - timedelta(seconds=seconds)})
 
 
-@pytest.mark.parametrize(("seconds", "verdict"), [(30, Verdict.AFFECTED), (29.9, Verdict.UNKNOWN), (0, Verdict.UNKNOWN)])
+@pytest.mark.parametrize(
+    ("seconds", "verdict"), [(30, Verdict.AFFECTED), (29.9, Verdict.UNKNOWN), (0, Verdict.UNKNOWN)]
+)
 def test_an_endpoint_gone_for_the_settle_time_counts(seconds: float, verdict: Verdict) -> None:
     known = gone(seconds)
     diagnosis = judge(live(flows(3), known), known)

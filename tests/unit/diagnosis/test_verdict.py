@@ -144,7 +144,9 @@ def test_no_proof_at_all_is_no_proof() -> None:
 
 def test_the_reason_is_the_one_that_was_given_for_what_is_missing() -> None:
     why = Reason("forbidden", "pods/exec is forbidden")
-    found = replace(evidence(), conntrack=None, rules=(), missing=(Missing(Item.CONNTRACK, why), Missing(Item.RULES, why)))
+    found = replace(
+        evidence(), conntrack=None, rules=(), missing=(Missing(Item.CONNTRACK, why), Missing(Item.RULES, why))
+    )
     diagnosis = judge(found)
     assert diagnosis.reason.code == "forbidden"
     assert diagnosis.stale_entries is None
