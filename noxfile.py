@@ -28,7 +28,13 @@ GATE_PERCENT = 95
 
 # Tests that build labs in the kernel. They run in their own session, `lab`, and not yet in CI: on a busy machine of two
 # cores about one in two hundred of them loses a race between a lab that ends and the one who watches it end.
-KERNEL_TESTS = ("tests/lab/space", "tests/lab/test_commands.py", "tests/lab/test_demo.py", "tests/lab/test_kubectl.py")
+KERNEL_TESTS = (
+    "tests/lab/space",
+    "tests/lab/test_commands.py",
+    "tests/lab/test_demo.py",
+    "tests/lab/test_kubectl.py",
+    "tests/lab/test_reach.py",
+)
 WITHOUT_KERNEL = tuple(f"--ignore={path}" for path in KERNEL_TESTS)
 
 nox.needs_version = ">=2025.5.1"

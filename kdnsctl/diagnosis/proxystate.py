@@ -9,13 +9,16 @@ from kdnsctl.diagnosis.evidence import FamilyState, KubeProxyState
 from kdnsctl.netfilter.kubeproxy import Health, Metric, Metrics
 from kdnsctl.netfilter.rules import Mode
 
-_SYNC = "sync_proxy_rules_"
-_RECONCILER = "conntrack_reconciler_"
+_QUEUED = "sync_proxy_rules_last_queued_timestamp_seconds"
+_SYNCED = "sync_proxy_rules_last_timestamp_seconds"
 _FAILURES = (
-    _SYNC + "iptables_restore_failures_total",
-    _SYNC + "iptables_partial_restore_failures_total",
-    _SYNC + "nftables_sync_failures_total",
+    "sync_proxy_rules_iptables_restore_failures_total",
+    "sync_proxy_rules_iptables_partial_restore_failures_total",
+    "sync_proxy_rules_nftables_sync_failures_total",
 )
+_DELETED = "conntrack_reconciler_deleted_entries_total"
+_RECONCILED = "conntrack_reconciler_sync_duration_seconds_count"
+_USED = frozenset({_QUEUED, _SYNCED, *_FAILURES, _DELETED, _RECONCILED})
 
 
 def state_of(
@@ -27,7 +30,7 @@ def state_of(
 ) -> KubeProxyState:
     """What kube-proxy said, by address family; family 0 has what releases before 1.33 say of both together."""
     samples = metrics.samples if metrics else ()
-    told = {each.family or 0 for each in samples if each.name.startswith((_SYNC, _RECONCILER))}
+    told = {each.family or 0 for each in samples if each.name in _USED}
     healthy = {each.family: each.healthy for each in health.families} if health else {}
     if not healthy and health is not None and health.healthy is not None:
         healthy = {0: health.healthy}
@@ -47,10 +50,4 @@ def _state(samples: Sequence[Metric]) -> FamilyState:
         number = value(*names)
         return None if number is None else int(number)
 
-    return FamilyState(
-        value(_SYNC + "last_queued_timestamp_seconds"),
-        value(_SYNC + "last_timestamp_seconds"),
-        whole(*_FAILURES),
-        whole(_RECONCILER + "deleted_entries_total"),
-        whole(_RECONCILER + "sync_duration_seconds_count"),
-    )
+    return FamilyState(value(_QUEUED), value(_SYNCED), whole(*_FAILURES), whole(_DELETED), whole(_RECONCILED))

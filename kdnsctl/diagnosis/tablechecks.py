@@ -33,7 +33,7 @@ def table_full(case: Case) -> Iterator[Finding]:
     grown = {name: rise for name in ("drop", "early_drop") if (rise := _rise(case, name))}
     if grown:
         said.append(f"{_counted(grown)} {_since(case)}.")
-        if evidence.counters_later is not None and severity is Severity.INFO:
+        if _compared(case) and severity is Severity.INFO:
             severity = Severity.WARNING
     if said:
         yield Finding(
@@ -53,7 +53,7 @@ def insert_races(case: Case) -> Iterator[Finding]:
         resolved = _rise(case, "clash_resolve")
         yield Finding(
             "T2",
-            Severity.WARNING if case.evidence.counters_later is not None else Severity.INFO,
+            Severity.WARNING if _compared(case) else Severity.INFO,
             f"{_counted({'insert_failed': failed, 'clash_resolve': resolved})} {_since(case)}. Two packets sent at "
             "once from one socket, as for A and AAAA, can lose this race: single queries then time out after 5 s "
             "(kubernetes#56903). It is another fault than stale entries and comes without them.",
@@ -69,7 +69,7 @@ def slow_searches(case: Case) -> Iterator[Finding]:
     if fill is not None and fill.buckets and fill.maximum / fill.buckets >= CROWDED:
         said.append(f"{fill.maximum} entries may share {fill.buckets} buckets, {fill.maximum // fill.buckets} each.")
     grown = {name: rise for name in ("chaintoolong", "search_restart") if (rise := _rise(case, name))}
-    if "chaintoolong" in grown or (grown and case.evidence.counters_later is not None):
+    if "chaintoolong" in grown or (grown and _compared(case)):
         said.append(f"{_counted(grown)} {_since(case)}.")
     if said:
         yield Finding(
@@ -78,6 +78,10 @@ def slow_searches(case: Case) -> Iterator[Finding]:
             " ".join(said) + " Look-ups in a crowded table are slow, and an entry whose chain is too long is not made.",
             "Raise nf_conntrack_buckets (net.netfilter.nf_conntrack_buckets) along with the maximum.",
         )
+
+
+def _compared(case: Case) -> bool:
+    return case.evidence.counters is not None and case.evidence.counters_later is not None
 
 
 def _rise(case: Case, name: str) -> int:
@@ -94,5 +98,4 @@ def _counted(counters: dict[str, int]) -> str:
 
 
 def _since(case: Case) -> str:
-    both = case.evidence.counters is not None and case.evidence.counters_later is not None
-    return "between the two readings" if both else "since the node started; one reading does not tell when"
+    return "between the two readings" if _compared(case) else "since the node started; one reading does not tell when"

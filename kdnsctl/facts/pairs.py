@@ -7,16 +7,17 @@ little memory. Parsers raise nothing for bad output: their records say what is m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Generic, Literal, Protocol, TypeVar
 
 from kdnsctl.cancel import CancelScope
 from kdnsctl.facts import conntrack, kubeproxy, numbers, rules
 from kdnsctl.model import Fact
-from kdnsctl.netfilter import iptables, nft
+from kdnsctl.netfilter import iptables, ipvs, nft
 from kdnsctl.netfilter.conntrack import ConntrackReader, Summary
 from kdnsctl.netfilter.dump import Completeness
 from kdnsctl.netfilter.entries import Entry, Wanted
+from kdnsctl.netfilter.kubeproxy import Health, parse_health, parse_metrics, parse_proxy_mode
 from kdnsctl.netfilter.rules import NodeRules
 from kdnsctl.reach.shell import NodeShell, Reading
 
@@ -89,7 +90,7 @@ class _Table:
 class _Blocks(Generic[T]):
     """A parser for outputs of moderate size: keeps them, and has them parsed at the end. `Fact.max_bytes` bounds it."""
 
-    def __init__(self, parse: Callable[[list[bytes], Completeness], T]) -> None:
+    def __init__(self, parse: Callable[[list[bytes], Reading], T]) -> None:
         self._parse = parse
         self._blocks: list[bytes] = []
 
@@ -97,7 +98,7 @@ class _Blocks(Generic[T]):
         self._blocks.append(block)
 
     def finish(self, reading: Reading, /) -> T:
-        return self._parse(self._blocks, reading.completeness)
+        return self._parse(self._blocks, reading)
 
 
 def _pair(fact: Fact, parse: Callable[[bytes], T]) -> Pair[T]:
@@ -105,16 +106,25 @@ def _pair(fact: Fact, parse: Callable[[bytes], T]) -> Pair[T]:
 
 
 def _dump(fact: Fact, parse: Callable[[Iterable[bytes], Completeness], T]) -> Pair[T]:
-    return Pair(fact, lambda: _Blocks(parse))
+    return Pair(fact, lambda: _Blocks(lambda blocks, reading: parse(blocks, reading.completeness)))
+
+
+def _health(blocks: list[bytes], reading: Reading) -> Health | None:
+    """A /healthz answer: before 1.33 only HTTP's status said whether kube-proxy is healthy."""
+    health = parse_health(b"".join(blocks))
+    if health is not None and health.healthy is None and reading.exit_code in (200, 503):
+        return replace(health, healthy=reading.exit_code == 200)
+    return health
 
 
 FILL: Final = _pair(conntrack.FILL, numbers.fill)
 COUNTERS: Final = _pair(conntrack.COUNTERS, numbers.counters)
 TIMEOUTS: Final = _pair(conntrack.TIMEOUTS, numbers.timeouts)
 LOCAL_PORTS: Final = _pair(conntrack.PORT_RANGE, numbers.local_ports)
-MODE: Final = _pair(kubeproxy.MODE, kubeproxy.mode)
-HEALTH: Final = _pair(kubeproxy.HEALTH, kubeproxy.health)
-METRICS: Final = _pair(kubeproxy.METRICS, kubeproxy.families)
+MODE: Final = _pair(kubeproxy.MODE, parse_proxy_mode)
+HEALTH: Final = Pair(kubeproxy.HEALTH, lambda: _Blocks(_health))
+METRICS: Final = _dump(kubeproxy.METRICS, parse_metrics)
+IPVS: Final = _dump(rules.IPVS, ipvs.parse)
 IPTABLES: Final = {family: _dump(fact, iptables.parse) for family, fact in rules.IPTABLES.items()}
 NFT: Final = {family: _dump(fact, nft.parse) for family, fact in rules.NFT.items()}
 NFT_TEXT: Final = {family: _dump(fact, nft.parse) for family, fact in rules.NFT_TEXT.items()}

@@ -93,14 +93,11 @@ class Spreads:
             return _lost("circular", f"{shown(chain)} leads back to itself")
         if len(self._entered) >= DEEPEST:
             return _lost("tooDeep", f"{shown(chain)} is more than {DEEPEST} chains deep")
-        if self._left <= 0:
-            return _lost("tooMany", f"the chains lead to more than {MOST_TARGETS} targets in all")
         self._entered.append(chain)
         try:
             spread = self.follow(chain, steps)
         finally:
             self._entered.pop()
-        self._left -= len(spread.targets) + 1
         self._known[chain] = spread
         return spread
 
@@ -152,7 +149,10 @@ class Spreads:
         for name, portion in step.chains:
             inner = self.of(name)
             part = times(share, portion)
-            sum_up.add(inner.targets, part)
+            if self._left <= 0 and not sum_up.takes_whole(part):
+                sum_up.problem("tooMany", f"the chains lead to more than {MOST_TARGETS} targets in all")
+                return None
+            self._left -= sum_up.add(inner.targets, part)
             sum_up.sticky |= inner.sticky
             sum_up.problems.update(dict.fromkeys(inner.problems))
             passed = plus(passed, times(part, inner.rest))
@@ -172,14 +172,20 @@ class _Sum:
     def problem(self, code: str, message: str) -> None:
         self.problems[Reason(code, message)] = None
 
-    def add(self, targets: tuple[Target, ...], share: float | None) -> None:
-        if self._only is None and not self._merged and share == 1.0:
-            self._only = targets  # a chain that only leads on shares what it leads to, and is not copied
-            return
+    def takes_whole(self, share: float | None) -> bool:
+        """Whether targets are taken as they are: a chain that only leads on shares them, and copies nothing."""
+        return self._only is None and not self._merged and share == 1.0
+
+    def add(self, targets: tuple[Target, ...], share: float | None) -> int:
+        """Add targets with a share of the packets; returns how much work it was."""
+        if self.takes_whole(share):
+            self._only = targets
+            return 0
         if self._only is not None:
             self._merge(self._only, 1.0)
             self._only = None
         self._merge(targets, share)
+        return len(targets) + 1
 
     def _merge(self, targets: tuple[Target, ...], share: float | None) -> None:
         for target in targets:
@@ -200,13 +206,29 @@ def _lost(code: str, message: str) -> Spread:
 
 def reachable(chains: Mapping[str, Sequence[Step]], starts: Iterable[str]) -> set[str]:
     """All chains that packets can come to from `starts`, these included."""
+    return _spread_out({chain: _targets(steps) for chain, steps in chains.items()}, starts)
+
+
+def leading_to(chains: Mapping[str, Sequence[Step]], goals: Iterable[str]) -> set[str]:
+    """All chains from which packets can come to one of `goals`, these included."""
+    sources: dict[str, list[str]] = {chain: [] for chain in chains}
+    for chain, steps in chains.items():
+        for name in _targets(steps):
+            if name in sources:
+                sources[name].append(chain)
+    return _spread_out(sources, goals)
+
+
+def _targets(steps: Sequence[Step]) -> list[str]:
+    return [name for step in steps for name, _ in step.chains]
+
+
+def _spread_out(edges: Mapping[str, Sequence[str]], starts: Iterable[str]) -> set[str]:
     seen: set[str] = set()
-    waiting = [start for start in starts if start in chains]
+    waiting = [start for start in starts if start in edges]
     while waiting:
         chain = waiting.pop()
-        if chain in seen:
-            continue
-        seen.add(chain)
-        for step in chains[chain]:
-            waiting.extend(name for name, _ in step.chains if name in chains and name not in seen)
+        if chain not in seen:
+            seen.add(chain)
+            waiting.extend(name for name in edges[chain] if name not in seen and name in edges)
     return seen

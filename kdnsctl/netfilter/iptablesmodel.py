@@ -14,7 +14,7 @@ from kdnsctl.model import Reason
 from kdnsctl.netfilter import names
 from kdnsctl.netfilter.destinations import family_of, host_and_port, host_of, port_of
 from kdnsctl.netfilter.dump import Completeness
-from kdnsctl.netfilter.flows import TOLERANCE, Action, Spreads, Step, reachable
+from kdnsctl.netfilter.flows import TOLERANCE, Action, Spreads, Step, leading_to, reachable
 from kdnsctl.netfilter.iptablesobstacles import obstacles_before
 from kdnsctl.netfilter.iptablesrules import Rule
 from kdnsctl.netfilter.rules import Backing, Mode, NodeRules, ServiceRules, Target
@@ -174,7 +174,8 @@ class Tables:
         """The model. `whole`: the nat table was read to its end, so that what is not in it is not on the node."""
         spreads = Spreads(self._nat, self._flaws)
         services = tuple(self._service(key, found, spreads, whole=whole) for key, found in self._found.items())
-        jumps = tuple(hook for hook in HOOKS if SERVICES in reachable(self._nat, (hook,)))
+        towards = leading_to(self._nat, (SERVICES,))
+        jumps = tuple(hook for hook in HOOKS if hook in towards)
         unreachable: tuple[str, ...] = ()
         if whole:
             reached = reachable(self._nat, HOOKS)
@@ -189,7 +190,7 @@ class Tables:
             services,
             unreachable,
             jumps,
-            obstacles_before(self._rules, self._nat, jumps, self._found),
+            obstacles_before(self._rules, towards, jumps, self._found),
             self._canary,
             self._hint,
             tuple(self._notrack),

@@ -10,11 +10,9 @@ import bisect
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 
-from kdnsctl.netfilter.flows import Step, reachable
 from kdnsctl.netfilter.iptablesrules import Rule
 from kdnsctl.netfilter.lines import shown
 
-SERVICES = "KUBE-SERVICES"
 _TAKES = {"ACCEPT", "DROP", "REJECT", "DNAT", "REDIRECT", "NETMAP", "TPROXY", "QUEUE", "NFQUEUE"}
 _MOST = 20
 
@@ -22,16 +20,17 @@ Rules = Mapping[str, Sequence[tuple[Rule, str]]]
 Key = tuple[str, str | None, int]
 
 
-def obstacles_before(
-    rules: Rules, chains: Mapping[str, Sequence[Step]], hooks: Iterable[str], services: Iterable[Key]
-) -> tuple[str, ...]:
-    """The rules of each hook, as printed, that stand before its first jump towards KUBE-SERVICES and can take flows."""
+def obstacles_before(rules: Rules, towards: set[str], hooks: Iterable[str], services: Iterable[Key]) -> tuple[str, ...]:
+    """The rules of each hook, as printed, that can take flows and stand before its first jump to one of `towards`.
+
+    These are the chains from which packets can come to KUBE-SERVICES; `services` are those of the dump.
+    """
     flows = _Flows(services)
     taking: dict[str, bool] = {}
     found: dict[str, None] = {}
     for hook in hooks:
         for rule, text in rules.get(hook, ()):
-            if rule.target in chains and SERVICES in reachable(chains, (rule.target,)):
+            if rule.target in towards:
                 break
             if _takes(rule, rules, flows, taking, at_hook=True):
                 found[shown(text[text.index("-A ") :], 300)] = None
@@ -51,12 +50,11 @@ def _takes(rule: Rule, rules: Rules, flows: _Flows, taking: dict[str, bool], *, 
 
 
 def _chain_takes(start: str, rules: Rules, flows: _Flows, taking: dict[str, bool]) -> bool:
-    """Whether any rule that can be reached from a chain takes flows; each chain is looked at once."""
+    """Whether any rule that can be reached from a chain takes flows; each chain that takes none is looked at once."""
     if start in taking:
         return taking[start]
     seen = {start}
     waiting = [start]
-    taking[start] = False
     while waiting:
         for rule, _ in rules[waiting.pop()]:
             if not flows.may_match(rule):
@@ -64,9 +62,10 @@ def _chain_takes(start: str, rules: Rules, flows: _Flows, taking: dict[str, bool
             if rule.target in _TAKES or taking.get(rule.target):
                 taking[start] = True
                 return True
-            if rule.target in rules and rule.target not in seen:
+            if rule.target in rules and rule.target not in seen and rule.target not in taking:
                 seen.add(rule.target)
                 waiting.append(rule.target)
+    taking.update(dict.fromkeys(seen, False))
     return False
 
 

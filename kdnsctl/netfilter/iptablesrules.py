@@ -56,15 +56,26 @@ _WORDS_OF_RULES = {"-p": "protocol", "-s": "source", "-d": "destination", "--dpo
 
 def quotes_are_closed(line: str) -> bool:
     """Whether the last quoted argument of a line ends in it: a comment can hold a newline."""
+    if "\\" not in line:
+        return line.count('"') % 2 == 0
     return '"' not in _WORD.sub("", line)
 
 
 def words_of(text: str) -> list[str]:
     """The arguments of a rule, unquoted and unescaped as libxtables writes them."""
+    if '"' not in text:
+        return text.split()
     found = []
+    if "\\" not in text:
+        for position, part in enumerate(text.split('"')):
+            if position % 2:
+                found.append(part)
+            else:
+                found += part.split()
+        return found
     for quoted, plain in _WORD.findall(text):
         word = plain or quoted
-        found.append(_ESCAPE.sub(r"\1", word) if not plain and "\\" in word else word)
+        found.append(word if plain else _ESCAPE.sub(r"\1", word))
     return found
 
 

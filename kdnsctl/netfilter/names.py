@@ -21,7 +21,8 @@ NFT_LONGEST = 240  # characters after the prefix; longer names are cut and end i
 
 
 def _hash(text: str, length: int) -> str:
-    return base64.b32encode(hashlib.sha256(text.encode("utf-8", "replace")).digest()).decode()[:length]
+    digest = hashlib.sha256(text.encode("utf-8", "replace")).digest()
+    return base64.b32encode(digest[: length * 5 // 8]).decode()  # five bits make one character
 
 
 def host_port(address: str, port: int) -> str:
@@ -55,7 +56,7 @@ def firewall_chain(service: str, protocol: str) -> str:
 
 
 def endpoint_chain(service: str, protocol: str, address: str, port: int) -> str:
-    """The chain of one endpoint: with 10.244.1.5 and 53, kube-dns:dns-tcp's is KUBE-SEP-CEYPGFB7VCORONY3."""
+    """The chain of one endpoint: kube-dns:dns, udp, at 10.244.1.5:53 → KUBE-SEP-CEYPGFB7VCORONY3."""
     return ENDPOINT + _hash(service + protocol.lower() + host_port(address, port), 16)
 
 

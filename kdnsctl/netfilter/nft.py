@@ -31,8 +31,11 @@ from kdnsctl.netfilter.nftmodel import (
 )
 from kdnsctl.netfilter.rules import Mode, NodeRules
 
-LARGEST = 512 * 1024 * 1024
+LARGEST = 128 * 1024 * 1024
 """Bytes of output that are read; 50,000 endpoints make about 25 MB."""
+
+MOST_VALUES = 8_000_000
+"""Values of a JSON output that are built in memory; a stranger's can be nothing but empty objects."""
 
 _START = re.compile(r'\{\s*"nftables"\s*:\s*\[')
 _CLOSED = re.compile(r"\]\s*\}")
@@ -44,6 +47,8 @@ def parse(chunks: Iterable[bytes], trailer: Completeness | None = None) -> tuple
     """The rules of each family's table in the output, JSON or text. At least one result: see `iptables.parse`."""
     data, problem = _joined(chunks)
     text = data.decode("utf-8", "replace")
+    if text.count(",") > MOST_VALUES:
+        return (NodeRules(Mode.NFTABLES, Completeness(problem=_too_large(f"{MOST_VALUES} values"))),)
     if _START.search(text):
         tables, broken = _tables_of_json(text)
     else:
@@ -67,9 +72,13 @@ def _joined(chunks: Iterable[bytes]) -> tuple[bytes, Reason | None]:
     for chunk in chunks:
         size += len(chunk)
         if size > LARGEST:
-            return b"".join(kept), Reason("tooLarge", f"the output is longer than {LARGEST} bytes")
+            return b"".join(kept), _too_large(f"{LARGEST} bytes")
         kept.append(chunk)
     return b"".join(kept), None
+
+
+def _too_large(than: str) -> Reason:
+    return Reason("tooLarge", f"the output has more than {than}")
 
 
 def _tables_of_json(text: str) -> tuple[list[NftTable], Reason | None]:

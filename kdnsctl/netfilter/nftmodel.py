@@ -17,7 +17,7 @@ from kdnsctl.model import Reason
 from kdnsctl.netfilter import names
 from kdnsctl.netfilter.destinations import address_of, host_and_port, port_of
 from kdnsctl.netfilter.dump import Completeness
-from kdnsctl.netfilter.flows import TOLERANCE, Action, Spread, Spreads, Step, reachable
+from kdnsctl.netfilter.flows import TOLERANCE, Action, Spread, Spreads, Step, leading_to, reachable
 from kdnsctl.netfilter.lines import shown
 from kdnsctl.netfilter.rules import Mode, NodeRules, ServiceRules, Target
 
@@ -137,20 +137,23 @@ class NftTable:
             services=self._services(spreads, whole=whole),
             unreachable=unreachable if whole else (),
             jumps=jumps,
-            obstacles=self._obstacles(steps, asking),
+            obstacles=self._obstacles(leading_to(steps, asking)),
             problems=problems[:_MOST_PROBLEMS],
         )
 
     def _steps(self) -> tuple[dict[str, list[Step]], set[str]]:
         """The steps of each chain, and the chains that ask for Service addresses."""
-        steps: dict[str, list[Step]] = {}
+        # What a map leads to is written once, as a chain of its own: many rules can ask many elements.
+        steps = {
+            f"@{name}": [branch(((each.chain, 0.0) for each in elements if each.chain), None)]
+            for name, elements in self._maps.items()
+        }
         asking = set()
         for chain, rules in self._chains.items():
             steps[chain] = [rule.step for rule in rules if rule.step is not None]
             for rule in rules:
                 if rule.lookup:
-                    elements = self._maps.get(rule.lookup, ())
-                    steps[chain].append(branch(((each.chain, 0.0) for each in elements if each.chain), None))
+                    steps[chain].append(Step(Action.GOTO, None, ((f"@{rule.lookup}", 1.0),)))
                     if rule.lookup == VIPS:
                         asking.add(chain)
         return steps, asking
@@ -204,11 +207,12 @@ class NftTable:
         self.element(name, None)
         return None
 
-    def _obstacles(self, steps: dict[str, list[Step]], asking: set[str]) -> tuple[str, ...]:
+    def _obstacles(self, towards: set[str]) -> tuple[str, ...]:
+        """Rules of the hooks that send packets elsewhere, before the first that leads to Service addresses."""
         found: dict[str, None] = {}
         for chain in self._hooks:
             for rule in self._chains.get(chain, ()):
-                if rule.lookup == VIPS or (rule.step and asking & reachable(steps, [n for n, _ in rule.step.chains])):
+                if rule.lookup == VIPS or (rule.step and any(name in towards for name, _ in rule.step.chains)):
                     break
                 if rule.step is not None and rule.step.action not in (Action.JUMP, Action.GOTO):
                     found[shown(rule.text, 300)] = None

@@ -28,6 +28,9 @@ from kdnsctl.netfilter.nftmodel import (
 )
 
 _WORD = re.compile(r'"[^"\n]*"|[{},;\n]|#[^\n]*|[^\s{},;"#][^\s{},;"]*|"')
+_DECIDING = {"vmap", "dnat", "goto", "jump", "return", "comment", *STOPS}
+MOST_WORDS = 2_000_000
+"""Words of one statement; the elements of a map with 50,000 Services are a quarter of that."""
 _ELEMENT_OPTIONS = {"comment", "timeout", "expires", "counter", "quota", "limit"}
 
 
@@ -63,6 +66,8 @@ class _Reader:
         return len(self._blocks) + self._nested
 
     def take(self, word: str) -> None:
+        if len(self._statement) > MOST_WORDS:
+            self._statement, self.damaged = [], True
         if self._nested:
             self._nested += {"{": 1, "}": -1}.get(word, 0)
             if word != "\n":
@@ -154,52 +159,42 @@ def _element(words: Sequence[str]) -> Element | None:
 
 
 def _rule(words: Sequence[str]) -> NftRule:
-    text = shown(" ".join(words), 300)
     step: Step | None = None
     lookup = ""
-    for position, word in enumerate(words):
-        before, after = words[:position], words[position + 1 :]
-        if word == "vmap" and after:
-            chance, _ = _condition(before)
-            if after[0].startswith("@"):
-                lookup = after[0][1:]
-            else:
-                step = _vmap(before, after, chance)
-            break
-        if word == "dnat":
-            chance, _ = _condition(before)
-            step = _dnat(after, chance)
-            break
-        if word in ("goto", "jump") and after:
-            chance, sticky = _condition(before)
-            step = Step(Action(word), chance, ((after[0], 1.0),), sticky=sticky)
-            break
-        if word in STOPS or word == "return":
-            chance, _ = _condition(before)
-            step = Step(Action.RETURN if word == "return" else Action.STOP, chance)
-            break
-        if word == "comment":
-            break
-    return NftRule(step, lookup, text)
+    at = next((position for position, word in enumerate(words) if word in _DECIDING), len(words))
+    kind = words[at] if at < len(words) else ""
+    before, after = words[:at], words[at + 1 :]
+    chance, sticky = _condition(before)
+    if kind == "vmap" and after[:1] and after[0].startswith("@"):
+        lookup = after[0][1:]
+    elif kind == "vmap":
+        step = _vmap(before, after, chance)
+    elif kind == "dnat":
+        step = _dnat(after, chance)
+    elif kind in ("goto", "jump") and after:
+        step = Step(Action(kind), chance, ((after[0], 1.0),), sticky=sticky)
+    elif kind in STOPS or kind == "return":
+        step = Step(Action.RETURN if kind == "return" else Action.STOP, chance)
+    return NftRule(step, lookup, shown(" ".join(words[:100]), 300))
 
 
 def _condition(words: Sequence[str]) -> tuple[float | None, bool]:
     """The chance that what stands before a verdict is true, and whether it asks for a client that was here before."""
-    rest = list(words)
+    position = 0
     sticky = False
-    conditional = False
-    while rest:
-        if rest[:2] == ["meta", "l4proto"] and len(rest) > 2 and rest[2] not in ("!=", ".", "{"):
-            rest = rest[3:]
-        elif rest[0] in ("ip", "ip6") and rest[1:2] == ["saddr"] and len(rest) > 2 and rest[2].startswith(AFFINITY_SET):
-            sticky, rest = True, rest[3:]
-        elif rest[:3] == ["counter", "packets", *rest[2:3]] and rest[1:2] == ["packets"]:
-            rest = rest[5:]
-        elif rest[0] == "numgen":
-            rest = rest[4:]
+    while position < len(words):
+        one, two, three = (*words[position : position + 3], "", "")[:3]
+        if (one, two) == ("meta", "l4proto") and three not in ("!=", ".", "{", ""):
+            position += 3
+        elif one in ("ip", "ip6") and two == "saddr" and three.startswith(AFFINITY_SET):
+            position, sticky = position + 3, True
+        elif (one, two) == ("counter", "packets"):
+            position += 5
+        elif one == "numgen":
+            position += 4
         else:
-            conditional, rest = True, rest[1:]
-    return (None if conditional else 1.0), sticky
+            return None, sticky
+    return 1.0, sticky
 
 
 def _modulus(words: Sequence[str]) -> int:

@@ -14,11 +14,12 @@ LATE: Final = 124
 """The exit code of a command that was stopped, as of timeout(1)."""
 
 # For POSIX shells (tried with dash and bash). The timer is a subshell; on TERM it ends its sleep, which is `$!` if it
-# has begun it: `$!` of before is the work. By KILL: between fork and exec, a shell's child loses a TERM. The timer says
-# by its exit code that it has stopped the work. What shells tell of ended jobs is kept out of the command's stderr.
+# has begun it: `$!` of before is the work. By KILL: between fork and exec, a shell's child loses a TERM. Everything is
+# waited for: the container's first process is kube-proxy, which would leave zombies. The timer says by its exit code
+# that it has stopped the work. What shells tell of ended jobs is kept out of the command's stderr.
 LIMIT: Final = (
     'export LC_ALL=C TZ=UTC; limit=$1; shift; "$@" & work=$!; '
-    '( trap \'[ "$!" = "$work" ] || kill -KILL "$!"; exit 0\' TERM; '
+    '( trap \'[ "$!" = "$work" ] || { kill -KILL "$!"; wait "$!"; }; exit 0\' TERM; '
     f'sleep "$limit" & wait "$!"; trap "" TERM; kill -KILL "$work"; exit {LATE} ) >/dev/null 2>&1 & timer=$!; '
     'wait "$work" 2>/dev/null; code=$?; kill "$timer" 2>/dev/null; wait "$timer" 2>/dev/null; '
     f'[ "$?" -eq {LATE} ] && code={LATE}; exit "$code"'
