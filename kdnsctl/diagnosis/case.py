@@ -13,7 +13,7 @@ from kdnsctl.diagnosis.flows import Group
 from kdnsctl.diagnosis.index import Index, Kind, endpoint_text
 from kdnsctl.diagnosis.truth import ServicePort, Truth
 from kdnsctl.netfilter.entries import Key
-from kdnsctl.netfilter.rules import NodeRules
+from kdnsctl.netfilter.rules import Backing, Mode, NodeRules
 
 COUNTED_PROTOCOL = "udp"
 
@@ -106,13 +106,23 @@ class Case:
 
     @property
     def latest_rules(self) -> tuple[NodeRules, ...]:
-        """The rules as they were read last."""
-        return self.evidence.rules_later or self.evidence.rules
+        """The rules as they were read last, each dump as a whole where it ever was."""
+        first, later = self.evidence.rules, self.evidence.rules_later
+        whole = {_place(dump) for dump in later if dump.completeness.complete}
+        before = {_place(dump) for dump in first}
+        return (
+            *(dump for dump in first if _place(dump) not in whole),
+            *(dump for dump in later if dump.completeness.complete or _place(dump) not in before),
+        )
 
     @property
     def rules_read(self) -> bool:
         """Whether any whole dump of rules holds Services."""
         return any(rules.services and rules.completeness.complete for rules in self.latest_rules)
+
+
+def _place(dump: NodeRules) -> tuple[Mode, Backing, int | None]:
+    return dump.mode, dump.backing, dump.family
 
 
 def in_scope(service: ServicePort | None, truth: Truth, terms: Terms) -> bool:

@@ -29,12 +29,17 @@ def rule_faults(evidence: Evidence, truth: Truth, terms: Terms, index: Index) ->
     for fault in second:
         confirmed = apart and _identity(fault) in before
         yield _settled(fault, evidence, truth, evidence.rules_later_at, terms, confirmed=confirmed)
-    if evidence.rules_later and all(rules.completeness.complete for rules in evidence.rules_later):
-        return
     again = {_identity(fault) for fault in second}
     for fault in first:
-        if _identity(fault) not in again:
+        if _identity(fault) not in again and not _refuted(fault, evidence.rules_later):
             yield _settled(fault, evidence, truth, evidence.rules_at, terms, confirmed=False)
+
+
+def _refuted(fault: RuleFault, later: Sequence[NodeRules]) -> bool:
+    """Whether the same rules were read again as a whole."""
+    dump = fault.rules
+    place = (dump.mode, dump.backing, dump.family)
+    return any(each.completeness.complete and (each.mode, each.backing, each.family) == place for each in later)
 
 
 def is_reached(rules: NodeRules) -> bool:

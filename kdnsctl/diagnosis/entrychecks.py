@@ -43,12 +43,13 @@ def untranslated(case: Case) -> Iterator[Finding]:
 def reused_address(case: Case) -> Iterator[Finding]:
     """C3: the dead endpoint's address has been given to another pod."""
     for groups in _by_service(case, Kind.REUSED):
-        pods = [wording.owner(each.key.reply_source, case.truth.pods, case.index.node_addresses) for each in groups]
+        addresses = dict.fromkeys(each.key.reply_source for each in groups)
+        pods = [f"pod {case.truth.pods[address]} ({address})" for address in addresses]
         yield _finding(
             "C3",
             groups,
             case,
-            f"{_entries(groups)} of {_service(groups)} {_lead(groups)} {wording.some(dict.fromkeys(pods))}, which "
+            f"{_entries(groups)} of {_service(groups)} {_lead(groups)} {wording.some(pods)}, which "
             "does not serve it there. Clients may see 'connection refused' at once, rather than a timeout.",
         )
 

@@ -81,12 +81,18 @@ def hurt_clients(case: Case) -> Iterator[Finding]:
         f"{', by namespace: ' + wording.some(named) if named else ''}; {shown(first)} has most, {first.count}. A "
         "client that keeps its source port loses every query sent from it, until it takes another "
         f"port.{unnamed}{others}",
-        "Clients recover at once with a new source port: restarting the worst hit pods helps them, not the node.",
+        _relief(case),
         protocol=COUNTED_PROTOCOL,
         count=len(clients),
         clients=clients,
         more=more,
     )
+
+
+def _relief(case: Case) -> str:
+    if any(fault.counts for fault in case.faults):
+        return "A new source port does not save a client while the rules are wrong: mend them first."
+    return "Clients recover at once with a new source port: restarting the worst hit pods helps them, not the node."
 
 
 def random_port_odds(case: Case) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from kdnsctl.diagnosis import wording
 from kdnsctl.diagnosis.case import COUNTED_PROTOCOL, Case
 from kdnsctl.diagnosis.chainchecks import described
+from kdnsctl.diagnosis.evidence import FamilyState, KubeProxyState
 from kdnsctl.diagnosis.findings import Finding, Severity
 from kdnsctl.diagnosis.healing import restore_failures
 from kdnsctl.diagnosis.impact import judged
@@ -27,11 +28,10 @@ def stuck(case: Case) -> Iterator[Finding]:
     said: list[str] = []
     severity = Severity.WARNING
     for family, its in sorted(state.families.items()):
-        if its.last_queued is not None and its.last_synced is not None:
-            behind = its.last_queued - its.last_synced
-            if behind > state.sync_period:
-                said.append(f"{_name(family)}a sync was asked for {behind:.0f} s after the last one that was done.")
-                severity = Severity.FAULT
+        waiting = _waiting(its, state)
+        if waiting is not None and waiting > state.sync_period:
+            said.append(f"{_name(family)}a sync has been asked for at least {waiting:.0f} s ago and not been done.")
+            severity = Severity.FAULT
         if its.healthy is False:
             said.append(f"{_name(family)}kube-proxy says of itself that it is not healthy.")
             severity = Severity.FAULT
@@ -94,6 +94,17 @@ def modes_disagree(case: Case) -> Iterator[Finding]:
             f"{wording.some(dict.fromkeys(described(dump) for dump in found))}.",
             "Make sure that the rules of that mode were read; if they were, kube-proxy has not written any yet.",
         )
+
+
+def _waiting(its: FamilyState, state: KubeProxyState) -> float | None:
+    """For how many seconds at least a sync has been asked for and not done; None when none is, or it is not known.
+
+    Changes are asked for anew while others wait, so it can be longer. When kube-proxy was last idle says nothing: it
+    syncs without a change only once an hour (sync-runner, 1.17 to 1.33).
+    """
+    if its.last_queued is None or its.last_synced is None or state.at is None or its.last_queued <= its.last_synced:
+        return None
+    return state.at - its.last_queued
 
 
 def _name(family: int) -> str:

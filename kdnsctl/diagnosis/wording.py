@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from kdnsctl.diagnosis.case import Case, StaleGroup, Wrong
 from kdnsctl.diagnosis.findings import Client
@@ -66,14 +66,6 @@ def client_of(address: str, number: int, case: Case) -> Client:
     """A client by its address, with the pod behind it where known."""
     pod = case.truth.pods.get(address)
     return Client(address, number, pod.name, pod.namespace) if pod else Client(address, number)
-
-
-def owner(address: str, truth_pods: Mapping[str, object], node_addresses: frozenset[str]) -> str:
-    """Whose address it is: "pod NAMESPACE/NAME", "the node itself" or the address alone."""
-    pod = truth_pods.get(address)
-    if pod is not None:
-        return f"pod {pod} ({address})"
-    return f"the node itself ({address})" if address in node_addresses else address
 
 
 def deletion(key: Key) -> str:

@@ -12,8 +12,7 @@ from kdnsctl.diagnosis.truth import PodRef, Truth
 from kdnsctl.model import Verdict
 from kdnsctl.netfilter.entries import Entry, Key
 from kdnsctl.netfilter.rules import Mode
-
-from .nodes import (
+from tests.unit.diagnosis.nodes import (
     ALIVE,
     ALIVE6,
     CLIENT6,

@@ -6,8 +6,7 @@ import pytest
 
 from kdnsctl.diagnosis.flows import FEWEST, Collector, Group, persisted
 from kdnsctl.netfilter.entries import Entry, Key
-
-from .nodes import DEAD, DEAD_TOO, VIP, WHOLE, entry, flows
+from tests.unit.diagnosis.nodes import DEAD, DEAD_TOO, VIP, WHOLE, entry, flows
 
 KEY = Key("udp", VIP, 53, DEAD, 53)
 

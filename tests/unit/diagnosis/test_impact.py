@@ -12,8 +12,7 @@ from kdnsctl.diagnosis.healing import behaviours, release_of
 from kdnsctl.diagnosis.impact import odds
 from kdnsctl.diagnosis.truth import PodRef, Truth
 from kdnsctl.netfilter.entries import Seen
-
-from .nodes import (
+from tests.unit.diagnosis.nodes import (
     ALIVE,
     CLIENT,
     DEAD,
@@ -46,7 +45,7 @@ from .nodes import (
         (118, Seen.OFFLOAD, True),
     ],
 )
-def test_one_reading_tells_use_by_the_timer(timeout: int, seen: Seen, active: bool) -> None:  # noqa: FBT001
+def test_one_reading_tells_use_by_the_timer(timeout: int, seen: Seen, active: bool) -> None:
     finding = the(judge(evidence([entry(timeout=timeout, seen=seen)])), "C7")
     assert finding.count == int(active)
     assert finding.severity is (Severity.FAULT if active else Severity.INFO)
@@ -81,7 +80,7 @@ def test_entries_without_a_timer_tell_nothing() -> None:
         ({"timeout": 100, "id": 1}, {"timeout": 80, "id": 1}, False),
     ],
 )
-def test_two_readings_tell_use_by_what_changed(before: dict[str, int], after: dict[str, int], active: bool) -> None:  # noqa: FBT001
+def test_two_readings_tell_use_by_what_changed(before: dict[str, int], after: dict[str, int], active: bool) -> None:
     known = truth()
     diagnosis = judge(live([entry(**before)], known, [entry(**after)]), known)  # type: ignore[arg-type]
     finding = the(diagnosis, "C7")
@@ -131,6 +130,13 @@ def test_entries_of_clients_that_are_not_listed_are_counted() -> None:
     found = [entry(client=f"10.244.2.{each}") for each in range(120)]
     finding = the(judge(evidence(found)), "C8")
     assert "20 more entries" in finding.explanation
+
+
+def test_a_new_source_port_is_not_recommended_while_the_rules_are_wrong() -> None:
+    known = truth()
+    bad = evidence(flows(1), known, rules=(rules(known, instead=(DEAD,)), both_families(known)[1]))
+    assert "mend them first" in the(judge(bad, known), "C8").advice
+    assert "recover at once" in the(judge(evidence(flows(1))), "C8").advice
 
 
 # --- C9: odds

@@ -13,10 +13,8 @@ from kdnsctl.diagnosis.findings import Severity
 from kdnsctl.diagnosis.truth import Truth
 from kdnsctl.diagnosis.verdict import diagnose, unsettled
 from kdnsctl.model import Verdict
-
-from .nodes import (
+from tests.unit.diagnosis.nodes import (
     ALIVE,
-    ALSO_ALIVE,
     CUT,
     DEAD,
     DEAD_TOO,
@@ -163,6 +161,14 @@ def test_the_terms_can_be_set() -> None:
     assert diagnose(live(flows(1), KNOWN, flows(1), apart=1), KNOWN, soon).verdict is Verdict.AFFECTED
 
 
+def test_an_endpoint_that_came_while_the_table_was_read_serves() -> None:
+    before, after = truth(service((ALIVE,))), truth(service((ALIVE, DEAD)))
+    found = live(flows(3), before)
+    assert found.conntrack is not None
+    assert found.conntrack.groups
+    assert judge(found, after).verdict is Verdict.CLEAN
+
+
 # --- rules
 
 
@@ -186,7 +192,7 @@ def test_rules_settle_like_entries() -> None:
     ("again", "apart", "verdict"),
     [(True, 15, Verdict.AFFECTED), (True, 14, Verdict.UNKNOWN), (False, 20, Verdict.CLEAN)],
 )
-def test_rules_that_are_read_again(again: bool, apart: float, verdict: Verdict) -> None:  # noqa: FBT001
+def test_rules_that_are_read_again(again: bool, apart: float, verdict: Verdict) -> None:
     assert judge(drifting(again=again, apart=apart), KNOWN).verdict is verdict
 
 
@@ -195,6 +201,22 @@ def test_cut_off_rules_do_not_refute_what_whole_ones_showed() -> None:
     cut = tuple(replace(each, services=(), completeness=CUT) for each in both_families(known))
     diagnosis = judge(replace(drifting(known), rules_later=cut), known)
     assert diagnosis.verdict is Verdict.AFFECTED
+
+
+def test_rules_that_were_whole_once_prove_health_though_the_second_dump_is_cut_off() -> None:
+    good = both_families(KNOWN)
+    cut = tuple(replace(each, completeness=CUT, services=()) for each in good)
+    later = NOON + timedelta(seconds=20)
+    assert judge(live([], KNOWN, rules_later=cut, rules_later_at=later), KNOWN).verdict is Verdict.CLEAN
+    only_later = live([], KNOWN, rules=(), rules_later=good, rules_later_at=later)
+    assert judge(only_later, KNOWN).verdict is Verdict.CLEAN
+
+
+def test_rules_that_were_not_read_again_are_not_refuted() -> None:
+    known = gone(30)
+    found = drifting(known)
+    six_only = replace(found, rules_later=found.rules[1:], rules_later_at=NOON + timedelta(seconds=20))
+    assert judge(six_only, known).verdict is Verdict.AFFECTED
 
 
 def test_a_missing_rule_settles_when_the_service_has_not_changed_for_long() -> None:
@@ -242,4 +264,3 @@ def test_other_services_and_tcp_need_no_second_reading() -> None:
 def test_endpoints_of_other_services_say_nothing_of_this_one() -> None:
     known = replace(KNOWN, gone={("default/web", DEAD, 53): NOON - timedelta(hours=1)}, since=NOON)
     assert judge(live(flows(1), known), known).verdict is Verdict.UNKNOWN
-    assert ALSO_ALIVE not in {DEAD, DEAD_TOO}

@@ -13,8 +13,7 @@ from kdnsctl.diagnosis.proxystate import state_of
 from kdnsctl.model import Reason, Verdict
 from kdnsctl.netfilter.kubeproxy import parse_health, parse_metrics
 from kdnsctl.netfilter.rules import Mode
-
-from .nodes import VIP, both_families, entry, evidence, flows, judge, of, rules, the, truth
+from tests.unit.diagnosis.nodes import VIP, both_families, entry, evidence, flows, judge, of, rules, the, truth
 
 RECORDINGS = Path(__file__).parents[2] / "recordings"
 
@@ -98,13 +97,20 @@ def said(**fields: object) -> KubeProxyState:
     return KubeProxyState(families={4: FamilyState(**fields)})  # type: ignore[arg-type]
 
 
+def asked(at: float | None, **fields: object) -> KubeProxyState:
+    return replace(said(**fields), at=at)
+
+
 @pytest.mark.parametrize(
     ("state", "severity"),
     [
         (None, None),
-        (said(last_queued=100.0, last_synced=100.0), None),
-        (said(last_queued=130.0, last_synced=100.0), None),
-        (said(last_queued=131.0, last_synced=100.0), Severity.FAULT),
+        (asked(1000.0, last_queued=100.0, last_synced=100.0), None),
+        (asked(4131.0, last_queued=4130.0, last_synced=100.0), None),  # idle for an hour, and just asked
+        (asked(130.0, last_queued=100.0, last_synced=99.0), None),
+        (asked(131.0, last_queued=100.0, last_synced=99.0), Severity.FAULT),
+        (asked(None, last_queued=4130.0, last_synced=100.0), None),
+        (asked(9000.0, last_queued=100.0), None),
         (said(healthy=True), None),
         (said(healthy=False), Severity.FAULT),
         (said(restore_failures=0), None),
@@ -153,7 +159,7 @@ def test_kube_proxys_words_from_its_recorded_metrics() -> None:
     state = state_of(Mode.IPTABLES, metrics)
     assert sorted(state.families) == [4, 6]
     four, six = state.families[4], state.families[6]
-    assert (four.deleted_entries, four.reconciled, four.restore_failures) == (60, 3, 0)
+    assert (four.deleted_entries, four.reconciled, four.restore_failures) == (60, 3, None)
     assert six.deleted_entries is None
     assert four.last_queued is not None
     assert four.last_synced is not None
