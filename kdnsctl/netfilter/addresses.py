@@ -7,10 +7,11 @@ address is known here.
 from __future__ import annotations
 
 import ipaddress
+import re
 
 LONGEST = 45  # bytes of an address in text, INET6_ADDRSTRLEN without its NUL
-MOST_REMEMBERED = 50_000
-"""Addresses whose form is remembered at a time; a table has more entries than clients."""
+MOST_REMEMBERED = 100_000
+"""Addresses whose form is remembered at a time; a table has more entries than addresses."""
 
 
 def shortest(address: str) -> str | None:
@@ -30,11 +31,32 @@ def shortest(address: str) -> str | None:
     return str(parsed)
 
 
+_OCTET = rb"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_PLAIN = re.compile(rb"(?:%b\.){3}%b\Z|((?:[0-9a-f]{4}:){7}[0-9a-f]{4})\Z" % (_OCTET, _OCTET))
+"""Addresses as the kernel prints them: they need no further look to be known as such."""
+
+
 class Addresses:
-    """Remembers the shortest forms of addresses that were read, since working one out is slow."""
+    """Remembers what is known of addresses that were read, since working it out is slow."""
 
     def __init__(self) -> None:
         self._known: dict[bytes, str | None] = {}
+        self.families: dict[bytes, int] = {}
+        """What `family` remembers, for who asks a million times and cannot afford a call."""
+
+    def family(self, address: bytes) -> int:
+        """4 or 6, and 0 for what is no address."""
+        found = self.families.get(address)
+        if found is None:
+            if plain := _PLAIN.match(address):
+                found = 6 if plain[1] else 4
+            else:
+                shortest_ = self.shortest(address)
+                found = 0 if shortest_ is None else 6 if ":" in shortest_ else 4
+            if len(self.families) >= MOST_REMEMBERED:
+                self.families.clear()
+            self.families[address] = found
+        return found
 
     def shortest(self, address: bytes) -> str | None:
         """As `shortest`, from the bytes of a dump."""

@@ -4,18 +4,19 @@
 contain. Every entry is counted; only those of wanted keys become records, so that a healthy table of a million costs no
 memory. Nothing is judged here, and no bytes make it fail: what cannot be read is counted and shown once.
 
-Lines of the shapes that kernels really print are recognised by one expression; everything else goes through
-`flowtext`, token by token. Both ways give the same answer.
+Lines of the shapes that kernels really print are recognised by one expression, which is enough to count them; every
+other line, and every entry that is wanted, goes through `flowtext`, token by token. Both ways give the same answer.
 """
 
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kdnsctl.model import Reason
-from kdnsctl.netfilter import flowsave, flowtext, flowxml
+from kdnsctl.netfilter import flowfields, flowsave, flowtext, flowxml
 from kdnsctl.netfilter.addresses import Addresses
 from kdnsctl.netfilter.conntracksaid import Said
 from kdnsctl.netfilter.dump import Completeness, Proof
@@ -32,6 +33,24 @@ MOST_PROTOCOLS = 64
 OTHERS = "others"
 SHOWN = 200
 """Bytes of an unreadable line that are shown."""
+
+
+_ADDRESS = rb"([0-9a-f.:]{2,45})"
+_PORT = rb"(?:[1-5]?[0-9]{1,4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_ACCOUNT = rb"(?:packets=[0-9]{1,20} bytes=[0-9]{1,20} )?"
+LINES = re.compile(
+    rb"(?:ipv[46] +[0-9]{1,3} )?(udp|tcp|udplite|sctp|dccp) +[0-9]{1,3} (?:[0-9]{1,9} )?(?:[A-Z][A-Z0-9_]{1,30} )?"
+    rb"src=" + _ADDRESS + rb" dst=" + _ADDRESS + rb" sport=" + _PORT + rb" dport=([0-9]{1,5}) " + _ACCOUNT
+    + rb"(?:\[UNREPLIED\] )?"
+    rb"src=" + _ADDRESS + rb" dst=" + _ADDRESS + rb" sport=([0-9]{1,5}) dport=" + _PORT + rb" " + _ACCOUNT
+    + rb"(?:\[(?:ASSURED|OFFLOAD|HW_OFFLOAD)\] )?(?:mark=[0-9]{1,20} )?(?:secctx=[^\s\[\]]{0,300} )?"
+    rb"(?:zone=[0-9]{1,20} )?(?:delta-time=[0-9]{1,20} )?(?:\[start=[A-Za-z0-9: ]{1,40}\] )?"
+    rb"use=[0-9]{1,9}(?: id=[0-9]{1,20})?\n"
+    rb"|[^\n]*\n"
+)  # fmt: skip
+"""One line each time: of a known shape, in groups, or any other, in none."""
+
+_Shape = tuple[bytes, bytes, bytes, bytes, bytes]
 
 
 class Form(enum.StrEnum):
@@ -108,6 +127,7 @@ class ConntrackReader:
         self._wanted = wanted
         self._addresses = Addresses()
         self._slots: dict[Key, _Slot] = {}
+        self._shapes: dict[_Shape, _Slot | None] = {}
         self._found: list[Entry] = []
         self._counts: dict[str, int] = {}
         self._families: set[int] = set()
@@ -134,10 +154,9 @@ class ConntrackReader:
 
     def finish(self, *, errors: bytes = b"", trailer: Trailer | None = None) -> Summary:
         """The dump is over. `errors` is what the command wrote to stderr, `trailer` what the node's shell said last."""
-        cut = bool(self._carry)
-        if cut:
-            if not self._skipping:
-                self._one_line(self._carry, cut=True)
+        cut = bool(self._carry) or self._skipping
+        if self._carry:
+            self._one_line(self._carry, cut=True)
             self._carry = b""
         if self._xml is not None:
             self._pieces(self._xml.finish())
@@ -163,28 +182,73 @@ class ConntrackReader:
 
     def _lines(self, block: bytes) -> bytes:
         """Read the lines of a block. Returns what belongs to an XML document, if one begins here."""
-        data = self._carry + block
-        self._carry = b""
-        position = 0
-        while (end := data.find(b"\n", position)) >= 0:
-            line = data[position:end]
-            if self._skipping:
-                self._skipping = False
-            elif line.startswith(flowxml.OPENINGS):
-                return self._begin_xml(data[position:])
-            else:
-                self._one_line(line)
+        if self._skipping:
+            end = block.find(b"\n") + 1
+            if not end:
+                return b""
+            self._skipping = False
             self._line += 1
-            position = end + 1
-        self._carry = data[position:]
-        if self._carry.startswith(flowxml.OPENINGS) and not self._skipping:
+            block = block[end:]
+        data = self._carry + block if self._carry else block
+        end = data.rfind(b"\n") + 1
+        self._carry = data[end:]
+        if (begin := self._whole_lines(data[:end])) >= 0:
+            return self._begin_xml(data[begin:])
+        if self._carry.startswith(flowxml.OPENINGS):
             return self._begin_xml(self._carry)
         if len(self._carry) > MOST_LINE:
-            if not self._skipping:
-                self._cannot_read(self._carry, self._line)
+            self._cannot_read(self._carry, self._line)
             self._skipping = True
-            self._carry = b"-"
+            self._carry = b""
         return b""
+
+    def _whole_lines(self, lines: bytes) -> int:
+        """Read lines that each end with a newline; returns where an XML document begins, or -1."""
+        shapes = self._shapes
+        family, families = self._addresses.family, self._addresses.families
+        number = self._line
+        for match in LINES.finditer(lines):
+            protocol, source, destination, port, answers, back, answer_port = match.groups()
+            if protocol is not None:
+                shape = (protocol, destination, port, answers, answer_port)
+                try:
+                    slot = shapes[shape]
+                except KeyError:
+                    slot = self._shape(shape, source, back)
+                if (
+                    slot is not None
+                    and not slot.wanted
+                    and (families.get(source) or family(source)) == slot.family
+                    and (families.get(back) or family(back)) == slot.family
+                ):
+                    slot.count += 1
+                    number += 1
+                    continue
+            self._line = number
+            line = match[0]
+            if line.startswith(flowxml.OPENINGS):
+                return match.start()
+            self._one_line(line[:-1])
+            number += 1
+        self._line = number
+        return -1
+
+    def _shape(self, shape: _Shape, source: bytes, back: bytes) -> _Slot | None:
+        """The slot of all lines with these bytes in the places that make a key, or None when this line is no entry."""
+        if len(self._shapes) >= MOST_KEYS:
+            self._shapes.clear()
+        protocol, destination, port, answers, answer_port = shape
+        to, to_port = self._addresses.shortest(destination), flowfields.port(port)
+        reply, reply_port = self._addresses.shortest(answers), flowfields.port(answer_port)
+        if to is None or reply is None or -1 in (to_port, reply_port):
+            self._shapes[shape] = None
+            return None
+        if len({self._addresses.family(address) for address in (source, destination, answers, back)}) != 1:
+            return None
+        self._form = self._form or Form.TEXT
+        slot = self._slot(Key(text(protocol), to, to_port, reply, reply_port))
+        self._shapes[shape] = slot
+        return slot
 
     def _begin_xml(self, data: bytes) -> bytes:
         self._xml = flowxml.Pieces(self._line)
@@ -243,6 +307,7 @@ class ConntrackReader:
                 name = slot.protocol if known else OTHERS
                 self._counts[name] = self._counts.get(name, 0) + slot.count
         self._slots.clear()
+        self._shapes.clear()
 
     def _taken(self) -> list[Entry]:
         found, self._found = self._found, []
@@ -279,7 +344,7 @@ class ConntrackReader:
         if cut:
             return Reason("cut", "the last line has no end")
         if self._xml is not None and (self._open_documents or not self._closed):
-            return Reason("cut", "the document does not end with </conntrack>")
+            return Reason("cut", "the document is not whole from <conntrack> to </conntrack>")
         if self._unreadable:
             where = f"line {self._example_line:,}"
             return Reason("unreadable", f"{self._unreadable:,} lines cannot be read, the first is {where}")

@@ -22,6 +22,9 @@ _PORT = re.compile(rb"[0-9]{1,5}\Z")
 PROTOCOL_NUMBERS = {1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 47: "gre", 58: "icmpv6", 132: "sctp", 136: "udplite"}
 """Those that conntrack names (libnetfilter_conntrack, src/conntrack/getter and snprintf)."""
 
+WITH_PORTS = frozenset({"tcp", "udp", "sctp", "udplite"})
+"""Those whose tuples always have ports. Not dccp: kernels that no longer track it print none."""
+
 
 @dataclass(slots=True)
 class Fields:
@@ -53,6 +56,8 @@ class Fields:
             return None
         if (original.source_port is None) != (reply.source_port is None):
             return None
+        if original.source_port is None and self.protocol in WITH_PORTS:
+            return None  # its end is missing
         if (":" in original.source) != (":" in reply.source):
             return None
         return Entry(

@@ -84,13 +84,15 @@ def _head(words: Sequence[bytes], fields: Fields) -> bool:
     if not _named(words):
         return False
     fields.protocol = protocol(words[0], words[1])
+    left = []
     for word in words[2:]:
         if "timeout" not in fields.numbers and not fields.state and number(word) is not None:
             fields.keep_number("timeout", word, word)
         elif not fields.state and _STATE.match(word):
             fields.state = text(word)
         else:
-            fields.unknown.append(text(word))
+            left.append(text(word))
+    fields.unknown[:0] = left
     return bool(fields.protocol)
 
 

@@ -48,7 +48,7 @@ class _Found:
 
     @property
     def chain(self) -> str:
-        return self.steps[0].chains[0][0] if self.steps else ""
+        return self.steps[0].chains[0][0] if self.steps and self.steps[0].chains else ""
 
 
 class Tables:

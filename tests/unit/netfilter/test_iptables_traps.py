@@ -80,6 +80,19 @@ def test_an_incompatible_filter_table_leaves_the_nat_table_whole_but_is_told() -
     assert [each.code for each in rules.problems] == ["incompatibleTable"]
 
 
+def test_native_chains_beside_a_printed_table_are_told_of_the_right_dump() -> None:
+    """As iptables 1.8.9 prints it: before the header of the table."""
+    note = "# Table `nat' contains incompatible base-chains, use 'nft' tool to list them.\n"
+    six = HEADER.replace("iptables", "ip6tables")
+    tables = iptables_text([DNS]).partition("*nat")
+    text = HEADER + tables[0] + note + HEADER + "*nat" + tables[2]
+    rules = read(text)
+    assert rules.completeness.complete
+    assert [each.code for each in rules.problems] == ["nativeChains"]
+    found = iptables.parse([(HEADER + iptables_text([DNS]) + note + six + table(name="nat")).encode()])
+    assert [[each.code for each in rules.problems] for rules in found] == [[], ["nativeChains"]]
+
+
 @pytest.mark.parametrize("trailer", [None, WHOLE])
 @pytest.mark.parametrize("text", ["", "\n", "# Warning: iptables-legacy tables present, use iptables-legacy-save\n"])
 def test_no_table_at_all_proves_nothing_even_when_the_command_went_well(
@@ -480,6 +493,12 @@ def test_rules_of_one_address_are_taken_in_order_and_the_first_wins() -> None:
     assert [(target.address, target.probability) for target in dns_of(read(text)).targets] == [("10.244.1.7", 1.0)]
 
 
+def test_an_address_can_lead_to_a_pod_without_any_chain() -> None:
+    rule = "-A KUBE-SERVICES -d 10.96.0.11/32 -p udp -m udp --dport 53 -j DNAT --to-destination 10.244.7.7:53"
+    _, direct = read(iptables_text([DNS], more=[rule])).services
+    assert (direct.address, direct.chain, direct.targets) == ("10.96.0.11", "", (Target("10.244.7.7", 53, 1.0),))
+
+
 @pytest.mark.parametrize(
     "rule",
     [
@@ -513,3 +532,19 @@ def test_a_line_that_is_no_rule_is_a_damaged_dump() -> None:
     text = iptables_text([DNS])
     assert code(read(text.removesuffix("COMMIT\n") + "[x:y] -A KUBE-SVC-X -j DROP\nCOMMIT\n")) == "unreadable"
     assert code(read(text.removesuffix("COMMIT\n") + "-A \nCOMMIT\n")) == "unreadable"
+
+
+def test_a_rule_of_a_chain_that_was_not_declared_is_kept() -> None:
+    text = iptables_text([DNS]).replace(f":{SEP_7} - [0:0]\n", "")
+    assert [target.address for target in dns_of(read(text)).targets] == ["10.244.1.5", "10.244.1.7"]
+
+
+def test_a_destination_before_any_address_tells_the_family() -> None:
+    rules = read("*nat\n:KUBE-SEP-X - [0:0]\n-A KUBE-SEP-X -p udp -j DNAT --to-destination [fd00::a]:53\nCOMMIT\n")
+    assert (rules.family, rules.unreachable) == (6, ("KUBE-SEP-X",))
+    assert read("*nat\n:KUBE-SERVICES - [0:0]\nCOMMIT\n").family is None
+
+
+def test_obstacles_count_also_where_no_service_is_known() -> None:
+    rules = read(iptables_text([], before=["-A PREROUTING -m addrtype --dst-type LOCAL -j ACCEPT"]))
+    assert rules.obstacles == ("-A PREROUTING -m addrtype --dst-type LOCAL -j ACCEPT",)
