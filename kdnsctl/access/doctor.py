@@ -12,7 +12,7 @@ import datetime as dt
 import email.utils
 import platform
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -31,18 +31,20 @@ from kdnsctl.cluster.objects import Version
 from kdnsctl.cluster.retries import NO_RETRIES
 from kdnsctl.cluster.target import Target
 from kdnsctl.cluster.transport import Connection
-from kdnsctl.model import KdnsctlError, Reporter, SilentReporter
+from kdnsctl.model import CancelledError, KdnsctlError, Reporter, SilentReporter
 
 VERSION = "/version"
 ORDER = ("kubeconfig", "credential", "name", "server", "clock", "version")  # of the checks, as they are reported
 OLDEST = 21  # of Kubernetes 1.x: the first with discovery.k8s.io/v1, which serving endpoints are read from
 CLOCKS_DIFFER = 5.0  # seconds: machines that ask for the time are closer than one
+CONNECTING = 1.0  # seconds: an answer after more was slow to be asked for, and tells little about the time
+UNRESOLVED = "cannot resolve"  # how the dialer's note begins, too
 EXPIRES_SOON = dt.timedelta(days=1)
 
 
 @dataclass(slots=True)
 class _Found:
-    """What the checks have found so far; each is written by one thread only."""
+    """What the checks have found so far. Two threads write it, each what is its own."""
 
     checks: dict[str, Check] = field(default_factory=dict)
     connection: Connection | None = None
@@ -84,9 +86,13 @@ def examine(
 
         told = reporter or SilentReporter()
         asked = fleet.run(works, work, parallel=2, deadline=None, reporter=told, scope=whole, what="asking the server")
+        for note in found.notes:
+            if not note.startswith(UNRESOLVED):  # which is told with the name
+                told.noted(note)
         for outcome in asked:
             if outcome.reason is not None:
-                found.checks.setdefault(outcome.node, Check(outcome.node, State.FAILED, outcome.reason.message))
+                state = State.SKIPPED if outcome.reason.code == INTERRUPTED.code else State.FAILED
+                found.checks.setdefault(outcome.node, Check(outcome.node, state, outcome.reason.message))
         answers: dict[object, Access] = {}
         if found.connection and whole.reason is None:
             permissions = dict.fromkeys(one for needs in commands.values() for one in needs.all)
@@ -119,7 +125,7 @@ def _look_for_name(target: Target, options: ConnectOptions, found: _Found, scope
         found.checks["name"] = Check(
             "name",
             State.WARNING,
-            f"cannot resolve {host}: {error.strerror or error}",
+            f"{UNRESOLVED} {host}: {error.strerror or error}",
             f"the DNS of this machine does not work for it; if you know the address: --resolve {host}=ADDRESS",
         )
         return
@@ -135,11 +141,9 @@ def _look_for_server(
     # Half of the time each, so that a plug-in that hangs leaves enough to ask the server.
     left = scope.remaining()
     halved = dataclasses.replace(options, request_timeout=None if left is None else left / 2)
-    credential: Credential | None = None
     try:
         connection = connect(halved, scope, note=found.notes.append, retry=NO_RETRIES, look_up=look_up)
-        credential = connection.credential(scope)
-        found.checks["credential"] = _credential_check(credential, now())
+        found.checks["credential"] = _credential_check(connection.credential(scope), now())
     except CredentialError as error:
         found.checks["credential"] = _failed("credential", error)
         connection = connect(
@@ -151,17 +155,23 @@ def _look_for_server(
         found.checks["server"] = Check("server", State.SKIPPED, "not asked: see above")
         return
     _ask_version(connection, found, scope, now)
-    if credential is not None and not any(check.state is State.FAILED for check in found.checks.values()):
+    if State.FAILED not in (found.checks["credential"].state, found.checks["server"].state):
         found.connection = connection
     else:
         connection.close()
 
 
 def _ask_version(connection: Connection, found: _Found, scope: CancelScope, now: Callable[[], dt.datetime]) -> None:
-    target = connection.target
     before, started = now(), scope.clock.now()
     try:
         reply = connection.request("GET", VERSION, scope=scope)
+        took = scope.clock.now() - started
+        found.checks["server"] = Check(
+            "server", State.OK, f"{_way(connection)} answers after {duration(round(took, 3))}"
+        )
+        if took > CONNECTING:  # once more, now that there is a connection
+            before, started = now(), scope.clock.now()
+            reply = connection.request("GET", VERSION, scope=scope)
     except UnauthorizedError as error:
         # It answers, and that is what was asked; as whom is the credential's affair.
         if found.checks["credential"].state is not State.FAILED:
@@ -172,13 +182,14 @@ def _ask_version(connection: Connection, found: _Found, scope: CancelScope, now:
         found.checks["server"] = Check("server", State.OK, f"{_way(connection)} answers")
         found.checks["version"] = Check("version", State.WARNING, f"the server's is not known: {error}", error.hint)
         return
+    except CancelledError:
+        raise
     except KdnsctlError as error:
         found.checks["server"] = _failed("server", error)
         return
     took = scope.clock.now() - started
-    found.checks["server"] = Check("server", State.OK, f"{_way(connection)} answers after {duration(round(took, 3))}")
     found.clock = _clock(reply.date, before, took)
-    found.checks["clock"] = _clock_check(found.clock, took, target)
+    found.checks["clock"] = _clock_check(found.clock, took, connection.target)
     try:
         found.version = decode(reply.body, Version, f"GET {VERSION}").git_version
     except KdnsctlError as error:
@@ -258,15 +269,13 @@ def _report(
     for name in ("name", "credential", "server", "clock"):
         checks.setdefault(name, Check(name, State.SKIPPED, "not looked at: see above"))
     checks.setdefault("version", Check("version", State.OK, f"kdnsctl {__version__}; the server's is not known"))
-    recalled = [note for note in found.notes if note.startswith("cannot resolve")]
-    if recalled and checks["name"].state is State.WARNING:
-        checks["name"] = Check("name", State.WARNING, recalled[0], checks["name"].hint)
-    reached = found.connection is not None
+    if checks["name"].state is State.WARNING:
+        checks["name"] = _name_in_the_end(checks["name"], checks["server"], found.notes)
     if answers:
         states = tuple(ability_of(name, needs, answers) for name, needs in commands.items())
     else:
-        why = next((check.detail for check in _in_order(checks) if check.state is State.FAILED), "it was not asked")
-        ability = Ability.UNKNOWN if reached else Ability.FAILS
+        failed = [check.detail for check in _in_order(checks) if check.state is State.FAILED and check.name != "name"]
+        ability, why = (Ability.FAILS, failed[0]) if failed else (Ability.UNKNOWN, "the server was not asked")
         states = tuple(CommandState(name, ability, why=why) for name in commands)
     return DoctorReport(
         generated_at=now(),
@@ -279,6 +288,14 @@ def _report(
         address=found.connection.address or None if found.connection else None,
         clock=found.clock,
     )
+
+
+def _name_in_the_end(name: Check, server: Check, notes: Sequence[str]) -> Check:
+    """A name that cannot be resolved, once it is known whether there was another way to the server."""
+    if server.state is State.FAILED:
+        return Check(name.name, State.FAILED, name.detail, name.hint)
+    recalled = next((note for note in notes if note.startswith(UNRESOLVED)), name.detail)
+    return Check(name.name, State.WARNING, recalled, name.hint)
 
 
 def _in_order(checks: Mapping[str, Check]) -> list[Check]:

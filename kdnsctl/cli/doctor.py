@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -30,15 +30,7 @@ def doctor(
     common: Common,
     connection: Connection,
     answer: Answer,
-    commands: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[COMMAND]...",
-            parser=needing.command,
-            autocompletion=needing.complete_command,
-            help="Commands that are asked about; default: all.",
-        ),
-    ] = None,
+    commands: needing.Commands = None,
 ) -> int:
     """Tell whether the cluster answers, and which commands may work on it.
 

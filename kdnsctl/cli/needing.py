@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -32,6 +32,17 @@ def command(word: str) -> str:
 def complete_command(incomplete: str) -> list[tuple[str, str]]:
     """What TAB offers for a command."""
     return [(name, entry.summary) for name, entry in _asking().items() if name.startswith(incomplete)]
+
+
+Commands = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[COMMAND]...",
+        parser=command,
+        autocompletion=complete_command,
+        help="Commands that are to work; default: all.",
+    ),
+]
 
 
 def needs_of(words: Sequence[str] | None) -> dict[str, Needs]:

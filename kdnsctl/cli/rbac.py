@@ -54,15 +54,7 @@ class Granting:
 def rbac(
     common: Common,  # noqa: ARG001
     granting: Granting,
-    commands: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[COMMAND]...",
-            parser=needing.command,
-            autocompletion=needing.complete_command,
-            help="Commands that shall work; default: all.",
-        ),
-    ] = None,
+    commands: needing.Commands = None,
     name: Annotated[
         str, typer.Option("--name", metavar="NAME", help="The name of the roles and bindings.")
     ] = "kdnsctl",

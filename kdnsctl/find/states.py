@@ -15,6 +15,7 @@ from kdnsctl.diagnosis.evidence import Evidence, Item, KubeProxyState, Missing
 from kdnsctl.diagnosis.flows import Collector
 from kdnsctl.diagnosis.flows import Reading as Table
 from kdnsctl.diagnosis.index import Index, family_of
+from kdnsctl.diagnosis.proxystate import state_of
 from kdnsctl.diagnosis.truth import ServicePort, Truth
 from kdnsctl.facts import conntrack, kubeproxy, pairs, rules
 from kdnsctl.facts.pairs import Answer, Pair
@@ -150,6 +151,8 @@ def read_rules(
 ) -> tuple[NodeRules, ...]:
     """kube-proxy's rules in the mode that it works in. When that is not known, all that it may have written."""
     found: list[NodeRules] = []
+    if mode is Mode.IPVS:
+        found += _dump(shell, pairs.IPVS, notes, scope)
     for family in families:
         if mode in (Mode.IPTABLES, Mode.IPVS, None):
             found += _dump(shell, pairs.IPTABLES[family], notes, scope)
@@ -187,12 +190,7 @@ def _ask_mode(shell: NodeShell, notes: _Notes, scope: CancelScope) -> Mode | Non
 def _ask_kube_proxy(shell: NodeShell, mode: Mode | None, notes: _Notes, scope: CancelScope) -> KubeProxyState:
     metrics = notes.attempt(Item.KUBE_PROXY, lambda: pairs.read(shell, pairs.METRICS, scope=scope), scope)
     health = notes.attempt(Item.KUBE_PROXY, lambda: pairs.read(shell, pairs.HEALTH, scope=scope), scope)
-    return kubeproxy.state(
-        mode,
-        metrics.value if metrics else {},
-        health.value if health else kubeproxy.Health(),
-        health.reading.exit_code if health else None,
-    )
+    return state_of(mode, metrics.value if metrics else None, health.value if health else None)
 
 
 def _value(answer: Answer[T | None] | None) -> T | None:

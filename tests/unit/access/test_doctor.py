@@ -8,13 +8,13 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jsonschema
 import pytest
 import trustme
 
-from kdnsctl.access import Permission
+from kdnsctl.access import Permission, doctor
 from kdnsctl.access.checkup import DoctorReport, State, exit_code, to_json
 from kdnsctl.access.doctor import examine
 from kdnsctl.access.needs import Needs
@@ -22,7 +22,7 @@ from kdnsctl.access.review import PATH as REVIEWS
 from kdnsctl.cancel import INTERRUPTED, CancelScope
 from kdnsctl.cluster.connection import ConnectOptions
 from kdnsctl.cluster.network import LookUp
-from kdnsctl.model import UsageError
+from kdnsctl.model import Reporter, SilentReporter, UsageError
 from tests.unit.cluster.apiserver import Answer, Exchange, Server, hang, recorded, reply, status
 from tests.unit.cluster.conftest import Kubeconfig, encoded
 
@@ -44,10 +44,16 @@ def api(tls: Any) -> Iterator[Server]:
 
 @pytest.fixture
 def look(environment: dict[str, str]) -> Examine:
-    def look(*, look_up: LookUp = lambda *_: ["127.0.0.1"], within: CancelScope | None = None, **said: Any) -> Any:
+    def look(
+        *,
+        look_up: LookUp = lambda *_: ["127.0.0.1"],
+        within: CancelScope | None = None,
+        reporter: Reporter | None = None,
+        **said: Any,
+    ) -> Any:
         options = ConnectOptions(environment=environment | said.pop("variables", {}), **{"request_timeout": 30, **said})
         with within or CancelScope(60) as scope:
-            return examine(options, COMMANDS, scope=scope, now=lambda: NOW, look_up=look_up)
+            return examine(options, COMMANDS, scope=scope, reporter=reporter, now=lambda: NOW, look_up=look_up)
 
     return look
 
@@ -175,7 +181,7 @@ def test_a_resolver_that_hangs_and_nothing_remembered(
 ) -> None:
     kubeconfig(f"https://api.cluster.test:{api.port}")
     report = look(look_up=hanging, request_timeout=0.8)
-    assert states(report) == UNREACHED | {"name": "warning", "server": "failed"}
+    assert states(report) == UNREACHED | {"name": "failed", "server": "failed"}
     assert check(report, "server").detail.startswith("cannot resolve api.cluster.test: the resolver did not answer")
     assert abilities(report) == {"look": "fails", "glance": "fails"}
     assert report.commands[0].why == check(report, "server").detail
@@ -264,6 +270,16 @@ def test_clocks_are_compared(
     assert said in check(report, "clock").detail
     assert report.clock is not None
     assert abs(report.clock + off) < 30  # half of how long the answer took is added
+
+
+def test_the_time_is_asked_for_again_where_connecting_took_long(
+    api: Server, kubeconfig: Kubeconfig, look: Examine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "CONNECTING", -1.0)
+    kubeconfig(api.url)
+    api.on("/version", dated(NOW - dt.timedelta(seconds=90)), dated(NOW))
+    assert check(look(), "clock").state is State.OK
+    assert [request.path for request in api.requests].count("/version") == 2
 
 
 # --- who we are
@@ -356,6 +372,19 @@ def test_no_kubeconfig_is_a_check_that_failed_and_a_wrong_context_is_wrong_usage
     assert api.requests == []
 
 
+def test_what_the_server_warns_of_is_said(api: Server, kubeconfig: Kubeconfig, look: Examine) -> None:
+    class Listening(SilentReporter):
+        told: ClassVar[list[str]] = []
+
+        def noted(self, message: str) -> None:
+            self.told.append(message)
+
+    kubeconfig(api.url)
+    api.on("/version", dated(NOW, reply({"gitVersion": "v1.30.3"}, headers=[("Warning", '299 - "this goes away"')])))
+    look(reporter=Listening())
+    assert Listening.told == ["the API server warns: this goes away"]
+
+
 def test_questions_are_asked_as_whoever_is_impersonated(api: Server, kubeconfig: Kubeconfig, look: Examine) -> None:
     kubeconfig(api.url)
     report = look(as_user="jane", as_groups=("ops",))
@@ -373,6 +402,7 @@ def test_ctrl_c_reports_what_is_known(api: Server, kubeconfig: Kubeconfig, look:
 
     api.on("/version", interrupting)
     report = look(within=within)
-    assert states(report)["server"] == "failed"
+    assert states(report)["server"] == "skipped"
     assert "interrupted" in check(report, "server").detail
+    assert abilities(report) == {"look": "unknown", "glance": "unknown"}
     assert within.reason is INTERRUPTED

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import socket
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 import trustme
@@ -82,6 +84,28 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
     stand_in = Judge()
     monkeypatch.setattr(offline, "find_in_logs", stand_in)
     return stand_in
+
+
+@pytest.fixture
+def at_home(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+    """The environment of a process that a test would start, for this one."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def broken_dns(monkeypatch: pytest.MonkeyPatch, at_home: None) -> Iterator[None]:  # noqa: ARG001
+    """A machine whose resolver hangs."""
+    over = threading.Event()
+
+    def hanging(*_: Any, **__: Any) -> list[Any]:
+        over.wait(60)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    yield
+    over.set()
 
 
 @pytest.fixture

@@ -24,13 +24,12 @@ Tab = Callable[..., list[str]]
 
 
 @pytest.fixture
-def tab(environment: dict[str, str], run: Run, monkeypatch: pytest.MonkeyPatch) -> Tab:
+def tab(at_home: None, run: Run, monkeypatch: pytest.MonkeyPatch) -> Tab:  # noqa: ARG001
     """Press TAB after `words` in a shell; what is offered. Nothing may be said."""
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
 
     def tab(words: str, shell: str = "bash", **variables: str) -> list[str]:
         with monkeypatch.context() as pressed:
-            for name, value in (environment | asking(words, shell) | variables).items():
+            for name, value in (asking(words, shell) | variables).items():
                 pressed.setenv(name, value)
             ran = run()
         assert (ran.code, ran.err) == (0, ""), ran

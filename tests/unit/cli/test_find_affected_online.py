@@ -6,11 +6,9 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -218,22 +216,6 @@ def test_an_unknown_node(api: Server, kubeconfig: Kubeconfig, start: Start) -> N
 
 
 # --- an operator machine whose resolver hangs
-
-
-@pytest.fixture
-def broken_dns(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> Iterator[None]:
-    over = threading.Event()
-
-    def hanging(*_: Any, **__: Any) -> list[Any]:
-        over.wait(60)
-        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
-
-    monkeypatch.setattr(socket, "getaddrinfo", hanging)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    yield
-    over.set()
 
 
 @pytest.mark.usefixtures("broken_dns")

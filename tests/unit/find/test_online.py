@@ -117,12 +117,14 @@ def test_a_node_that_does_not_answer_costs_its_own_time_only(api: Server, find: 
     set_up(api, nodes, pods, {"proxy-a": hang, "proxy-b": container_log(healthy())})
     report = find(connecting={"request_timeout": 2.0})
     assert verdicts(report) == {"a": "unknown/unreachable", "b": "clean/nothingLogged"}
+    assert code_of(report) == 4
 
 
 def test_a_failure_in_what_came_of_a_broken_log_makes_suspect(api: Server, find: Find) -> None:
     one_node(api, chunks_then_reset(bad().encode()))
-    finding = only(find())
-    assert (finding.verdict, finding.complete) == (Verdict.SUSPECT, False)
+    report = find()
+    finding = only(report)
+    assert (finding.verdict, finding.complete, code_of(report)) == (Verdict.SUSPECT, False, 3)
     assert [problem.code for problem in finding.problems] == ["cutOff"]
 
 
@@ -131,8 +133,9 @@ def test_a_failure_in_what_came_of_a_broken_log_makes_suspect(api: Server, find:
 
 def test_a_log_rotated_away_or_of_a_new_pod_begins_inside_the_window(api: Server, find: Find) -> None:
     one_node(api, container_log(sync(minutes(30)) + sync(minutes(60))))
-    finding = only(find(since=timedelta(hours=1.5)))
-    assert (finding.verdict, finding.reason_code) == (Verdict.UNKNOWN, "logBegins")
+    report = find(since=timedelta(hours=1.5))
+    finding = only(report)
+    assert (finding.verdict, finding.reason_code, code_of(report)) == (Verdict.UNKNOWN, "logBegins", 4)
     assert finding.reason == "log begins at 2026-03-12T12:30:00Z, inside the window"
 
 
@@ -150,9 +153,17 @@ def test_without_a_window_a_note_says_since_when_clean_holds(api: Server, find: 
     nodes, pods = proxied("a", "b")
     logs = {"proxy-a": container_log(healthy()), "proxy-b": container_log(start(minutes(85)) + sync(minutes(86)))}
     set_up(api, nodes, pods, logs)
-    (note,) = find().notes
+    note, unlogged = find().notes
     assert "the latest begins at 2026-03-12T13:25:00Z (b)" in note
-    assert find(since=timedelta(hours=1)).notes == ()
+    assert find(since=timedelta(hours=1)).notes == (unlogged,)
+
+
+def test_what_no_log_shows_is_said_where_nothing_was_found(api: Server, find: Find) -> None:
+    one_node(api, container_log(healthy()))
+    (note,) = find(since=timedelta(hours=1)).notes
+    assert "what kube-proxy left undone while it was down" in note
+    api.on(log_path("proxy-a"), container_log(bad()))
+    assert find().notes == ()
 
 
 def test_a_failure_before_the_window_keeps_from_clean_unless_kube_proxy_started_again(api: Server, find: Find) -> None:
@@ -251,7 +262,7 @@ def test_a_missing_kube_proxy_is_a_fault_and_unknown(api: Server, find: Find) ->
 def test_an_embedded_kube_proxy_is_unknown_and_the_next_command_gets_its_log(api: Server, find: Find) -> None:
     set_up(api, [node("k", version="v1.30.1+k3s1")], [])
     report = find()
-    assert verdicts(report) == {"k": "unknown/embedded"}
+    assert (verdicts(report), code_of(report)) == ({"k": "unknown/embedded"}, 4)
     assert report.next_commands == (
         "ssh k sudo journalctl -o short-iso -u k3s-agent | kdnsctl find-affected --logs - --node k",
     )
@@ -260,8 +271,9 @@ def test_an_embedded_kube_proxy_is_unknown_and_the_next_command_gets_its_log(api
 def test_a_kube_proxy_that_does_not_run_is_never_clean(api: Server, find: Find) -> None:
     waiting = {"waiting": {"reason": "CrashLoopBackOff"}}
     set_up(api, [node("a")], [pod("proxy-a", on="a", state=waiting)], {"proxy-a": container_log(healthy())})
-    finding = only(find())
-    assert (finding.verdict, finding.reason_code) == (Verdict.UNKNOWN, "notRunning")
+    report = find()
+    finding = only(report)
+    assert (finding.verdict, finding.reason_code, code_of(report)) == (Verdict.UNKNOWN, "notRunning", 4)
     assert "CrashLoopBackOff" in finding.reason
 
 
