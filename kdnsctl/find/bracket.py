@@ -126,7 +126,7 @@ class Bracket:
         A list that began later has it, as it is never older than its request.
         """
         with self._listing:
-            if self._listed is not None and self._listed >= ended:
+            if self._listed is not None and self._listed > ended:
                 return
             began = self._clock.now()
             for view in self._views:
