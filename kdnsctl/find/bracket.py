@@ -29,8 +29,12 @@ from kdnsctl.model import KdnsctlError
 
 SLICES: Final = "/apis/discovery.k8s.io/v1"
 NEEDED: Final = (
-    Permission("list", "endpointslices", group="discovery.k8s.io"),
-    Permission("watch", "endpointslices", group="discovery.k8s.io"),
+    Permission("list", "endpointslices", group="discovery.k8s.io", without="no node's tables can be judged"),
+)
+HELPFUL: Final = (
+    Permission(
+        "watch", "endpointslices", group="discovery.k8s.io", without="endpoints that change meanwhile are noticed later"
+    ),
 )
 
 Name = tuple[str, str]  # namespace and name, of a slice or of a Service

@@ -39,9 +39,14 @@ from kdnsctl.reach.shell import NodeShell
 
 PARALLEL: Final = 8  # nodes read at once: it runs in kube-proxy's own cgroup, and all goes through the API server
 NAMESPACE: Final = "kube-system"
-EXEC: Final = execs.needed(NAMESPACE)
-NEEDED: Final = (Permission("list", "services"), *bracket.NEEDED, *EXEC)
+NEEDED: Final = (
+    Permission("list", "services", without="only the DNS Services, or those of kube-system, are judged"),
+    Permission("get", "services", without="Services that are named cannot be judged"),
+    *bracket.NEEDED,
+    *(replace(one, without="no node's tables can be read") for one in execs.needed(NAMESPACE)),
+)
 HELPFUL: Final = (
+    *bracket.HELPFUL,
     Permission("list", "nodes", without="entries of NodePorts are not judged"),
     Permission("list", "pods", without="the pods behind clients are not named"),
     *(replace(one, without="kube-proxy is not asked how it is") for one in portforward.needed(NAMESPACE)),

@@ -13,7 +13,7 @@ import pytest
 from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster.errors import ForbiddenError
 from kdnsctl.cluster.retries import NO_RETRIES
-from kdnsctl.find.live import Judged, LiveOptions, State, judge_nodes
+from kdnsctl.find.live import HELPFUL, NEEDED, Judged, LiveOptions, State, judge_nodes
 from kdnsctl.model import KdnsctlError, Reason, SilentReporter, Verdict
 from tests.unit.cluster.apiserver import Server
 from tests.unit.cluster.conftest import Connect
@@ -251,6 +251,22 @@ def test_a_service_that_is_not_there_ends_it_before_anything_is_read(api: Server
     with pytest.raises(KdnsctlError, match="there is no Service x/y"):
         judge(shell, services=("x/y",))
     assert shell.read_facts == []
+
+
+@pytest.mark.parametrize("services", [DNS, ()])
+def test_nothing_is_asked_for_that_is_not_declared(api: Server, judge: Judge, services: tuple[str, ...]) -> None:
+    Slices(api, endpoint_slice(NEW))
+    judge(Shell("a", STALE_TABLE), services=services, whole=not services)
+    asked = set()
+    for seen in api.requests:
+        if seen.path == "/version":  # everybody who is signed in may ask
+            continue
+        place = seen.path.partition("/namespaces/")
+        kind, *name = (place[2].partition("/")[2] if place[1] else seen.path.rpartition("/")[2]).split("/")
+        asked.add(("watch" if "watch" in seen.query else "get" if name else "list", kind))
+    assert asked <= {(one.verb, one.resource) for one in (*NEEDED, *HELPFUL)}
+    assert ("watch", "endpointslices") in asked
+    assert all(one.without for one in (*NEEDED, *HELPFUL))
 
 
 def test_hundreds_of_nodes_stay_within_the_limit_and_flat_in_memory(api: Server, judge: Judge) -> None:

@@ -9,6 +9,11 @@ import pytest
 from kdnsctl.find.nodefiles import Artefact, by_node, is_second
 from kdnsctl.find.recognise import Sort, sort_of
 
+HEALTH = Sort.HEALTH
+FILTERED = (
+    b"12:ipv4     2 udp      17 29 src=10.0.0.1 dst=10.96.0.10 sport=1 dport=53 src=10.0.0.2 dst=10.0.0.1 "
+    b"sport=53 dport=1 mark=0 zone=0 use=2\n"
+)
 RECORDINGS = Path(__file__).parents[2] / "recordings"
 
 
@@ -94,12 +99,11 @@ def test_every_recording_is_known_for_what_it_is(name: str, sort: Sort) -> None:
 @pytest.mark.parametrize(
     ("head", "sort"),
     [
-        (b"12:ipv4     2 udp      17 29 src=10.0.0.1 dst=10.96.0.10 sport=1 dport=53 src=10.0.0.2 dst=10.0.0.1 "
-         b"sport=53 dport=1 mark=0 zone=0 use=2\n", Sort.CONNTRACK),
+        (FILTERED, Sort.CONNTRACK),
         (b"iptables", Sort.MODE),
         (b"/proc/sys/net/netfilter/nf_conntrack_count:146\n", Sort.SETTINGS),
         (b"net.netfilter.nf_conntrack_max = 262144\n", Sort.SETTINGS),
-        (b'{"lastUpdated": "2026-11-23 03:05:00 +0000 UTC","currentTime": "2026-11-23 03:05:00 +0000 UTC"}', Sort.HEALTH),
+        (b'{"lastUpdated": "2026-11-23 03:05:00 +0000 UTC","currentTime": "2026-11-23 03:05:00 +0000 UTC"}', HEALTH),
         (b"apiVersion: v1\nitems:\n- apiVersion: v1\n", Sort.OBJECTS_YAML),
         (b"\xef\xbb\xbf \n", Sort.EMPTY),
         (b"#!/bin/sh\n", Sort.OTHER),
