@@ -89,8 +89,8 @@ def read_state(shell: NodeShell, wish: Wish, truth: Truth, *, scope: CancelScope
     Raises KdnsctlError when the table cannot be asked for at all, and what ended `scope`.
     """
     notes = _Notes()
-    said = _ask_mode(shell, notes, scope)
     table = read_table(shell, wish, truth, scope=scope, clock=clock)
+    answers, said = _ask_mode(shell, notes, scope)
     mode = said or wish.mode
     evidence = Evidence(node=shell.node, live=True, conntrack=table, version=wish.version, mode=mode)
     if wish.thorough:
@@ -105,7 +105,7 @@ def read_state(shell: NodeShell, wish: Wish, truth: Truth, *, scope: CancelScope
     if wish.thorough:
         timeouts = notes.attempt(Item.TIMEOUTS, lambda: pairs.read(shell, pairs.TIMEOUTS, scope=scope), scope)
         ports = notes.attempt(Item.OTHER, lambda: pairs.read(shell, pairs.LOCAL_PORTS, scope=scope), scope)
-        state = _ask_kube_proxy(shell, said, notes, scope)
+        state = _ask_kube_proxy(shell, said, notes, scope) if answers else None
         evidence = replace(evidence, timeouts=_value(timeouts), local_ports=_value(ports), kube_proxy=state)
     return replace(evidence, missing=tuple(notes.missing))
 
@@ -182,9 +182,11 @@ def _filtered(wish: Wish) -> Fact:
     return conntrack.table_of(sorted(wish.addresses), sorted(ports))
 
 
-def _ask_mode(shell: NodeShell, notes: _Notes, scope: CancelScope) -> Mode | None:
+def _ask_mode(shell: NodeShell, notes: _Notes, scope: CancelScope) -> tuple[bool, Mode | None]:
+    """Whether kube-proxy answers at all, and its mode. One that is stopped lets every question wait in vain."""
     answer = notes.attempt(Item.KUBE_PROXY, lambda: pairs.read(shell, pairs.MODE, scope=scope), scope)
-    return answer.value if answer and answer.reading.complete else None
+    answers = answer is not None and answer.reading.exit_code is not None
+    return answers, answer.value if answer and answer.reading.complete else None
 
 
 def _ask_kube_proxy(shell: NodeShell, mode: Mode | None, notes: _Notes, scope: CancelScope) -> KubeProxyState:
