@@ -6,6 +6,7 @@ same twice is an error that names both files: which of them is true, nobody can 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -48,8 +49,9 @@ class Dumps:
         reader, collector = ConntrackReader(index.wanted), Collector()
         summary, problem = _read(blocks, reader, collector, errors)
         whole = Completeness(summary.completeness.proof, problem) if problem else summary.completeness
-        # Which families were asked for is not in a dump: conntrack 1.4.2 lists IPv4 only when none is named.
-        families = summary.families or frozenset({4})
+        # Which families were asked for is not in a dump: conntrack 1.4.2 lists IPv4 only when none is named. Of an empty
+        # one only its name can tell.
+        families = summary.families or frozenset({6 if _NAMED_IPV6.search(file.path) else 4})
         reading = collector.reading(whole, families=families, at=file.modified, entries=summary.entries)
         self.tables.append(Table(file, reading, families))
 
@@ -78,6 +80,9 @@ class Dumps:
     def text(self, sort: Sort) -> bytes:
         """A small file's content, b"" when there is none."""
         return self.texts[sort][1] if sort in self.texts else b""
+
+
+_NAMED_IPV6 = re.compile(r"(?:ip|inet|v)6[^/]*$")
 
 
 class DumpError(Exception):
@@ -148,7 +153,7 @@ def _table(tables: list[Table]) -> Reading | None:
     together = tables[0]
     for table in tables[1:]:
         shared = together.families & table.families
-        if shared and (together.reading.entries or table.reading.entries):
+        if shared and together.reading.entries and table.reading.entries:
             raise _twice(together.file, table.file, Sort.CONNTRACK.value)
         one, other = together.reading, table.reading
         whole = one.completeness if not one.completeness.complete else other.completeness

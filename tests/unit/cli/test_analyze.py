@@ -133,6 +133,16 @@ def test_an_empty_table_is_one_when_conntrack_said_so(evidence: Path, analyzed: 
     assert {gap["code"] for gap in node["missing"]} == {"noFile"}
 
 
+def test_a_table_for_each_address_family_is_one_table(evidence: Path, analyzed: Analyzed) -> None:
+    folder = evidence / "knode2"
+    shutil.copy(NODE / "conntrack-stale.txt", folder / "conntrack-ipv4")
+    shutil.copy(NODE / "conntrack-stale.err", folder / "conntrack-ipv4.err")
+    (folder / "conntrack-ipv6").touch()
+    (folder / "conntrack-ipv6.err").write_text("conntrack v1.4.7 (conntrack-tools): 0 flow entries have been shown.\n")
+    node = only(analyzed(str(evidence)))
+    assert (node["staleEntries"], node["complete"], len(node["sources"])) == (60, True, 3)
+
+
 def packed(evidence: Path, mode: str) -> bytes:
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode=mode) as tar:  # type: ignore[call-overload]  # the mode is a test's
