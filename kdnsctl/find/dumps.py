@@ -49,8 +49,8 @@ class Dumps:
         reader, collector = ConntrackReader(index.wanted), Collector()
         summary, problem = _read(blocks, reader, collector, errors)
         whole = Completeness(summary.completeness.proof, problem) if problem else summary.completeness
-        # Which families were asked for is not in a dump: conntrack 1.4.2 lists IPv4 only when none is named. Of an empty
-        # one only its name can tell.
+        # Which families were asked for is not in a dump: conntrack 1.4.2 lists IPv4 only when none is named. Of an
+        # empty one only its name can tell.
         families = summary.families or frozenset({6 if _NAMED_IPV6.search(file.path) else 4})
         reading = collector.reading(whole, families=families, at=file.modified, entries=summary.entries)
         self.tables.append(Table(file, reading, families))
