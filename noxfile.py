@@ -120,6 +120,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend=BACKEND)
+def fuzz(session: nox.Session) -> None:
+    """Feed the parsers with damaged recordings, a minute each; `-- --help` says more. The tests run a little of it."""
+    prepare(session)
+    session.run("python", "-m", "tests.fuzz", *session.posargs)
+
+
+@nox.session(venv_backend=BACKEND)
 def docs(session: nox.Session) -> None:
     """Build the site into site/; a broken link is an error."""
     prepare(session)

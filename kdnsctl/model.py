@@ -125,9 +125,7 @@ class Privilege(enum.StrEnum):
 class Toolset(enum.StrEnum):
     """Which programs there are where a command runs; a fact has one command for each that can yield it."""
 
-    KUBE_PROXY = (
-        "kubeProxy"  # the kube-proxy image: a shell, cat, grep, wc, sleep, iptables, nft; no conntrack, no timeout
-    )
+    KUBE_PROXY = "kubeProxy"  # kube-proxy's image: a shell, cat, grep, sleep, iptables, nft; no conntrack, no timeout
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,30 +11,22 @@ have lost output on its way (kubernetes#124571, #60140): whoever needs to know h
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
-from kdnsctl.cancel import CancelScope, duration
-from kdnsctl.cluster.answers import Query, decode
-from kdnsctl.cluster.errors import (
-    AnswerError,
-    ApiError,
-    CutOffError,
-    NotFoundError,
-    ServerError,
-    UnreachableError,
-    of_status,
-)
+from kdnsctl.cancel import CancelScope
+from kdnsctl.cluster import podstreams
+from kdnsctl.cluster.answers import decode
+from kdnsctl.cluster.errors import AnswerError, UnreachableError, of_status
 from kdnsctl.cluster.objects import Status
 from kdnsctl.cluster.permission import Permission
+from kdnsctl.cluster.podstreams import PodStream, StreamCutError
 from kdnsctl.cluster.retries import RetryPolicy
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.cluster.websockets import WebSocket
-from kdnsctl.model import KdnsctlError
 
 PROTOCOLS: Final = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 STDOUT: Final = 1
@@ -46,31 +38,9 @@ LINGER: Final = 2.0  # seconds that a server may take to close after the Status;
 Take = Callable[[bytes], object]
 
 
-class ExecError(KdnsctlError):
-    """A command could not be run, or not to its end. `code` says why, in one word."""
-
-    code = "exec"
-
-
-class ExecCutError(ExecError):
-    """The connection ended without the Status: output is missing, and how the command ended is not known."""
-
-    code = "truncated"
-
-
-class ExecLateError(ExecError):
-    """The command had not ended in time."""
-
-    code = "deadline"
-
-
 def needed(namespace: str) -> tuple[Permission, ...]:
-    """What running commands in a namespace needs.
-
-    A websocket is opened with GET; since 1.35 the server asks for `create` too (kubernetes#134577, feature
-    AuthorizePodWebsocketUpgradeCreatePermission).
-    """
-    return tuple(Permission(verb, "pods", subresource="exec", namespace=namespace) for verb in ("get", "create"))
+    """What running commands in a namespace needs."""
+    return podstreams.needed(namespace, "exec")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,32 +80,19 @@ def run(
     `opened` is called when the server has agreed to run it; from then on it may take `seconds`. The opening is repeated
     like any GET: the command must be one that may run twice. What runs on the node when we leave is not ended by that.
 
-    Raises ExecCutError, ExecLateError, ServerError (the kubelet cannot be reached, or the runtime
-    could not start it), what else `Connection.websocket` raises (ForbiddenError, NotFoundError…), what ended the scope,
-    and what `stdout` or `stderr` raise, which is how to end it early.
+    Raises what `podstreams.opened` raises, ServerError when the runtime could not start it, and what `stdout` or
+    `stderr` raise, which is how to end it early.
     """
-    query: Query = {"container": request.container, "command": request.command, "stdout": True, "stderr": True}
-    path = f"/api/v1/namespaces/{request.namespace}/pods/{request.pod}/exec"
-    with contextlib.ExitStack() as stack:
-        try:
-            socket = stack.enter_context(connection.websocket(path, PROTOCOLS, query=query, scope=scope, retry=retry))
-        except (NotFoundError, ServerError) as error:
-            error.hint = advice(error)
-            raise
-        opened()
-        limit = stack.enter_context(scope.child(seconds))
-        stack.enter_context(limit.closing(socket.shut))
-        try:
-            return _follow(socket, request, stdout, stderr)
-        except UnreachableError as error:
-            scope.check()
-            if limit.reason is not None and seconds is not None:
-                raise ExecLateError(
-                    f"{request} had not ended after {duration(seconds)}, {socket.received} bytes had come"
-                ) from error
-            if isinstance(error, CutOffError):
-                raise ExecCutError(f"{request} broke off: {error}") from error
-            raise
+    stream = PodStream(
+        request.namespace,
+        request.pod,
+        "exec",
+        PROTOCOLS,
+        {"container": request.container, "command": request.command, "stdout": True, "stderr": True},
+        str(request),
+    )
+    with podstreams.opened(connection, stream, scope=scope, seconds=seconds, began=opened, retry=retry) as socket:
+        return _follow(socket, request, stdout, stderr)
 
 
 def _follow(socket: WebSocket, request: ExecRequest, stdout: Take, stderr: Take) -> ExecEnd:
@@ -155,10 +112,8 @@ def _follow(socket: WebSocket, request: ExecRequest, stdout: Take, stderr: Take)
     except UnreachableError:
         if not _is_whole(status):
             raise
-    finally:
-        socket.close()
     if not status:
-        raise ExecCutError(f"{request} ended without its exit code, after {socket.received} bytes: output is missing")
+        raise StreamCutError(f"{request} ended without its exit code, after {socket.received} bytes: output is missing")
     return _end(status, socket)
 
 
@@ -180,10 +135,3 @@ def _end(body: bytes, socket: WebSocket) -> ExecEnd:
                 return ExecEnd(int(cause.message[:10]), socket.audit_id)
     code = status.code or 500  # what is no refusal of the API server's has none
     raise of_status(socket.what, msgspec.structs.replace(status, code=code), socket.audit_id)
-
-
-def advice(error: ApiError) -> str:
-    """What to do when a pod's streams are refused."""
-    if isinstance(error, NotFoundError):
-        return "was the pod replaced? repeat"
-    return "is the node's kubelet running, and can the API server reach it?"

@@ -17,14 +17,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from kdnsctl.cancel import CancelScope, duration
-from kdnsctl.cluster.errors import NotFoundError, ServerError, UnreachableError, printable
-from kdnsctl.cluster.execs import advice
+from kdnsctl.cancel import CancelScope
+from kdnsctl.cluster import podstreams
+from kdnsctl.cluster.errors import printable
 from kdnsctl.cluster.permission import Permission
+from kdnsctl.cluster.podstreams import PodStream, PodStreamError, StreamCutError
 from kdnsctl.cluster.retries import RetryPolicy
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.cluster.websockets import WebSocket
-from kdnsctl.model import KdnsctlError
 
 PROTOCOLS: Final = ("v4.channel.k8s.io",)
 DATA: Final = 0
@@ -34,27 +34,15 @@ MAX_ERROR: Final = 4 << 10  # bytes
 CHUNK: Final = 64 << 10
 
 
-class ForwardError(KdnsctlError):
-    """The endpoint gave no answer, or not a whole one. `code` says why, in one word."""
+class ForwardError(PodStreamError):
+    """The kubelet could not connect to the port."""
 
     code = "portForward"
 
 
-class ForwardCutError(ForwardError):
-    """The answer ended before its end."""
-
-    code = "truncated"
-
-
-class ForwardLateError(ForwardError):
-    """The answer was not there in time."""
-
-    code = "deadline"
-
-
 def needed(namespace: str) -> tuple[Permission, ...]:
-    """What forwarding ports of pods in a namespace needs; why both verbs, see `execs.needed`."""
-    return tuple(Permission(verb, "pods", subresource="portforward", namespace=namespace) for verb in ("get", "create"))
+    """What forwarding ports of pods in a namespace needs."""
+    return podstreams.needed(namespace, "portforward")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,34 +80,18 @@ def get(
 ) -> ForwardEnd:
     """Ask the endpoint, and hand its answer's body to `take` in pieces, whatever the status. Nothing is followed.
 
-    `opened` is called when the API server has agreed; from then on it may take `seconds`. Raises ForwardError and its
-    kinds, what `Connection.websocket` raises, what ended the scope, and what `take` raises: that ends it early.
+    `opened` is called when the API server has agreed; from then on it may take `seconds`. Raises ForwardError, what
+    `podstreams.opened` raises, and what `take` raises, which is how to end it early.
     """
-    path = f"/api/v1/namespaces/{request.namespace}/pods/{request.pod}/portforward"
-    query = {"ports": request.port}
-    with contextlib.ExitStack() as stack:
-        try:
-            socket = stack.enter_context(connection.websocket(path, PROTOCOLS, query=query, scope=scope, retry=retry))
-        except (NotFoundError, ServerError) as error:
-            error.hint = advice(error)
-            raise
-        opened()
-        limit = stack.enter_context(scope.child(seconds))
-        stack.enter_context(limit.closing(socket.shut))
+    stream = PodStream(request.namespace, request.pod, "portforward", PROTOCOLS, {"ports": request.port}, str(request))
+    with podstreams.opened(connection, stream, scope=scope, seconds=seconds, began=opened, retry=retry) as socket:
         try:
             return _ask(socket, request, take)
-        except UnreachableError as error:
-            scope.check()
-            if limit.reason is not None and seconds is not None:
-                raise ForwardLateError(f"{request} had not answered after {duration(seconds)}") from error
-            raise ForwardCutError(f"{request} broke off: {error}") from error
         except http.client.HTTPException as error:
-            raise ForwardCutError(
+            raise StreamCutError(
                 f"{request} did not answer in HTTP, or not to the end: {type(error).__name__}",
                 hint="is it kube-proxy that listens there?",
             ) from error
-        finally:
-            socket.close()
 
 
 def _ask(socket: WebSocket, request: ForwardRequest, take: Callable[[bytes], object]) -> ForwardEnd:
@@ -135,7 +107,7 @@ def _ask(socket: WebSocket, request: ForwardRequest, take: Callable[[bytes], obj
             received += len(piece)
             take(piece)
         if expected is not None and received < expected:
-            raise ForwardCutError(f"{request} broke off: {received} of {expected} bytes came")
+            raise StreamCutError(f"{request} broke off: {received} of {expected} bytes came")
         kind = printable(response.headers.get("Content-Type", "")[:100])
         return ForwardEnd(response.status, bool(chunked) or expected is not None, kind, socket.audit_id)
 

@@ -19,11 +19,12 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Final
 
-from websocket import ABNF
-
 from kdnsctl.cluster.errors import AnswerError, printable
 from kdnsctl.cluster.network import shut
 
+# RFC 6455, section 5.2; from CLOSE on they are control frames.
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+OPCODES: Final = (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG)
 PIECE: Final = 64 << 10  # bytes handed on at a time, at most
 GUID: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 MAX_CONTROL: Final = 125  # bytes; RFC 6455, section 5.5
@@ -101,12 +102,12 @@ class WebSocket:
 
     def send(self, channel: int, data: bytes) -> None:
         """Send one message. Raises like `pieces`."""
-        self._send(bytes([channel]) + data, ABNF.OPCODE_BINARY)
+        self._send(bytes([channel]) + data, BINARY)
 
     def close(self) -> None:
         """Say that nothing more is wanted; whether the server hears it does not matter."""
         with contextlib.suppress(OSError, ValueError):
-            self._connected.sendall(_frame(NORMAL, ABNF.OPCODE_CLOSE))
+            self._connected.sendall(_frame(NORMAL, CLOSE))
 
     def shut(self) -> None:
         """Let whoever reads or sends fail, from any thread."""
@@ -120,11 +121,11 @@ class WebSocket:
         channel: int | None = None  # of the message that is coming; None between messages
         while True:
             opcode, final, length = self._head()
-            if opcode >= ABNF.OPCODE_CLOSE:
+            if opcode >= CLOSE:
                 if self._control(opcode, self._exactly(length)):
                     return
                 continue
-            if (opcode == ABNF.OPCODE_CONT) == (channel is None):
+            if (opcode == CONTINUATION) == (channel is None):
                 raise self._nonsense("a message in the wrong order")
             if channel is None and length:
                 channel = self._exactly(1)[0]
@@ -143,9 +144,9 @@ class WebSocket:
     def _head(self) -> tuple[int, bool, int]:
         first, second = self._exactly(2)
         opcode, final, length = first & 0x0F, bool(first & 0x80), second & 0x7F
-        if first & 0x70 or second & 0x80 or opcode not in ABNF.OPCODES:
+        if first & 0x70 or second & 0x80 or opcode not in OPCODES:
             raise self._nonsense("a frame that no server sends")
-        if opcode >= ABNF.OPCODE_CLOSE and (length > MAX_CONTROL or not final):
+        if opcode >= CLOSE and (length > MAX_CONTROL or not final):
             raise self._nonsense("a control frame that is too long")
         if length == 126:
             (length,) = struct.unpack("!H", self._exactly(2))
@@ -155,11 +156,11 @@ class WebSocket:
 
     def _control(self, opcode: int, data: bytes) -> bool:
         """Answer a control frame; whether it was the last frame of all."""
-        if opcode == ABNF.OPCODE_CLOSE:
+        if opcode == CLOSE:
             self.close()
             return True
-        if opcode == ABNF.OPCODE_PING:
-            self._send(data, ABNF.OPCODE_PONG)
+        if opcode == PING:
+            self._send(data, PONG)
         return False
 
     def _send(self, data: bytes, opcode: int) -> None:
@@ -187,5 +188,7 @@ class WebSocket:
 
 def _frame(data: bytes, opcode: int) -> bytes:
     """A whole frame, masked as a client's must be."""
+    from websocket import ABNF  # noqa: PLC0415 - late: most commands open no websocket
+
     frame: bytes = ABNF.create_frame(data, opcode).format()
     return frame

@@ -5,7 +5,7 @@ docs/findings.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kdnsctl.diagnosis import (
     chainchecks,
@@ -18,7 +18,8 @@ from kdnsctl.diagnosis import (
     tablechecks,
 )
 from kdnsctl.diagnosis.case import Case
-from kdnsctl.diagnosis.findings import Finding
+from kdnsctl.diagnosis.findings import Client, Finding
+from kdnsctl.diagnosis.wording import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,4 +65,20 @@ CHECKS = (
 
 def findings(case: Case) -> tuple[Finding, ...]:
     """What all checks find."""
-    return tuple(finding for check in CHECKS for finding in check.run(case))
+    return tuple(_printable(finding) for check in CHECKS for finding in check.run(case))
+
+
+def _printable(finding: Finding) -> Finding:
+    """A finding without characters that a terminal would obey: names of Services and pods can be anybody's."""
+    return replace(
+        finding,
+        explanation=printable(finding.explanation),
+        advice=printable(finding.advice),
+        service=printable(finding.service),
+        protocol=printable(finding.protocol),
+        backends=tuple(printable(backend) for backend in finding.backends),
+        clients=tuple(
+            Client(printable(each.address), each.count, printable(each.pod), printable(each.namespace))
+            for each in finding.clients
+        ),
+    )

@@ -18,6 +18,8 @@ from kdnsctl.diagnosis.stale import gone_since, long_gone, steady_since
 from kdnsctl.diagnosis.truth import Backend, ServicePort, Truth
 from kdnsctl.netfilter.rules import Mode, NodeRules, ServiceRules, Target
 
+DNS_PORT = 53
+
 
 def rule_faults(evidence: Evidence, truth: Truth, terms: Terms, index: Index) -> Iterator[RuleFault]:
     """What is wrong in the rules as they were read last, and what a later reading that is cut off does not refute."""
@@ -155,14 +157,15 @@ def _not_served(
     ours = [dump for dump in of_family(running(dumps, evidence.running_mode), family) if dump.services]
     if not ours:
         return
-    # Services exist that kube-proxy leaves to others (label service.kubernetes.io/service-proxy-name), so that only of
-    # one that was asked for by name a missing rule is a fault.
-    whole = by_name and all(dump.completeness.complete and not dump.problems for dump in ours)
+    whole = all(dump.completeness.complete and not dump.problems for dump in ours)
     found = rules_for(dumps, service, family)
     working = [rules for _, rules in found if rules.targets or rules.rejected]
     if not working:
+        # Services exist that kube-proxy leaves to others (label service.kubernetes.io/service-proxy-name), so that only
+        # of one that was asked for by name, or of DNS, a missing rule is a fault.
+        expected = by_name or service.port == DNS_PORT
         unreadable = any(rules.problems for _, rules in found)
-        yield RuleFault(Wrong.ABSENT, service, family, ours[0], proven=whole and not unreadable)
+        yield RuleFault(Wrong.ABSENT, service, family, ours[0], proven=whole and expected and not unreadable)
     elif not any(_hooked(dump) for dump, _ in found):
         yield RuleFault(Wrong.UNREACHED, service, family, found[0][0], proven=whole)
 

@@ -63,7 +63,7 @@ def no_endpoints(case: Case) -> Iterator[Finding]:
             case,
             f"{_service(groups)} has no serving endpoint, and {_entries(groups)} still {_lead(groups)} "
             f"{wording.some(wording.backends(groups))}. kube-proxy 1.32 to 1.36 leaves the entries of such a Service "
-            "alone (kubernetes#139628): they outlive the endpoints' return until an endpoint changes.",
+            "alone (kubernetes#139628): the entries stay until an endpoint serves again and a sync succeeds.",
             first="Bring the Service's endpoints back first: without them no flow can be answered. ",
         )
 

@@ -36,7 +36,7 @@ def in_use(case: Case) -> Iterator[Finding]:
     active = sum(each.active for each in seen)
     timeouts = case.evidence.timeouts or Timeouts()
     assumed = "" if case.evidence.timeouts else " (the kernel's defaults; this node's were not read)"
-    lives = f"{timeouts.udp} s, or {timeouts.stream} s once assured, after its last packet{assumed}"
+    lives = f"An entry lives {timeouts.udp} s, or {timeouts.stream} s once assured, after its last packet{assumed}"
     how = (
         "were used between the two readings"
         if any(each.compared for each in seen)
@@ -45,11 +45,11 @@ def in_use(case: Case) -> Iterator[Finding]:
     sampled = "about " if any(each.group.mask for each in groups) else ""
     if active:
         text = f"{sampled}{active} of {total} stale UDP entries {how}: clients are losing queries now."
-        rest = f" The others end {lives}, unless packets come again." if active < total else ""
+        rest = f" The others end by themselves. {lives}." if active < total else ""
         advice = "Waiting does not help: each packet renews its entry."
     else:
         text = f"None of {total} stale UDP entries {how}: they are residue."
-        rest = f" An entry ends {lives}."
+        rest = f" {lives}."
         advice = "Read again after that time: if no client sends with the same source port meanwhile, they are gone."
     yield Finding(
         "C7",

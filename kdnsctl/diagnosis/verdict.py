@@ -7,6 +7,8 @@ endpoints only. What has not settled is neither. Logs are no business of this ro
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kdnsctl.diagnosis import wording
 from kdnsctl.diagnosis.case import COUNTED_PROTOCOL, Case, RuleFault, StaleGroup, Wrong
 from kdnsctl.diagnosis.catalogue import findings
@@ -28,7 +30,7 @@ def diagnose(evidence: Evidence, truth: Truth, terms: Terms | None = None) -> Di
     verdict, reason = _verdict(case, gaps)
     return Diagnosis(
         verdict,
-        reason,
+        replace(reason, message=wording.printable(reason.message)),
         findings(case),
         sum(each.count for each in case.stale if each.counts) if readings else None,
         not gaps,

@@ -1,7 +1,7 @@
 """What findings say again and again: commands that remove entries, whom flows belong to, numbers with their nouns.
 
-Every name and address that comes from a node goes through here, or is one that a parser has validated, so that no
-finding carries control characters to a terminal and no advice carries them to a shell.
+Addresses in commands are those that parsers have validated, and are quoted all the same. Names can come from a file
+that a stranger wrote: `catalogue` makes every finding printable before anyone sees it.
 """
 
 from __future__ import annotations
@@ -42,8 +42,12 @@ def some(names: Iterable[str], most: int = MOST_NAMED) -> str:
 
 def clean(text: str) -> str:
     """Text that came from a node, without control characters and of bounded length."""
-    printable = "".join(character if character.isprintable() else "?" for character in text[:MOST_TEXT])
-    return printable + ("…" if len(text) > MOST_TEXT else "")
+    return printable(text[:MOST_TEXT]) + ("…" if len(text) > MOST_TEXT else "")
+
+
+def printable(text: str) -> str:
+    """Text without characters that a terminal would obey."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)
 
 
 def backends(groups: Iterable[StaleGroup]) -> tuple[str, ...]:

@@ -29,62 +29,36 @@ TABLE: Final = Fact(
     filterable=True,
 )
 
-FILL: Final = Fact(
-    id="conntrack.fill",
-    title="fill of the connection tracking table",
-    privilege=Privilege.NONE,
-    proof=Proof.TRAILER,
-    max_bytes=4 << 10,
-    seconds=10,
-    commands={
-        Toolset.KUBE_PROXY: (
-            "grep",
-            "-H",
-            "",
-            f"{SYSCTLS}/nf_conntrack_count",
-            f"{SYSCTLS}/nf_conntrack_max",
-            f"{SYSCTLS}/nf_conntrack_buckets",
-        )
-    },
-)
 
-COUNTERS: Final = Fact(
-    id="conntrack.counters",
-    title="counters of connection tracking",
-    privilege=Privilege.NONE,
-    proof=Proof.TRAILER,
+def _numbers(id_: str, title: str, *command: str, max_bytes: int = 4 << 10) -> Fact:
+    """A small file or a few that anybody may read."""
+    return Fact(
+        id=f"conntrack.{id_}",
+        title=title,
+        privilege=Privilege.NONE,
+        proof=Proof.TRAILER,
+        max_bytes=max_bytes,
+        seconds=10,
+        commands={Toolset.KUBE_PROXY: command},
+    )
+
+
+def _settings(*names: str) -> tuple[str, ...]:
+    return ("grep", "-H", "", *(f"{SYSCTLS}/nf_conntrack_{name}" for name in names))
+
+
+FILL: Final = _numbers("fill", "fill of the connection tracking table", *_settings("count", "max", "buckets"))
+COUNTERS: Final = _numbers(
+    "counters",
+    "counters of connection tracking",
+    "cat",
+    "/proc/net/stat/nf_conntrack",
     max_bytes=1 << 20,  # a line per CPU
-    seconds=10,
-    commands={Toolset.KUBE_PROXY: ("cat", "/proc/net/stat/nf_conntrack")},
 )
-
-TIMEOUTS: Final = Fact(
-    id="conntrack.timeouts",
-    title="UDP timeouts of connection tracking",
-    privilege=Privilege.NONE,
-    proof=Proof.TRAILER,
-    max_bytes=4 << 10,
-    seconds=10,
-    commands={
-        Toolset.KUBE_PROXY: (
-            "grep",
-            "-H",
-            "",
-            f"{SYSCTLS}/nf_conntrack_udp_timeout",
-            f"{SYSCTLS}/nf_conntrack_udp_timeout_stream",
-        )
-    },
+TIMEOUTS: Final = _numbers(
+    "timeouts", "UDP timeouts of connection tracking", *_settings("udp_timeout", "udp_timeout_stream")
 )
-
-PORT_RANGE: Final = Fact(
-    id="ports",
-    title="range of local ports",
-    privilege=Privilege.NONE,
-    proof=Proof.TRAILER,
-    max_bytes=4 << 10,
-    seconds=10,
-    commands={Toolset.KUBE_PROXY: ("cat", "/proc/sys/net/ipv4/ip_local_port_range")},
-)
+PORT_RANGE: Final = _numbers("ports", "range of local ports", "cat", "/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def table_of(addresses: Iterable[str], node_ports: Iterable[int] = ()) -> Fact:

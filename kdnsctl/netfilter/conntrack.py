@@ -302,10 +302,9 @@ class ConntrackReader:
     def _settle(self) -> None:
         """Add up what the keys have counted, and forget them."""
         for slot in self._slots.values():
-            if slot.count:
-                known = slot.protocol in self._counts or len(self._counts) < MOST_PROTOCOLS
-                name = slot.protocol if known else OTHERS
-                self._counts[name] = self._counts.get(name, 0) + slot.count
+            known = slot.protocol in self._counts or len(self._counts) < MOST_PROTOCOLS
+            name = slot.protocol if known else OTHERS
+            self._counts[name] = self._counts.get(name, 0) + slot.count
         self._slots.clear()
         self._shapes.clear()
 

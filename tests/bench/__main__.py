@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench import machine, scanning, startup
+from tests.bench import machine, reading, scanning, startup
 from tests.bench.measuring import RunError
 
 SCAN_GOAL = 1.5  # times grep's wall clock time
@@ -19,16 +19,21 @@ MEMORY_GOAL = 100e6  # bytes of anonymous memory
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    what = options.only or ["startup", "scan"]
+    what = options.only or ["startup", "scan", "nodes"]
     facts = machine.facts()
     started: list[startup.Start] = []
     scanned: list[scanning.Scan] = []
+    read: list[reading.Exec] = []
+    fleets: list[reading.Fleet] = []
     try:
         if "startup" in what:
             started = startup.run(options.runs)
         if "scan" in what:
             under = os.environ.get("KDNSCTL_BENCH_DIR") or None
             scanned = scanning.run(options.megabytes * 1_000_000, rounds=options.rounds, under=under, tell=_tell)
+        if "nodes" in what:
+            one, fleets = reading.run(options.table_megabytes * 1_000_000, rounds=options.rounds, tell=_tell)
+            read.append(one)
     except RunError as error:
         _tell(f"error: {error}")
         return 1
@@ -37,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(_startup_table(started, options.runs)))
     if scanned:
         print("\n".join(_scan_table(scanned, options.rounds)))
+    if read:
+        print("\n".join(_nodes_table(read, fleets, options.rounds)))
     if options.out:
         figures = {
             "machine": facts,
@@ -45,6 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 {**dataclasses.asdict(scan), "wall_ratio": scan.wall_ratio, "cpu_ratio": scan.cpu_ratio}
                 for scan in scanned
             ],
+            "nodes": {
+                "exec": [{**dataclasses.asdict(one), "ratio": one.ratio} for one in read],
+                "fleet": [dataclasses.asdict(fleet) for fleet in fleets],
+            },
         }
         options.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return 0
@@ -56,8 +67,13 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         epilog="Files to scan go into $KDNSCTL_BENCH_DIR, else into the system's temporary directory, and are removed.",
     )
-    parser.add_argument("--only", action="append", choices=["startup", "scan"], help="measure only this (repeatable)")
+    parser.add_argument(
+        "--only", action="append", choices=["startup", "scan", "nodes"], help="measure only this (repeatable)"
+    )
     parser.add_argument("--megabytes", type=int, default=600, help="size of the files to scan (default: %(default)s)")
+    parser.add_argument(
+        "--table-megabytes", type=int, default=32, help="size of a table to read over exec (default: %(default)s)"
+    )
     parser.add_argument("--rounds", type=int, default=scanning.ROUNDS, help="scans of each kind (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=startup.RUNS, help="starts of each kind (default: %(default)s)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the figures as JSON")
@@ -95,6 +111,28 @@ def _scan_table(scanned: Sequence[scanning.Scan], rounds: int) -> list[str]:
         f"| {' | '.join(columns)} |",
         "|---|--:|--:|--:|---|",
         *rows,
+        "",
+    ]
+
+
+def _nodes_table(read: Sequence[reading.Exec], fleets: Sequence[reading.Fleet], rounds: int) -> list[str]:
+    execs = [
+        f"| {one.size / 1e6:.0f} MB | {one.own:.2f} s / {one.peer_cpu:.2f} s = {one.ratio:.2f}× | {one.cpu:.2f} s |"
+        for one in read
+    ]
+    many = [
+        f"| {fleet.nodes} nodes, {fleet.size / 1e6:.1f} MB each, {fleet.parallel} at once | {fleet.wall:.1f} s "
+        f"| {fleet.cpu:.1f} s | {fleet.anonymous / 1e6:.0f} MB |"
+        for fleet in fleets
+    ]
+    return [
+        f"| a table over exec / kubectl exec, least of {rounds} | CPU of the reading / of kubectl | of our process |",
+        "|---|--:|--:|",
+        *execs,
+        "",
+        "| tables of many nodes | wall | CPU | anonymous memory |",
+        "|---|--:|--:|--:|",
+        *many,
         "",
     ]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from kdnsctl.__main__ import main
+from kdnsctl.lab import space
 from kdnsctl.lab.spacedir import LabDir
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,3 +79,20 @@ def as_process(home: Path) -> tuple[list[str], dict[str, str]]:
 
 def lab_of(home: Path, name: str) -> LabDir:
     return LabDir(home / "kdnsctl" / "lab" / name)
+
+
+@contextlib.contextmanager
+def lab_up(home: Path, name: str) -> Iterator[LabDir]:
+    """A lab in the kernel, without SSH, for the length of the block."""
+    where = lab_of(home, name)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(home)}
+    made = subprocess.run(
+        [sys.executable, "-P", "-m", "kdnsctl", "lab", "up", name, "--no-ssh"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+    yield where
+    space.down(name, root=where.root.parent)

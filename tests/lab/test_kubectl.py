@@ -5,16 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kdnsctl.lab import space
 from kdnsctl.lab.spacedir import LabDir
-from tests.lab.conftest import ROOT, lab_of
+from tests.lab.conftest import lab_up
 from tests.lab.kubectl import Kubectl
 
 NAME = "kubectl"
@@ -24,18 +21,8 @@ BIG = 32 * 1024 * 1024
 
 @pytest.fixture(scope="module")
 def lab(command_home: Path) -> Iterator[LabDir]:
-    where = lab_of(command_home, NAME)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(command_home)}
-    made = subprocess.run(
-        [sys.executable, "-P", "-m", "kdnsctl", "lab", "up", NAME, "--no-ssh"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert made.returncode == 0, made.stderr
-    yield where
-    space.down(NAME, root=where.root.parent)
+    with lab_up(command_home, NAME) as where:
+        yield where
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,14 +17,14 @@ from kdnsctl.cluster.objects import Pod
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.facts import conntrack, pairs
 from kdnsctl.facts.catalogue import FACTS
-from kdnsctl.lab import control, space
+from kdnsctl.lab import control
 from kdnsctl.lab.spacedir import LabDir
 from kdnsctl.model import Fact, Privilege, Proof, Toolset
 from kdnsctl.netfilter.conntrack import ConntrackReader
 from kdnsctl.netfilter.entries import Entry
 from kdnsctl.netfilter.rules import Mode
 from kdnsctl.reach.kubeproxyexec import KubeProxyExec
-from tests.lab.conftest import ROOT, lab_of
+from tests.lab.conftest import lab_up
 
 NAME = "reach"
 NODE = "knode2"
@@ -35,18 +33,8 @@ VIP = "10.96.0.10"
 
 @pytest.fixture(scope="module")
 def lab(command_home: Path) -> Iterator[LabDir]:
-    where = lab_of(command_home, NAME)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(command_home)}
-    made = subprocess.run(
-        [sys.executable, "-P", "-m", "kdnsctl", "lab", "up", NAME, "--no-ssh"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert made.returncode == 0, made.stderr
-    yield where
-    space.down(NAME, root=where.root.parent)
+    with lab_up(command_home, NAME) as where:
+        yield where
 
 
 @pytest.fixture

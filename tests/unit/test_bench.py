@@ -14,7 +14,7 @@ import pytest
 
 from kdnsctl.logs.signatures import PHRASES
 from tests.bench import __main__ as bench
-from tests.bench import corpus, machine, measuring, scanning
+from tests.bench import corpus, machine, measuring, reading, scanning
 from tests.bench.measuring import RunError, measure
 from tests.bench.peers import grep_phrases
 
@@ -127,7 +127,8 @@ def test_a_small_run_prints_tables_writes_json_and_leaves_no_logs(
     logs.mkdir()
     monkeypatch.setenv("KDNSCTL_BENCH_DIR", str(logs))
     out = tmp_path / "figures.json"
-    assert bench.main(["--megabytes=2", "--rounds=1", "--runs=1", f"--out={out}"]) == 0
+    only = ["--only=startup", "--only=scan"]
+    assert bench.main([*only, "--megabytes=2", "--rounds=1", "--runs=1", f"--out={out}"]) == 0
     assert list(logs.iterdir()) == []
 
     printed = capsys.readouterr().out
@@ -137,3 +138,17 @@ def test_a_small_run_prints_tables_writes_json_and_leaves_no_logs(
     assert [scan["share"] for scan in figures["scan"]] == list(scanning.SHARES)
     assert all(scan["agrees"] for scan in figures["scan"])
     assert all(start["cpu"] > 0 for start in figures["startup"])
+
+
+def test_the_nodes_that_are_read_are_read_whole_or_the_run_fails(tmp_path: Path) -> None:
+    table = reading._table(tmp_path / "table", 300_000)
+    assert table.stat().st_size >= 300_000
+    with reading._server(tmp_path, 3) as kubeconfig:
+        usage, said = reading._read(kubeconfig, table, 3, 2)
+        assert (said["complete"], said["received"]) == (3, 3 * table.stat().st_size)
+        assert usage.anonymous > 0
+        assert said["cpu"] > 0
+        with pytest.raises(RunError, match="of 4 nodes 3 were read whole"):
+            reading._read(kubeconfig, table, 4, 2)
+        with pytest.raises(RunError, match="of 3 nodes 0 were read whole"):
+            reading._read(kubeconfig, tmp_path, 3, 2)

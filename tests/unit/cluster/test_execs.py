@@ -17,11 +17,13 @@ from kdnsctl.cluster.errors import (
     TlsError,
     UnauthorizedError,
 )
-from kdnsctl.cluster.execs import ExecCutError, ExecEnd, ExecLateError, ExecRequest, needed, run
+from kdnsctl.cluster.execs import ExecEnd, ExecRequest, needed, run
+from kdnsctl.cluster.podstreams import StreamCutError, StreamLateError
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.model import CancelledError, KdnsctlError
 from tests.unit.cluster.apiserver import Answer, Exchange, Server, reply, status
 from tests.unit.cluster.conftest import Connect
+from tests.unit.cluster.tunnel import Tunnel
 from tests.unit.cluster.websocketserver import (
     BINARY,
     CLOSED,
@@ -221,7 +223,7 @@ def test_an_end_without_a_status_is_never_success(
     frames: list[bytes],
     then: Callable[[Exchange], None],
 ) -> None:
-    with pytest.raises(ExecCutError) as caught:
+    with pytest.raises(StreamCutError) as caught:
         ran.go(scripted(api, connect_to, websocket(frames, then=then)), scope)
     assert caught.value.code == "truncated"
     assert ran.opened.is_set()
@@ -347,7 +349,7 @@ def test_a_server_that_falls_silent_is_left_when_the_time_is_up(
     api: Server, connect_to: Connect, scope: CancelScope, ran: Ran
 ) -> None:
     connection = scripted(api, connect_to, websocket([message(STDOUT, b"part")], then=hang))
-    with pytest.raises(ExecLateError) as caught:
+    with pytest.raises(StreamLateError) as caught:
         ran.go(connection, scope, seconds=0.2)
     assert caught.value.code == "deadline"
     assert bytes(ran.stdout) == b"part"
@@ -400,6 +402,22 @@ def test_what_the_sink_raises_ends_it(api: Server, connect_to: Connect, scope: C
     connection = scripted(api, connect_to, websocket([message(STDOUT, b"x")], then=hang))
     with pytest.raises(OSError, match="No space left"):
         run(connection, REQUEST, stdout=full, stderr=full, scope=scope)
+
+
+@pytest.mark.parametrize("kind", ["http", "socks5"])
+def test_the_way_goes_through_the_proxy_of_any_other_request(
+    api: Server, connect_to: Connect, scope: CancelScope, ran: Ran, kind: str
+) -> None:
+    api.on(PATH, websocket([message(STDOUT, b"out"), exit_code(3), CLOSED]))
+    tunnel = Tunnel(kind, api.port)
+    try:
+        proxy = {"proxy-url": f"{kind}://localhost:{tunnel.port}"}
+        connection = connect_to(f"https://api.cluster.test:{api.port}", cluster_entry=proxy)
+        assert ran.go(connection, scope).exit_code == 3
+    finally:
+        tunnel.close()
+    assert tunnel.asked
+    assert bytes(ran.stdout) == b"out"
 
 
 def test_both_verbs_are_declared() -> None:

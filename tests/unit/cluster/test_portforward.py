@@ -6,15 +6,8 @@ import pytest
 
 from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster.errors import ForbiddenError, NotFoundError, ServerError
-from kdnsctl.cluster.portforward import (
-    ForwardCutError,
-    ForwardEnd,
-    ForwardError,
-    ForwardLateError,
-    ForwardRequest,
-    get,
-    needed,
-)
+from kdnsctl.cluster.podstreams import StreamCutError, StreamLateError
+from kdnsctl.cluster.portforward import ForwardEnd, ForwardError, ForwardRequest, get, needed
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.model import CancelledError
 from tests.unit.cluster.apiserver import Answer, Exchange, Server, status
@@ -140,7 +133,7 @@ def test_an_answer_that_is_cut_off_is_an_error(
     api: Server, connect_to: Connect, scope: CancelScope, got: Got, frames: list[bytes], then: Then
 ) -> None:
     api.on(PATH, forwarding(*frames, then=then))
-    with pytest.raises(ForwardCutError) as caught:
+    with pytest.raises(StreamCutError) as caught:
         got.go(connect_to(api), scope)
     assert caught.value.code == "truncated"
 
@@ -160,7 +153,7 @@ def test_a_silent_endpoint_is_left_when_the_time_is_up(
     api: Server, connect_to: Connect, scope: CancelScope, got: Got
 ) -> None:
     api.on(PATH, forwarding(message(0, WHOLE[:-3]), then=hang))
-    with pytest.raises(ForwardLateError):
+    with pytest.raises(StreamLateError):
         got.go(connect_to(api), scope, seconds=0.2)
 
 

@@ -9,12 +9,14 @@ import pytest
 from kdnsctl.diagnosis.findings import Severity
 from kdnsctl.diagnosis.index import Index, Kind
 from kdnsctl.diagnosis.truth import PodRef, Truth
+from kdnsctl.diagnosis.wording import deletion
 from kdnsctl.model import Verdict
 from kdnsctl.netfilter.entries import Entry, Key
 from kdnsctl.netfilter.rules import Mode
 from tests.unit.diagnosis.nodes import (
     ALIVE,
     ALIVE6,
+    CLIENT,
     CLIENT6,
     DEAD,
     DEAD6,
@@ -223,6 +225,21 @@ def test_the_command_deletes_this_group_and_no_healed_flow() -> None:
     command = "conntrack -D -p udp --orig-dst 10.96.0.10 --orig-port-dst 53 --reply-src 10.244.1.2 --reply-port-src 53"
     assert f"{command}." in advice
     assert advice.startswith("Collect the evidence first")
+
+
+def test_names_from_strangers_reach_no_terminal_and_no_shell() -> None:
+    hostile = truth(service(name="kube\x1b[2J-dns"))
+    hostile = replace(hostile, pods={DEAD: PodRef("shop", "cart\x07"), CLIENT: PodRef("sh\x1bop", "web")})
+    found = replace(evidence(flows(2), hostile), rules=(rules(hostile, instead=(DEAD,)),), replacement="x\x1by")
+    diagnosis = judge(found, hostile)
+    said = [diagnosis.reason.message]
+    for each in diagnosis.findings:
+        said += [each.explanation, each.advice, each.service, *(client.pod for client in each.clients)]
+        said += [client.namespace for client in each.clients]
+    assert all(text.isprintable() for text in said)
+    assert any("kube?[2J-dns" in text for text in said)
+    odd = Key("udp", "10.96.0.10; reboot", 53, DEAD, 53)
+    assert "'10.96.0.10; reboot'" in deletion(odd)
 
 
 def test_the_command_names_the_family_of_ipv6() -> None:

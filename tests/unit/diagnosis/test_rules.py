@@ -112,6 +112,11 @@ def test_a_service_that_nobody_asked_for_may_be_left_to_others() -> None:
     assert judge(found, TWO).verdict is Verdict.UNKNOWN
 
 
+def test_missing_rules_for_dns_are_a_fault_whoever_asked() -> None:
+    without = replace(rules(TWO), services=rules(TWO).services[1:])
+    assert judge(evidence([], TWO, rules=(without,)), TWO).verdict is Verdict.AFFECTED
+
+
 def test_rules_in_another_backend_are_not_missing() -> None:
     legacy = replace(rules(TWO), backing=Backing.LEGACY)
     leftovers = replace(rules(TWO), services=rules(TWO).services[1:])

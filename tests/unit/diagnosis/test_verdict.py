@@ -88,7 +88,7 @@ def _rules_without_services(found: Evidence) -> Evidence:
 
 
 def _rules_out_of_reach(found: Evidence) -> Evidence:
-    return replace(found, rules=tuple(replace(each, jumps=()) for each in found.rules))
+    return replace(found, rules=tuple(replace(each, jumps=(), completeness=CUT) for each in found.rules))
 
 
 def _unreadable_rule(found: Evidence) -> Evidence:
@@ -114,7 +114,7 @@ def _other_mode(found: Evidence) -> Evidence:
         (_rules_unproven, "rulesUnproven"),
         (_rules_of_the_other_family, "rulesNotRead"),
         (_rules_without_services, "rulesNotFound"),
-        (_rules_out_of_reach, "rulesNotFound"),
+        (_rules_out_of_reach, "cutOff"),
         (_unreadable_rule, "unreadable"),
         (_other_mode, "rulesNotRead"),
     ],

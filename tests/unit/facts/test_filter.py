@@ -10,7 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kdnsctl.cluster.answers import encoded
 from kdnsctl.facts.conntrack import MAX_PATTERNS, TABLE, table_of
+from kdnsctl.model import Toolset
 from kdnsctl.netfilter.conntrack import ConntrackReader
 from kdnsctl.netfilter.trailer import TrailerSplitter, filtered
 from kdnsctl.reach.limits import limited
@@ -114,3 +116,13 @@ def test_nothing_to_look_for_and_too_much_of_it_is_the_whole_table() -> None:
 def test_what_is_no_address_is_refused() -> None:
     with pytest.raises(ValueError, match="does not appear to be an IPv4 or IPv6 address"):
         table_of(["10.96.0.10 \n"])
+
+
+def test_the_longest_command_fits_into_the_url_that_proxies_allow() -> None:
+    addresses = [f"fd00:{number:x}::{number:x}" for number in range(1000)]
+    fitting = max(
+        (table_of(addresses[:count]).patterns for count in range(1000)), key=lambda patterns: len("\n".join(patterns))
+    )
+    assert MAX_PATTERNS - 100 < len("\n".join(fitting)) <= MAX_PATTERNS
+    command = filtered(limited(list(TABLE.commands[Toolset.KUBE_PROXY]), TABLE.seconds), fitting, "0" * 16)
+    assert len(encoded({"container": "kube-proxy", "command": command, "stdout": True, "stderr": True})) < 8000

@@ -113,7 +113,7 @@ def test_numbers() -> None:
             "conntrack.fill": settings + b"count:1\n" + settings + b"max:2\n",
             "conntrack.counters": (RECORDED / "node" / "proc-stat-nf_conntrack.txt").read_bytes(),
             "conntrack.timeouts": b"nothing",
-            "ports": b"32768\t60999\n",
+            "conntrack.ports": b"32768\t60999\n",
         },
         WHOLE,
     )

@@ -15,11 +15,9 @@ from kdnsctl.netfilter.addresses import Addresses, shortest
 from kdnsctl.netfilter.conntrack import ConntrackReader, Form, Summary, everything, recognise
 from kdnsctl.netfilter.conntracksaid import Said
 from kdnsctl.netfilter.entries import Entry, FlowTuple, Key, Seen
+from tests.fuzz.conntrack import NO_SHAPES
 from tests.unit.netfilter.reading import FORMS, NODE, blocks, read
 from tests.unit.netfilter.test_conntrack_lines import LINES as SAMPLES
-
-NO_SHAPES = re.compile(rb"(?:(?!)()()()()()()())|[^\n]*\n")
-"""Instead of `conntrack.LINES`: no line is of a known shape."""
 
 
 def by_tokens(dump: bytes | Iterable[bytes], wanted: Callable[[Key], bool] = everything) -> tuple[list[Entry], Summary]:
@@ -43,6 +41,20 @@ PORTS = st.integers(0, 65_535) | st.sampled_from([0, 53, 9_999, 59_999, 60_000, 
 WRONG_PORTS = st.sampled_from([65_536, 70_000, 99_999])
 NUMBERS = st.integers(0, 2**64 - 1)
 
+EXTRA = st.sampled_from(
+    [
+        "secctx=a\tsrc=10.0.0.1",
+        "src=10.0.0.1",
+        "dst=fd00::1",
+        "sport=1",
+        "dport=70000",
+        "x",
+        "7",
+        "[ASSURED]",
+        "packets=1",
+    ]
+)
+
 
 @st.composite
 def lines(draw: st.DrawFn, *, wrong: bool = False) -> bytes:
@@ -53,7 +65,7 @@ def lines(draw: st.DrawFn, *, wrong: bool = False) -> bytes:
     if wrong:
         address, port = st.one_of(address, WRONG_ADDRESSES, ADDRESSES), st.one_of(PORTS, WRONG_PORTS)
     protocol, number = draw(st.sampled_from([("udp", 17), ("tcp", 6), ("sctp", 132), ("icmp", 1), ("unknown", 89)]))
-    has_ports = protocol in ("udp", "tcp", "sctp")
+    has_ports = protocol in ("udp", "tcp", "sctp") or draw(st.booleans())
     accounted = draw(st.booleans())
 
     def maybe(text: str) -> str:
@@ -80,6 +92,10 @@ def lines(draw: st.DrawFn, *, wrong: bool = False) -> bytes:
         + maybe(f" id={draw(st.integers(0, 2**32 - 1))}")
     )
     line = head + timer + side(icmp_type=8) + maybe("[UNREPLIED] ") + side(icmp_type=0) + tail
+    if wrong and draw(st.booleans()):
+        tokens = line.split(" ")
+        tokens.insert(draw(st.integers(0, len(tokens))), draw(EXTRA))
+        line = " ".join(tokens)
     return line.encode() + b"\n"
 
 
@@ -343,6 +359,16 @@ def test_a_form_is_recognised_behind_what_is_none() -> None:
     assert recognise(b"-A KUBE-SERVICES -d 10.96.0.10/32 -p udp -m udp --dport 53 -j KUBE-SVC-X\n") is None
     assert recognise((NODE / "conntrack-stats.txt").read_bytes()) is None
     assert recognise(b'<?xml version="1.0"?>\n<other/>\n') is None
+
+
+def test_an_xml_document_may_be_laid_out_for_people() -> None:
+    dump = (FORMS / "list.xml").read_bytes()
+    pretty = re.sub(rb"><(?!/(?:src|dst|sport|dport))", b">\n  <", dump)
+    entries, summary = read(pretty)
+    plain, expected = read(dump)
+    assert [numbered(entry, 0) for entry in entries] == [numbered(entry, 0) for entry in plain]
+    assert summary == expected
+    assert entries[1].line > plain[1].line
 
 
 # --- what is remembered

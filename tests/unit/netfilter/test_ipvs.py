@@ -3,8 +3,9 @@
 import pytest
 
 from kdnsctl.netfilter import ipvs
-from kdnsctl.netfilter.dump import Completeness, Proof
+from kdnsctl.netfilter.dump import Completeness
 from kdnsctl.netfilter.rules import Mode, NodeRules, Target
+from tests.unit.netfilter.judging import WHOLE, code
 
 SAVED = """\
 -A -t 10.96.0.1:443 -s rr
@@ -51,17 +52,9 @@ UDP  [fd00:0000:0000:0000:0000:0000:0000:0010]:0035 rr
   -> [fd00:0000:0000:0000:0000:0000:0000:000a]:0035      Masq    1      0          0
 """
 
-WHOLE = Completeness(Proof.TRAILER)
-
 
 def read(text: str, trailer: Completeness | None = None) -> tuple[NodeRules, ...]:
     return ipvs.parse([text.encode()], trailer)
-
-
-def code(rules: NodeRules) -> str:
-    assert not rules.completeness.complete
-    assert rules.completeness.problem is not None
-    return rules.completeness.problem.code
 
 
 @pytest.mark.parametrize("text", [SAVED, PROC])

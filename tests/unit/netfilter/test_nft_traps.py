@@ -8,33 +8,17 @@ import pytest
 from kdnsctl.model import Reason
 from kdnsctl.netfilter import nft, nftmodel, nfttext
 from kdnsctl.netfilter.dump import Completeness, Proof
-from kdnsctl.netfilter.rules import Mode, NodeRules, ServiceRules
+from kdnsctl.netfilter.rules import Mode, NodeRules
+from tests.unit.netfilter.judging import DNS, WHOLE, code, dns_of, problems
 from tests.unit.netfilter.writing import NftWriter, Service, nft_name
 
-DNS = Service("kube-system/kube-dns:dns", "udp", 53, "10.96.0.10", (("10.244.1.5", 53), ("10.244.1.7", 53)))
 SVC = nft_name("service", DNS)
 ENDS = [nft_name("endpoint", DNS, place) for place in DNS.endpoints]
-WHOLE = Completeness(Proof.TRAILER)
 
 
 def read(text: str, trailer: Completeness | None = None) -> NodeRules:
     (rules,) = nft.parse([text.encode()], trailer)
     return rules
-
-
-def code(rules: NodeRules) -> str:
-    assert not rules.completeness.complete
-    assert rules.completeness.problem is not None
-    return rules.completeness.problem.code
-
-
-def dns_of(rules: NodeRules) -> ServiceRules:
-    (found,) = (each for each in rules.services if each.address == "10.96.0.10")
-    return found
-
-
-def problems(service: ServiceRules) -> list[str]:
-    return [each.code for each in service.problems]
 
 
 def with_rules(*rules: tuple[str, list[dict[str, Any]]], chain: str = SVC) -> list[NodeRules]:
