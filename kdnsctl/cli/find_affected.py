@@ -270,14 +270,17 @@ def find_affected(
 def _nodes(words: Sequence[str], include: frozenset[Verdict]) -> tuple[str, ...]:
     """The words as names of nodes; here, as with --logs they are paths. Those on standard input for the word `-`."""
     if nodenames.STDIN in words:
-        named = nodenames.from_stdin(nodenames.stdin(), include=include)
+        try:
+            named = nodenames.from_stdin(nodenames.stdin(), include=include)
+        except UsageError as error:
+            raise UsageError(str(error), hint=error.hint or "to read a log from standard input: --logs -") from error
         for note in named.notes:
             tell(f"note: {note}")
         return named.names
     try:
         return tuple(values.node(word) for word in words)
     except typer.BadParameter as error:
-        file = next((word for word in words if word == "-" or os.path.lexists(word)), None)
+        file = next((word for word in words if os.path.lexists(word)), None)
         how = "to read logs from files: --logs PATH" if file is None else f"did you mean --logs {shlex.quote(file)}?"
         raise UsageError(f"{error.message} ({how})") from error
 

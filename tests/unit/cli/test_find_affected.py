@@ -64,7 +64,8 @@ def test_a_file_without_logs_is_met_with_what_was_probably_meant(run: Run, judge
     file = tmp_path / "kube proxy.log"
     file.touch()
     assert run("find-affected", str(file)).error.endswith(f"(did you mean --logs '{file}'?)")
-    assert run("find-affected", "-").error.endswith("(did you mean --logs -?)")
+    ran = run("find-affected", "-", stdin=b'I0312 12:00:00.000000       1 server.go:872] "Version info"\n')
+    assert (ran.code, ran.err.splitlines()[1]) == (2, "hint: to read a log from standard input: --logs -")
     assert judge.asked == []
 
 
