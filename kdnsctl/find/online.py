@@ -319,7 +319,7 @@ def _youngest(findings: Sequence[NodeFinding], since: int | None) -> Iterable[st
 
 def _unlogged(findings: Sequence[NodeFinding]) -> Iterable[str]:
     """What no log shows, where nothing was found and somebody may take that for health (kubernetes#125467)."""
-    verdicts = {finding.verdict for finding in findings}
+    verdicts = {finding.verdict for finding in findings if finding.basis is not Basis.STATE and finding.state is None}
     if Verdict.CLEAN in verdicts and not verdicts & {Verdict.AFFECTED, Verdict.SUSPECT}:
         yield (
             "Clean is what the logs say: they do not show what kube-proxy left undone while it was down. If DNS still "

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+from dataclasses import replace
 
+import jsonschema
 import pytest
 
-from kdnsctl.diagnosis.findings import Diagnosis
+from kdnsctl.diagnosis.findings import Client, Diagnosis, Finding, Severity
 from kdnsctl.find.joined import basis_counts, joined
 from kdnsctl.find.live import State
-from kdnsctl.find.report import NodeFinding, SignatureCount
-from kdnsctl.model import Basis, Outcome, Reason, Verdict
+from kdnsctl.find.report import FindReport, NodeFinding, SignatureCount, to_json
+from kdnsctl.model import Basis, Coverage, Outcome, Reason, Verdict
 
 AT = dt.datetime(2026, 11, 23, 3, 5, tzinfo=dt.UTC)
 LOGGED = SignatureCount("CT_DEL_ENDPOINT", 2, AT - dt.timedelta(hours=1), AT - dt.timedelta(minutes=30))
@@ -72,6 +75,22 @@ def test_a_clean_state_says_when_the_failure_was_and_when_it_was_gone() -> None:
 def test_entries_of_a_cut_table_count_and_the_node_is_not_complete() -> None:
     one = joined(log(Verdict.CLEAN), state(Verdict.AFFECTED, "staleEntries", 3, complete=False))
     assert (one.verdict, one.stale_entries, one.complete) == (Verdict.AFFECTED, 3, False)
+
+
+def test_the_report_with_states_is_as_its_schema_says(pytestconfig: pytest.Config) -> None:
+    schema = json.loads((pytestconfig.rootpath / "docs/schemas/FindReport.schema.json").read_text())
+    finding = Finding(
+        "C1", Severity.FAULT, "why", "do", "kube-system/kube-dns:dns", 53, "udp", 60, ("10.244.1.2:53",),
+        (Client("10.244.2.3", 60, "p", "ns"),), 4,
+    )  # fmt: skip
+    stale = state(Verdict.AFFECTED, "staleEntries", 60)
+    assert stale.value is not None
+    told = replace(stale.value, diagnosis=replace(stale.value.diagnosis, findings=(finding,)))
+    nodes = (joined(log(Verdict.SUSPECT), Outcome("a", told)), joined(log(Verdict.CLEAN), None))
+    report = to_json(FindReport(AT, nodes, Coverage.of(node.verdict for node in nodes)))
+    jsonschema.validate(report, schema)
+    assert report["nodes"][0]["state"]["findings"][0]["clients"][0]["pod"] == "p"
+    assert report["nodes"][1]["state"] is None
 
 
 def test_what_was_judged_by_what_leaves_out_who_was_not_judged() -> None:
