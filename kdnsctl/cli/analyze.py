@@ -5,52 +5,43 @@ What is wrong with a node is not known here; see `find` and `diagnosis`.
 
 from __future__ import annotations
 
-import io
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, BinaryIO
+from datetime import UTC, datetime
+from typing import Annotated
 
 import typer
 
 from kdnsctl.cli import completing, values
-from kdnsctl.cli.options import Common, Connection, NodeChoice, Rendering, check_rendering, said
+from kdnsctl.cli.options import (
+    DEADLINE,
+    Common,
+    Connection,
+    Deadline,
+    KubeProxyVersion,
+    NodeChoice,
+    Rendering,
+    Settle,
+    check_rendering,
+    said,
+)
+from kdnsctl.cli.standardinput import STDIN, stdin_for
 from kdnsctl.cli.terminal import tell
 from kdnsctl.model import ExitCode, UsageError, exit_code_of
 
-DEADLINE = timedelta(minutes=5)
 ONLY_OFFLINE = ("node", "at")
-STDIN = "-"
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
     """How live nodes are read."""
 
-    settle: Annotated[
-        timedelta | None,
-        typer.Option(
-            "--settle",
-            metavar="DURATION",
-            parser=values.duration,
-            help="How long an endpoint must be gone before entries to it count at once; else what is still there in "
-            "a second look counts, after 15s or this time. Default: 30s.",
-        ),
-    ] = None
+    settle: Settle = None
     parallel: Annotated[
         int, typer.Option("--parallel", metavar="N", min=1, max=1000, help="Nodes that are read at once.")
     ] = 8
-    deadline: Annotated[
-        timedelta | None,
-        typer.Option(
-            "--deadline",
-            metavar="DURATION",
-            parser=values.duration,
-            help="Stop after this time and report what is known by then. Default: 5m.",
-        ),
-    ] = None
+    deadline: Deadline = None
 
 
 def analyze(
@@ -78,15 +69,7 @@ def analyze(
         datetime | None,
         typer.Option("--at", metavar="TIME", parser=values.moment, help="When the files were read on the node."),
     ] = None,
-    kube_proxy_version: Annotated[
-        str | None,
-        typer.Option(
-            "--kube-proxy-version",
-            metavar="VERSION",
-            parser=values.kube_proxy_version,
-            help="The release of kube-proxy, such as v1.30, where nothing else tells it.",
-        ),
-    ] = None,
+    kube_proxy_version: KubeProxyVersion = None,
     service: Annotated[
         list[str] | None,
         typer.Option(
@@ -126,7 +109,7 @@ def analyze(
             from kdnsctl.find.analyze_files import FileOptions, analyze_files  # noqa: PLC0415
 
             files = FileOptions(tuple(paths), node, at, kube_proxy_version, tuple(service or ()))
-            report = analyze_files(files, stdin=_stdin(paths), reporter=reporter, now=datetime.now(UTC))
+            report = analyze_files(files, stdin=stdin_for(paths, "a dump"), reporter=reporter, now=datetime.now(UTC))
         else:
             from kdnsctl.cli.connecting import connected  # noqa: PLC0415
             from kdnsctl.diagnosis.evidence import SETTLE  # noqa: PLC0415
@@ -195,14 +178,3 @@ def _nodes(words: Sequence[str]) -> tuple[str, ...]:
         return tuple(values.node(word) for word in words)
     except typer.BadParameter as error:
         raise UsageError(f"{error.message}, and there is no file of that name") from error
-
-
-def _stdin(paths: Sequence[str]) -> BinaryIO:
-    """Standard input, for the path "-"; said when it is a terminal that waits for somebody to type a dump."""
-    if sys.stdin is None:
-        if STDIN in paths:
-            raise UsageError("- reads standard input, but it is closed")
-        return io.BytesIO()
-    if STDIN in paths and sys.stdin.isatty():
-        tell("reading a dump from the terminal; Ctrl-D ends it")
-    return sys.stdin.buffer

@@ -11,11 +11,13 @@ from typing import Protocol, TypeVar
 
 from kdnsctl.cli import table
 from kdnsctl.cli.table import Cell, wrapped
-from kdnsctl.cli.terminal import visible
+from kdnsctl.cli.terminal import tell, visible
+from kdnsctl.find.report import Problem
 from kdnsctl.model import Coverage, Scope, Verdict
 
 NONE = "<none>"
 MOST_NAMES = 8  # of a group of unknown nodes, on a terminal
+MOST_PROBLEMS = 5  # told on stderr without -v
 
 STYLES = {Verdict.AFFECTED: "red", Verdict.SUSPECT: "yellow", Verdict.CLEAN: "green", Verdict.UNKNOWN: "magenta"}
 RANK = {verdict: rank for rank, verdict in enumerate(Verdict)}
@@ -93,6 +95,49 @@ def next_lines(commands: Sequence[str], program: str) -> list[str]:
 
 def _as_called(command: str, program: str) -> str:
     return program + command.removeprefix("kdnsctl") if command.startswith("kdnsctl ") else command
+
+
+def tell_notes(
+    notes: Iterable[str],
+    skipped: Sequence[Problem],
+    of_nodes: Iterable[tuple[str, Problem]],
+    *,
+    nothing: tuple[str, str, str],
+    verbose: bool,
+) -> None:
+    """On stderr: notes on the run, then what was not read; all of it when `verbose`, else the first few.
+
+    `of_nodes` are problems by the name of their node. `nothing` is about files that are no evidence: the code of their
+    problems, what they are not, and the same of a single one with its verb.
+    """
+    for note in notes:
+        tell(f"note: {note}")
+    code, what, verb = nothing
+    others = [problem for problem in skipped if problem.code == code]
+    if verbose:
+        for problem in others:
+            tell(f"note: {what}: {placed(problem)}")
+    elif others:
+        does, them = (verb, "it") if len(others) == 1 else (_PLURAL[verb], "them")
+        tell(f"note: {count(len(others), 'file')} {does} {what} (-v lists {them})")
+    problems = [
+        f"{name}: {problem.message if problem.source == name else placed(problem)}" for name, problem in of_nodes
+    ]
+    problems += [f"not read: {placed(problem)}" for problem in skipped if problem.code != code]
+    shown = problems if verbose else problems[:MOST_PROBLEMS]
+    for line in shown:
+        tell(f"warning: {line}")
+    if len(problems) > len(shown):
+        tell(f"warning: {len(problems) - len(shown)} more pieces of evidence missing or damaged (-v lists them)")
+
+
+_PLURAL = {"is": "are", "holds": "hold"}
+
+
+def placed(problem: Problem) -> str:
+    """What is wrong, and where, unless the message has said that already."""
+    known = not problem.source or problem.source in problem.message
+    return problem.message if known else f"{problem.message} ({problem.source})"
 
 
 def several(texts: Iterable[str], cap: int | None = None) -> Cell:

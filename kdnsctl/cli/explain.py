@@ -21,6 +21,7 @@ from kdnsctl.cli.coverage import (
     next_lines,
     not_listed,
     several,
+    tell_notes,
     unknown_groups,
 )
 from kdnsctl.cli.options import Format
@@ -29,14 +30,12 @@ from kdnsctl.cli.terminal import Color, columns, flush, has_color, put, tell, vi
 from kdnsctl.cli.values import is_node_name
 from kdnsctl.diagnosis.findings import Client, Finding, Severity
 from kdnsctl.find.analysis import AnalyzeReport, NodeAnalysis, to_json
-from kdnsctl.find.report import Problem
 from kdnsctl.model import Verdict
 
 HEADINGS = ("NODE", "VERDICT", "STALE", "FINDINGS", "KUBE-PROXY", "READ")
 WIDE_HEADINGS = (*HEADINGS, "READS", "VIA", "COMPLETE", "POD", "REASON")
 MOST_EXPLAINED = 5  # nodes, in the default form
 MOST_SHOWN = 5  # clients and backends of a finding, in the default form
-MOST_PROBLEMS = 5  # told on stderr without -v
 UNREAD = "<unknown>"
 NOT_EVIDENCE = "notEvidence"  # the code of what is skipped because it is nothing that is looked for
 
@@ -55,7 +54,13 @@ def analyze_report(
     program: str = "kdnsctl",
 ) -> None:
     """Print `report`; the arguments are those of `render.find_report`."""
-    _tell_notes(report, verbose=verbose)
+    tell_notes(
+        report.notes,
+        report.skipped,
+        [(node.name, problem) for node in report.nodes for problem in node.problems],
+        nothing=(NOT_EVIDENCE, "nothing that is looked for", "holds"),
+        verbose=verbose,
+    )
     if form in (Format.JSON, Format.YAML):
         output.document(to_json(report), form)
     elif form is Format.NAME:
@@ -69,29 +74,6 @@ def analyze_report(
         blocks = [_rows(report, form, color=color, headers=True), *_blocks(report, form, color)]
         blocks += [_rest(report, form, color), _summary(report, program)]
         put("\n\n".join("\n".join(block) for block in blocks if block) + "\n")
-
-
-def _tell_notes(report: AnalyzeReport, *, verbose: bool) -> None:
-    for note in report.notes:
-        tell(f"note: {note}")
-    others = [problem for problem in report.skipped if problem.code == NOT_EVIDENCE]
-    if verbose:
-        for problem in others:
-            tell(f"note: not looked at: {_placed(problem)}")
-    elif others:
-        tell(f"note: {count(len(others), 'file')} hold nothing that is looked for (-v lists them)")
-    problems = [f"{node.name}: {_placed(problem)}" for node in report.nodes for problem in node.problems]
-    problems += [f"not read: {_placed(problem)}" for problem in report.skipped if problem.code != NOT_EVIDENCE]
-    shown = problems if verbose else problems[:MOST_PROBLEMS]
-    for line in shown:
-        tell(f"warning: {line}")
-    if len(problems) > len(shown):
-        tell(f"warning: {len(problems) - len(shown)} more pieces of evidence missing or damaged (-v lists them)")
-
-
-def _placed(problem: Problem) -> str:
-    known = not problem.source or problem.source in problem.message
-    return problem.message if known else f"{problem.message} ({problem.source})"
 
 
 def _put_names(report: AnalyzeReport) -> None:

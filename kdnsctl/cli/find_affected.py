@@ -6,23 +6,33 @@ What makes a node affected or suspect is not known here; see `find`.
 from __future__ import annotations
 
 import enum
-import io
 import os
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 import typer
 
 from kdnsctl.cli import completing, nodenames, values
-from kdnsctl.cli.options import Common, Connection, Format, NodeChoice, Rendering, check_rendering, said
+from kdnsctl.cli.options import (
+    DEADLINE,
+    Common,
+    Connection,
+    Deadline,
+    Format,
+    KubeProxyVersion,
+    NodeChoice,
+    Rendering,
+    Settle,
+    check_rendering,
+    said,
+)
+from kdnsctl.cli.standardinput import stdin_for
 from kdnsctl.cli.terminal import tell
 from kdnsctl.model import ExitCode, UsageError, Verdict, exit_code_of
 
-DEADLINE = timedelta(minutes=5)
 ONLY_OFFLINE = ("node", "only_node", "year")
 
 _OTHER_FORMATS_SHOW_ALL = "only -o name leaves suspects out"
@@ -41,15 +51,7 @@ class Reading:
     parallel: Annotated[
         int, typer.Option("--parallel", metavar="N", min=1, max=1000, help="Nodes whose logs are read at once.")
     ] = 32
-    deadline: Annotated[
-        timedelta | None,
-        typer.Option(
-            "--deadline",
-            metavar="DURATION",
-            parser=values.duration,
-            help="Stop after this time and report what is known by then. Default: 5m.",
-        ),
-    ] = None
+    deadline: Deadline = None
     kubelet_logs: Annotated[
         bool,
         typer.Option(
@@ -70,16 +72,7 @@ class Reading:
     live_parallel: Annotated[
         int, typer.Option("--live-parallel", metavar="N", min=1, max=100, help="With --live: nodes read at once.")
     ] = 8
-    settle: Annotated[
-        timedelta | None,
-        typer.Option(
-            "--settle",
-            metavar="DURATION",
-            parser=values.duration,
-            help="With --live: how long an endpoint must be gone before entries to it count at once; else what is "
-            "still there in a second look counts, after 15s or this time. Default: 30s.",
-        ),
-    ] = None
+    settle: Settle = None
 
 
 def find_affected(
@@ -146,15 +139,7 @@ def find_affected(
             "--year", metavar="YEAR", parser=values.year, help="The year of klog lines when nothing else tells it."
         ),
     ] = None,
-    kube_proxy_version: Annotated[
-        str | None,
-        typer.Option(
-            "--kube-proxy-version",
-            metavar="VERSION",
-            parser=values.kube_proxy_version,
-            help="The release of kube-proxy, such as v1.30, for logs that do not say it.",
-        ),
-    ] = None,
+    kube_proxy_version: KubeProxyVersion = None,
     service: Annotated[
         list[str] | None,
         typer.Option(
@@ -227,7 +212,9 @@ def find_affected(
                 kube_proxy_version=kube_proxy_version,
                 nodes=tuple(only_node or ()),
             )
-            report = find_in_logs(offline, stdin=_stdin(offline.paths), reporter=reporter, now=datetime.now(UTC))
+            report = find_in_logs(
+                offline, stdin=stdin_for(offline.paths, "a log", "--logs -"), reporter=reporter, now=datetime.now(UTC)
+            )
         else:
             from kdnsctl.cli.connecting import connected  # noqa: PLC0415
             from kdnsctl.find import online  # noqa: PLC0415
@@ -295,17 +282,6 @@ def _nothing_to_do(form: Format) -> int:
         output.document(to_json(FindReport(datetime.now(UTC), (), Coverage.of(()))), form)
     tell("nothing to do: standard input names no node")
     return ExitCode.OK
-
-
-def _stdin(paths: tuple[str, ...]) -> BinaryIO:
-    """Standard input, for the path "-"; said when it is a terminal that waits for somebody to type a log."""
-    if sys.stdin is None:
-        if "-" in paths:
-            raise UsageError("--logs - reads standard input, but it is closed")
-        return io.BytesIO()
-    if "-" in paths and sys.stdin.isatty():
-        tell("reading a log from the terminal; Ctrl-D ends it")
-    return sys.stdin.buffer
 
 
 def _check(

@@ -22,6 +22,7 @@ from kdnsctl.cli.coverage import (
     next_lines,
     not_listed,
     several,
+    tell_notes,
     unknown_groups,
 )
 from kdnsctl.cli.options import Format
@@ -29,7 +30,7 @@ from kdnsctl.cli.table import Cell, wrapped
 from kdnsctl.cli.terminal import Color, columns, flush, has_color, put, tell, visible
 from kdnsctl.cli.values import is_node_name
 from kdnsctl.find.joined import basis_counts
-from kdnsctl.find.report import FindReport, NodeFinding, Problem, to_json
+from kdnsctl.find.report import FindReport, NodeFinding, to_json
 from kdnsctl.model import Basis, Verdict
 
 HEADINGS = ("NODE", "VERDICT", "BASIS", "STALE", "SIGNATURES", "LAST-SEEN", "KUBE-PROXY", "STARTS")
@@ -37,7 +38,6 @@ WIDE_HEADINGS = (*HEADINGS, "POD", "PEERS", "CAUSES", "RACE", "SPAN", "REASON")
 SPARE_HEADINGS = ("PEERS", "CAUSES")  # in the default table where there is room
 
 UNREAD = "<unknown>"
-MOST_PROBLEMS = 5  # told on stderr without -v
 MOST_PEERS = 3  # of a node, in the default table
 NOT_A_LOG = "notALog"  # the code of what is skipped because it is no log of kube-proxy
 
@@ -66,7 +66,13 @@ def find_report(
         verbose: tell every problem on stderr, not only the first few.
         program: how the operator calls us, for the commands suggested.
     """
-    _tell_notes(report, verbose=verbose)
+    tell_notes(
+        report.notes,
+        report.skipped,
+        [(node.name, problem) for node in report.nodes for problem in node.problems],
+        nothing=(NOT_A_LOG, "no log of kube-proxy", "is"),
+        verbose=verbose,
+    )
     if form in (Format.JSON, Format.YAML):
         output.document(to_json(report), form)
     elif form is Format.NAME:
@@ -79,35 +85,6 @@ def find_report(
             put("".join(line + "\n" for line in lines))
             for line in summary:
                 tell(line)
-
-
-def _tell_notes(report: FindReport, *, verbose: bool) -> None:
-    for note in report.notes:
-        tell(f"note: {note}")
-    others = [problem for problem in report.skipped if problem.code == NOT_A_LOG]
-    if verbose:
-        for problem in others:
-            tell(f"note: no log of kube-proxy: {_placed(problem)}")
-    elif others:
-        files = f"{count(len(others), 'file')} {'is' if len(others) == 1 else 'are'}"
-        tell(f"note: {files} no log of kube-proxy (-v lists {'it' if len(others) == 1 else 'them'})")
-    problems = [_of_node(node, problem) for node in report.nodes for problem in node.problems]
-    problems += [f"not read: {_placed(problem)}" for problem in report.skipped if problem.code != NOT_A_LOG]
-    shown = problems if verbose else problems[:MOST_PROBLEMS]
-    for line in shown:
-        tell(f"warning: {line}")
-    if len(problems) > len(shown):
-        tell(f"warning: {len(problems) - len(shown)} more pieces of evidence missing or damaged (-v lists them)")
-
-
-def _of_node(node: NodeFinding, problem: Problem) -> str:
-    return f"{node.name}: {problem.message if problem.source == node.name else _placed(problem)}"
-
-
-def _placed(problem: Problem) -> str:
-    """What is wrong, and where, unless the message has said that already."""
-    known = not problem.source or problem.source in problem.message
-    return problem.message if known else f"{problem.message} ({problem.source})"
 
 
 def _put_names(report: FindReport, include: frozenset[Verdict]) -> None:
