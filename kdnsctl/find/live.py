@@ -22,12 +22,13 @@ from kdnsctl.cluster.lists import list_all
 from kdnsctl.cluster.objects import Node, Pod, Service, ServiceCIDR
 from kdnsctl.cluster.permission import Permission
 from kdnsctl.cluster.transport import Connection
+from kdnsctl.diagnosis.case import COUNTED_PROTOCOL
 from kdnsctl.diagnosis.evidence import RECHECK, SETTLE, Evidence, Item, Missing, Terms
 from kdnsctl.diagnosis.findings import Diagnosis
 from kdnsctl.diagnosis.flows import Reading
 from kdnsctl.diagnosis.index import Index, Kind
 from kdnsctl.diagnosis.truth import PodRef, Truth
-from kdnsctl.diagnosis.verdict import diagnose, unsettled
+from kdnsctl.diagnosis.verdict import case_of, diagnose, unsettled
 from kdnsctl.find import bracket
 from kdnsctl.find.bracket import Bracket, View, WallClock
 from kdnsctl.find.states import Wish, read_again, read_state
@@ -237,7 +238,7 @@ class _Judge:
             truth = self._truths.truth(self._base, at)
             truth = replace(truth, pods=self._names.of(shell.node, _dead(evidence, truth), scope))
             said = diagnose(evidence, truth, terms)
-        again = not last and bool(unsettled(evidence, truth, terms))
+        again = not last and bool(unsettled(evidence, truth, terms) or _uncounted(evidence, truth, terms))
         mode = evidence.running_mode
         state = State(said, table.at if table else None, shell.rung, mode, evidence.version)
         # Evidence of a large cluster is large: it is kept for nodes that are looked at again only.
@@ -341,6 +342,12 @@ def _kept(outcome: Outcome[_Pending], pending: _Pending, judge: _Judge) -> Outco
 
 def _state_of(outcome: Outcome[_Pending]) -> Outcome[State]:
     return Outcome(outcome.node, outcome.value.state if outcome.value else None, outcome.reason)
+
+
+def _uncounted(evidence: Evidence, truth: Truth, terms: Terms) -> bool:
+    """Whether there are stale entries that do not count yet, also where the verdict is certain without them."""
+    stale = case_of(evidence, truth, terms).stale
+    return any(one.waiting and one.in_scope and one.key.protocol == COUNTED_PROTOCOL for one in stale)
 
 
 def _dead(evidence: Evidence, truth: Truth) -> list[str]:

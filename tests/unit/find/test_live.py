@@ -225,6 +225,19 @@ def test_stale_rules_make_a_node_affected_without_any_entry(api: Server, judge: 
     assert (diagnosis.verdict, diagnosis.reason.code, diagnosis.stale_entries) == (Verdict.AFFECTED, "staleRules", 0)
 
 
+def test_stale_rules_that_decide_do_not_leave_entries_uncounted(api: Server, judge: Judge, clock: ManualClock) -> None:
+    """A kube-proxy that hangs makes minutes pass between the table and the rules: by then the rules have settled."""
+    Slices(api, endpoint_slice(NEW))
+
+    class Hanging(Shell):
+        def read(self, fact: Any, *args: Any, **kwargs: Any) -> Any:
+            if fact.endpoint is not None:
+                clock.advance(40)
+            return super().read(fact, *args, **kwargs)
+
+    assert said(judge(Hanging("a", STALE_TABLE, rules=STALE_RULES))) == (Verdict.AFFECTED, 60, 2)
+
+
 def test_without_endpoint_slices_nothing_is_read(api: Server, judge: Judge) -> None:
     Slices(api, endpoint_slice(NEW))
     api.on("/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices", FORBIDDEN)
