@@ -29,7 +29,7 @@ class NodeAnalysis:
 
     `identified` is False when the input did not say which node it was from: `name` is then a file's or folder's name,
     shown but never passed on to another command. `diagnosis` is None when there was nothing to judge: `reason` then
-    says why. `read_at` is when its connection tracking was last read, `via` by which way. `lost` are pieces of
+    says why. `read_at` is when its connection tracking was last read, `via` by which way. `problems` are pieces of
     evidence that could not be used, with where they are from.
     """
 
