@@ -23,6 +23,11 @@ COMMANDS = {
         "Tell which nodes have the DNS blackhole, from kube-proxy's logs",
         needs="kdnsctl.find.online:NEEDS",
     ),
+    "analyze": Entry(
+        "kdnsctl.cli.analyze:analyze",
+        "Prove what is wrong with a node, from its connection tracking table and its rules",
+        needs="kdnsctl.find.analyze_nodes:NEEDS",
+    ),
     "signatures": Entry("kdnsctl.cli.signatures:signatures", "List what kube-proxy logs, and what each line means"),
     "doctor": Entry("kdnsctl.cli.doctor:doctor", "Tell whether the cluster answers, and which commands may work on it"),
     "rbac": Entry("kdnsctl.cli.rbac:rbac", "Print the least Role with which commands can do their work"),

@@ -6,23 +6,33 @@ What makes a node affected or suspect is not known here; see `find`.
 from __future__ import annotations
 
 import enum
-import io
 import os
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 import typer
 
 from kdnsctl.cli import completing, nodenames, values
-from kdnsctl.cli.options import Common, Connection, Format, NodeChoice, Rendering, check_rendering, said
+from kdnsctl.cli.options import (
+    DEADLINE,
+    Common,
+    Connection,
+    Deadline,
+    Format,
+    KubeProxyVersion,
+    NodeChoice,
+    Rendering,
+    Settle,
+    check_rendering,
+    said,
+)
+from kdnsctl.cli.standardinput import stdin_for
 from kdnsctl.cli.terminal import tell
 from kdnsctl.model import ExitCode, UsageError, Verdict, exit_code_of
 
-DEADLINE = timedelta(minutes=5)
 ONLY_OFFLINE = ("node", "only_node", "year")
 
 _OTHER_FORMATS_SHOW_ALL = "only -o name leaves suspects out"
@@ -41,15 +51,7 @@ class Reading:
     parallel: Annotated[
         int, typer.Option("--parallel", metavar="N", min=1, max=1000, help="Nodes whose logs are read at once.")
     ] = 32
-    deadline: Annotated[
-        timedelta | None,
-        typer.Option(
-            "--deadline",
-            metavar="DURATION",
-            parser=values.duration,
-            help="Stop after this time and report what is known by then. Default: 5m.",
-        ),
-    ] = None
+    deadline: Deadline = None
     kubelet_logs: Annotated[
         bool,
         typer.Option(
@@ -58,6 +60,19 @@ class Reading:
             show_default=False,
         ),
     ] = False
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            help="Read the nodes' connection tracking tables and rules too, through kube-proxy's pods, and judge by "
+            "them: a log is a suspicion, the kernel's tables are the proof (needs pods/exec).",
+            show_default=False,
+        ),
+    ] = False
+    live_parallel: Annotated[
+        int, typer.Option("--live-parallel", metavar="N", min=1, max=100, help="With --live: nodes read at once.")
+    ] = 8
+    settle: Settle = None
 
 
 def find_affected(
@@ -124,15 +139,7 @@ def find_affected(
             "--year", metavar="YEAR", parser=values.year, help="The year of klog lines when nothing else tells it."
         ),
     ] = None,
-    kube_proxy_version: Annotated[
-        str | None,
-        typer.Option(
-            "--kube-proxy-version",
-            metavar="VERSION",
-            parser=values.kube_proxy_version,
-            help="The release of kube-proxy, such as v1.30, for logs that do not say it.",
-        ),
-    ] = None,
+    kube_proxy_version: KubeProxyVersion = None,
     service: Annotated[
         list[str] | None,
         typer.Option(
@@ -166,6 +173,8 @@ def find_affected(
       kdnsctl find-affected --since 24h ip-10-0-0-1 ip-10-0-0-2
       # Logs that were saved from a cluster, one file for each pod
       kdnsctl find-affected --logs logs/*.log
+      # All nodes, by their own tables too; on 1.32 and later nothing else proves that a node is healthy
+      kdnsctl find-affected --live
       # What a support bundle holds, packed as it is
       kdnsctl find-affected --logs bundle.tar.gz --since 24h
       # One node's log, through a pipe
@@ -176,12 +185,12 @@ def find_affected(
       kdnsctl find-affected - --include suspect < report.json
 
     A failure in the log makes a node suspect. A log proves health only where kube-proxy would have logged the
-    failure; where it would not, the node is unknown.
+    failure; where it would not, the node is unknown. With --live the node's own tables decide.
 
     Exit codes: 0 nothing found, 3 affected or suspect nodes found, 4 nothing found but some nodes are unknown,
     1 failed, 2 wrong usage, 130 interrupted.
     """
-    _check(ctx, rendering, logs=logs, words=words, since=since, since_time=since_time)
+    _check(ctx, rendering, reading, logs=logs, words=words, since=since, since_time=since_time)
 
     # Late: reading logs needs modules that --help and TAB do not.
     from kdnsctl.cancel import INTERRUPTED, CancelScope  # noqa: PLC0415
@@ -203,7 +212,9 @@ def find_affected(
                 kube_proxy_version=kube_proxy_version,
                 nodes=tuple(only_node or ()),
             )
-            report = find_in_logs(offline, stdin=_stdin(offline.paths), reporter=reporter, now=datetime.now(UTC))
+            report = find_in_logs(
+                offline, stdin=stdin_for(offline.paths, "a log", "--logs -"), reporter=reporter, now=datetime.now(UTC)
+            )
         else:
             from kdnsctl.cli.connecting import connected  # noqa: PLC0415
             from kdnsctl.find import online  # noqa: PLC0415
@@ -221,6 +232,9 @@ def find_affected(
                 kube_proxy_version=kube_proxy_version,
                 parallel=reading.parallel,
                 kubelet_logs=reading.kubelet_logs,
+                live=reading.live,
+                live_parallel=reading.live_parallel,
+                **({"settle": reading.settle} if reading.settle else {}),
             )
             scope = CancelScope((reading.deadline or DEADLINE).total_seconds())
             with connected(connection, common, scope, reporter) as cluster:
@@ -270,20 +284,10 @@ def _nothing_to_do(form: Format) -> int:
     return ExitCode.OK
 
 
-def _stdin(paths: tuple[str, ...]) -> BinaryIO:
-    """Standard input, for the path "-"; said when it is a terminal that waits for somebody to type a log."""
-    if sys.stdin is None:
-        if "-" in paths:
-            raise UsageError("--logs - reads standard input, but it is closed")
-        return io.BytesIO()
-    if "-" in paths and sys.stdin.isatty():
-        tell("reading a log from the terminal; Ctrl-D ends it")
-    return sys.stdin.buffer
-
-
 def _check(
     ctx: typer.Context,
     rendering: Rendering,
+    reading: Reading,
     *,
     logs: list[str] | None,
     words: list[str] | None,
@@ -305,6 +309,8 @@ def _check(
         ways += said(ctx, "selector", "all_nodes")
         if len(ways) > 1:
             raise UsageError(f"{' and '.join(ways)} exclude each other: choose nodes in one way")
+        if not reading.live and (useless := said(ctx, "live_parallel", "settle")):
+            raise UsageError(f"{', '.join(useless)} has no effect without --live")
     if since is not None and since_time is not None:
         raise UsageError("--since and --since-time exclude each other")
     from_stdin = not logs and nodenames.STDIN in (words or ())

@@ -181,6 +181,37 @@ class Answer:
         return Format(self.output.value)
 
 
+# Options that several commands have and mean alike.
+Deadline = Annotated[
+    timedelta | None,
+    typer.Option(
+        "--deadline",
+        metavar="DURATION",
+        parser=values.duration,
+        help="Stop after this time and report what is known by then. Default: 5m.",
+    ),
+]
+DEADLINE = timedelta(minutes=5)
+Settle = Annotated[
+    timedelta | None,
+    typer.Option(
+        "--settle",
+        metavar="DURATION",
+        parser=values.duration,
+        help="How long an endpoint must be gone before entries to it count at once; else what is still there in a "
+        "second look counts, after 15s or this time. Default: 30s.",
+    ),
+]
+KubeProxyVersion = Annotated[
+    str | None,
+    typer.Option(
+        "--kube-proxy-version",
+        metavar="VERSION",
+        parser=values.kube_proxy_version,
+        help="The release of kube-proxy, such as v1.30, where nothing else tells it.",
+    ),
+]
+
 GLOBAL_GROUPS: tuple[type[Any], ...] = (Common, Connection, Record)
 
 

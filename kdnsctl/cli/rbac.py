@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from kdnsctl.access import Permission
     from kdnsctl.access.needs import Needs
 
-KUBELET_LOGS = "--kubelet-logs"  # the option of other commands for which --with-kubelet-logs adds permissions
+# The options of other commands for which --with-… adds permissions.
+KUBELET_LOGS = "--kubelet-logs"
+LIVE = "--live"
 # The API server's rule for names of roles: a path segment (apimachinery, pkg/api/validation/path/name.go).
 _ROLE_NAME = re.compile(r"(?!\.\.?$)[^/%\s]{1,253}")
 
@@ -42,6 +44,15 @@ class Granting:
         typer.Option(
             "--with-kubelet-logs",
             help="Allow get nodes/proxy too, for find-affected --kubelet-logs. It is nearly root on every node.",
+            show_default=False,
+        ),
+    ] = False
+    with_live: Annotated[
+        bool,
+        typer.Option(
+            "--with-live",
+            help="Allow what find-affected --live needs too: pods/exec in kube-system, among others, which is as good "
+            "as root on every node.",
             show_default=False,
         ),
     ] = False
@@ -93,9 +104,12 @@ def rbac(
     from kdnsctl.cli.terminal import put  # noqa: PLC0415
 
     chosen = needing.needs_of(commands)
-    options = (KUBELET_LOGS,) if granting.with_kubelet_logs else ()
-    if options and not any(option in one.with_option for one in chosen.values() for option in options):
-        raise UsageError(f"--with-kubelet-logs has no effect: {' and '.join(chosen)} has no option {KUBELET_LOGS}")
+    wanted = ((KUBELET_LOGS, granting.with_kubelet_logs), (LIVE, granting.with_live))
+    options = tuple(option for option, said in wanted if said)
+    for option in options:
+        if not any(option in one.with_option for one in chosen.values()):
+            given = f"--with-{option.removeprefix('--')}"
+            raise UsageError(f"{given} has no effect: {' and '.join(chosen)} has no option {option}")
     manifests = roles(granted(chosen.values(), helpful=not granting.only_needed, options=options), name)
     if bind_to:
         manifests += bindings(manifests, [values.subject_of(word) for word in bind_to])

@@ -9,30 +9,39 @@ headings are for scripts: their columns are always the same ones.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
-from datetime import datetime
 
 from kdnsctl.cli import output, table
+from kdnsctl.cli.coverage import (
+    MOST_NAMES,
+    NONE,
+    RANK,
+    STYLES,
+    clock,
+    count,
+    coverage_lines,
+    next_lines,
+    not_listed,
+    several,
+    tell_notes,
+    unknown_groups,
+)
 from kdnsctl.cli.options import Format
-from kdnsctl.cli.table import Cell
+from kdnsctl.cli.table import Cell, wrapped
 from kdnsctl.cli.terminal import Color, columns, flush, has_color, put, tell, visible
 from kdnsctl.cli.values import is_node_name
-from kdnsctl.find.report import FindReport, NodeFinding, Problem, to_json
-from kdnsctl.model import Basis, Scope, Verdict
+from kdnsctl.find.joined import basis_counts
+from kdnsctl.find.report import FindReport, NodeFinding, to_json
+from kdnsctl.model import Basis, Verdict
 
 HEADINGS = ("NODE", "VERDICT", "BASIS", "STALE", "SIGNATURES", "LAST-SEEN", "KUBE-PROXY", "STARTS")
 WIDE_HEADINGS = (*HEADINGS, "POD", "PEERS", "CAUSES", "RACE", "SPAN", "REASON")
 SPARE_HEADINGS = ("PEERS", "CAUSES")  # in the default table where there is room
 
 UNREAD = "<unknown>"
-NONE = "<none>"
-MOST_NAMES = 8  # of a group of unknown nodes, on a terminal
-MOST_PROBLEMS = 5  # told on stderr without -v
 MOST_PEERS = 3  # of a node, in the default table
 NOT_A_LOG = "notALog"  # the code of what is skipped because it is no log of kube-proxy
 
-_STYLES = {Verdict.AFFECTED: "red", Verdict.SUSPECT: "yellow", Verdict.CLEAN: "green", Verdict.UNKNOWN: "magenta"}
-_RANK = {verdict: rank for rank, verdict in enumerate(Verdict)}
+_BASIS = {Basis.BOTH: "log and state", Basis.STATE: "state alone", Basis.LOG: "log alone"}
 _WITHOUT_STATE = {"BASIS": Basis.LOG.value, "STALE": UNREAD}  # what these columns hold when only logs were read
 
 
@@ -57,7 +66,13 @@ def find_report(
         verbose: tell every problem on stderr, not only the first few.
         program: how the operator calls us, for the commands suggested.
     """
-    _tell_notes(report, verbose=verbose)
+    tell_notes(
+        report.notes,
+        report.skipped,
+        [(node.name, problem) for node in report.nodes for problem in node.problems],
+        nothing=(NOT_A_LOG, "no log of kube-proxy", "is"),
+        verbose=verbose,
+    )
     if form in (Format.JSON, Format.YAML):
         output.document(to_json(report), form)
     elif form is Format.NAME:
@@ -70,35 +85,6 @@ def find_report(
             put("".join(line + "\n" for line in lines))
             for line in summary:
                 tell(line)
-
-
-def _tell_notes(report: FindReport, *, verbose: bool) -> None:
-    for note in report.notes:
-        tell(f"note: {note}")
-    others = [problem for problem in report.skipped if problem.code == NOT_A_LOG]
-    if verbose:
-        for problem in others:
-            tell(f"note: no log of kube-proxy: {_placed(problem)}")
-    elif others:
-        files = f"{_count(len(others), 'file')} {'is' if len(others) == 1 else 'are'}"
-        tell(f"note: {files} no log of kube-proxy (-v lists {'it' if len(others) == 1 else 'them'})")
-    problems = [_of_node(node, problem) for node in report.nodes for problem in node.problems]
-    problems += [f"not read: {_placed(problem)}" for problem in report.skipped if problem.code != NOT_A_LOG]
-    shown = problems if verbose else problems[:MOST_PROBLEMS]
-    for line in shown:
-        tell(f"warning: {line}")
-    if len(problems) > len(shown):
-        tell(f"warning: {len(problems) - len(shown)} more pieces of evidence missing or damaged (-v lists them)")
-
-
-def _of_node(node: NodeFinding, problem: Problem) -> str:
-    return f"{node.name}: {problem.message if problem.source == node.name else _placed(problem)}"
-
-
-def _placed(problem: Problem) -> str:
-    """What is wrong, and where, unless the message has said that already."""
-    known = not problem.source or problem.source in problem.message
-    return problem.message if known else f"{problem.message} ({problem.source})"
 
 
 def _put_names(report: FindReport, include: frozenset[Verdict]) -> None:
@@ -114,7 +100,7 @@ def _put_names(report: FindReport, include: frozenset[Verdict]) -> None:
         )
     suspects = sum(node.verdict is Verdict.SUSPECT for node in report.nodes)
     if suspects and Verdict.SUSPECT not in include:
-        tell(f"note: {_count(suspects, 'suspect node')} not printed; --include suspect adds them")
+        tell(f"note: {count(suspects, 'suspect node')} not printed; --include suspect adds them")
 
 
 def _table(report: FindReport, form: Format, *, headers: bool, color: Color) -> list[str]:
@@ -122,7 +108,7 @@ def _table(report: FindReport, form: Format, *, headers: bool, color: Color) -> 
     paint = table.painter(color=has_color(sys.stdout, color))
     found = (Verdict.AFFECTED, Verdict.SUSPECT)
     in_rows = tuple(Verdict) if form is Format.WIDE else found if headers else (*found, Verdict.UNKNOWN)
-    nodes = sorted((node for node in report.nodes if node.verdict in in_rows), key=lambda node: _RANK[node.verdict])
+    nodes = sorted((node for node in report.nodes if node.verdict in in_rows), key=lambda node: RANK[node.verdict])
     wide = form is Format.WIDE
     cap = None if width is None else MOST_NAMES
     lines: list[str] = []
@@ -136,12 +122,13 @@ def _table(report: FindReport, form: Format, *, headers: bool, color: Color) -> 
             heads, rows, width=width, paint=paint, with_headings=headers, spare=() if wide else SPARE_HEADINGS
         )
     if headers:
-        rest = [] if wide else [*_unknown_groups(report, width, paint), *_not_listed(report, width)]
+        verdicts = [node.verdict for node in report.nodes]
+        rest = [] if wide else [*unknown_groups(report.nodes, width, paint, _name), *not_listed(verdicts, width)]
         lines += [*([""] if lines and rest else []), *rest]
         if any(
             _name(node) != node.name and (wide or node.verdict in (*found, Verdict.UNKNOWN)) for node in report.nodes
         ):
-            lines += table.wrapped("pod:… and file:… are not nodes: the log does not say which node it is from.", width)
+            lines += wrapped("pod:… and file:… are not nodes: the log does not say which node it is from.", width)
     return lines
 
 
@@ -159,8 +146,8 @@ def _saying_something(heads: tuple[str, ...], rows: list[list[Cell]]) -> tuple[t
 def _spare(node: NodeFinding) -> list[Cell]:
     """Which dead endpoints, and why, in short; in the order of `SPARE_HEADINGS`."""
     return [
-        _several((f"{peer.vip}->{peer.endpoint or '?'}" for peer in node.peers), MOST_PEERS),
-        _several(cause.id for cause in node.causes),
+        several((f"{peer.vip}->{peer.endpoint or '?'}" for peer in node.peers), MOST_PEERS),
+        several(cause.id for cause in node.causes),
     ]
 
 
@@ -169,10 +156,10 @@ def _row(node: NodeFinding) -> list[Cell]:
     seen = [signature.last_seen for signature in node.signatures if signature.last_seen]
     return [
         Cell.of(_name(node)),
-        Cell.of(node.verdict.value, style=_STYLES.get(node.verdict, "")),
+        Cell.of(node.verdict.value, style=STYLES.get(node.verdict, "")),
         Cell.of(node.basis.value if node.basis else NONE),
         Cell.of(UNREAD if node.stale_entries is None else str(node.stale_entries)),
-        _several(f"{signature.id}({signature.count})" for signature in node.signatures),
+        several(f"{signature.id}({signature.count})" for signature in node.signatures),
         Cell.of(clock(max(seen)) if seen else UNREAD if node.signatures else NONE),
         Cell.of(proxy.version or proxy.versions or UNREAD, *([proxy.mode] if proxy.mode else [])),
         Cell.of(str(node.restart_count)),
@@ -182,22 +169,15 @@ def _row(node: NodeFinding) -> list[Cell]:
 def _more(node: NodeFinding, cap: int | None) -> list[Cell]:
     race, span = node.race_window, node.span
     return [
-        _several(node.kube_proxy.pods, cap),
-        _several((f"{peer.vip}->{peer.endpoint or '?'}({peer.count})" for peer in node.peers), cap),
-        _several(f"{cause.id}({cause.count})" for cause in node.causes),
+        several(node.kube_proxy.pods, cap),
+        several((f"{peer.vip}->{peer.endpoint or '?'}({peer.count})" for peer in node.peers), cap),
+        several(f"{cause.id}({cause.count})" for cause in node.causes),
         Cell.of(f"restarts={len(race.restarts)}", f"sync-failures={race.sync_failures}", f"within={race.seconds}s")
         if race
         else Cell.of(NONE),
         Cell.of(f"{clock(span.first)}/{clock(span.last)}" if span else NONE),
         Cell.of(node.reason or NONE),
     ]
-
-
-def _several(texts: Iterable[str], cap: int | None = None) -> Cell:
-    parts = list(texts)
-    if cap is not None and len(parts) > cap:
-        parts = [*parts[:cap], f"+{len(parts) - cap}"]
-    return Cell.of(*parts) if parts else Cell.of(NONE)
 
 
 def _name(node: NodeFinding) -> str:
@@ -207,78 +187,24 @@ def _name(node: NodeFinding) -> str:
     return f"{'pod' if node.name in node.kube_proxy.pods else 'file'}:{node.name}"
 
 
-def _unknown_groups(report: FindReport, width: int | None, paint: table.Paint) -> list[str]:
-    """The nodes that could not be judged: why, how many, and which."""
-    groups: dict[str, list[NodeFinding]] = {}
-    for node in report.nodes:
-        if node.verdict is Verdict.UNKNOWN:
-            groups.setdefault(node.reason_code or node.reason, []).append(node)
-    lines: list[str] = []
-    for nodes in sorted(groups.values(), key=len, reverse=True):
-        reasons = {node.reason for node in nodes}
-        shown = nodes if width is None else nodes[:MOST_NAMES]
-        more = [f"and {len(nodes) - len(shown)} more (-o wide lists them)"] if len(nodes) > len(shown) else []
-        why = visible(next(iter(reasons)) if len(reasons) == 1 else nodes[0].reason_code)
-        head, *rest = table.wrapped(f"{len(nodes)} unknown: {why}", width)
-        word = f"{len(nodes)} unknown"
-        lines += [paint(word, _STYLES[Verdict.UNKNOWN]) + head.removeprefix(word), *rest]
-        if len(reasons) == 1:
-            lines += table.wrapped(", ".join([*(visible(_name(node)) for node in shown), *more]), width, indent=2)
-        else:
-            for node in shown:
-                lines += table.wrapped(visible(f"{_name(node)}: {node.reason}"), width, indent=2)
-            lines += [f"  {line}" for line in more]
-    return lines
-
-
-def _not_listed(report: FindReport, width: int | None) -> list[str]:
-    said = [
-        f"{count} {word}"
-        for verdict, word in ((Verdict.CLEAN, "clean"), (Verdict.NOT_APPLICABLE, "not applicable"))
-        if (count := sum(node.verdict is verdict for node in report.nodes))
-    ]
-    return table.wrapped(f"{' and '.join(said)}, not listed (-o wide lists them)", width) if said else []
-
-
 def _summary(report: FindReport, program: str) -> list[str]:
     """Coverage, the time covered, and what to run next."""
     width = columns(sys.stdout)
-    coverage = report.coverage
-    counts = [
-        f"{count} {'not applicable' if verdict is Verdict.NOT_APPLICABLE else verdict.value}"
-        for verdict in Verdict
-        if (count := sum(node.verdict is verdict for node in report.nodes))
-    ]
-    text = f"{_count(coverage.in_scope, 'node')} in scope, {coverage.judged} judged: {', '.join(counts) or 'none'}."
-    if coverage.scope is Scope.PARTIAL:
-        text += " The scope is partial: there may be nodes that could not even be listed."
-    lines = table.wrapped(text, width)
+    lines = coverage_lines(report.coverage, [node.verdict for node in report.nodes], width)
+    if any(node.state for node in report.nodes):
+        by = ", ".join(f"{number} by {_BASIS[basis]}" for basis, number in basis_counts(report.nodes).items())
+        lines += wrapped(f"Judged {by or 'none'}.", width)
     if report.cluster:
-        lines += table.wrapped(visible(f"Cluster: {report.cluster}."), width)
+        lines += wrapped(visible(f"Cluster: {report.cluster}."), width)
     spans = [node.span for node in report.nodes if node.span]
     if spans:
         first, last = min(span.first for span in spans), max(span.last for span in spans)
         differ = len({(span.first, span.last) for span in spans}) > 1
         each = "; it differs by node (-o wide)" if differ else ""
-        lines += table.wrapped(f"Time covered by the logs: {clock(first)} to {clock(last)}{each}.", width)
+        lines += wrapped(f"Time covered by the logs: {clock(first)} to {clock(last)}{each}.", width)
     if report.since:
-        lines += table.wrapped(f"Window judged: since {clock(report.since)}.", width)
+        lines += wrapped(f"Window judged: since {clock(report.since)}.", width)
     if report.services:
-        lines += table.wrapped(visible(f"Services: {', '.join(report.services)}."), width)
-    if report.next_commands:
-        lines.append("Next:")
-        lines += [f"  {visible(_as_called(command, program))}" for command in report.next_commands]
+        lines += wrapped(visible(f"Services: {', '.join(report.services)}."), width)
+    lines += next_lines(report.next_commands, program)
     return lines
-
-
-def _as_called(command: str, program: str) -> str:
-    return program + command.removeprefix("kdnsctl") if command.startswith("kdnsctl ") else command
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def clock(moment: datetime) -> str:
-    """A moment in UTC, to the second: JSON has the rest."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

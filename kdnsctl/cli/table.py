@@ -53,13 +53,17 @@ def painter(*, color: bool) -> Paint:
     return paint
 
 
-def wrapped(text: str, width: int | None, indent: int = 0) -> list[str]:
-    """The lines of a sentence at most `width` cells wide (None: one line)."""
+def wrapped(text: str, width: int | None, indent: int = 0, hanging: int = 0) -> list[str]:
+    """The lines of a sentence at most `width` cells wide (None: one line); the first hangs out by `hanging`."""
     margin = " " * indent
     if width is None:
         return [margin + text]
     lines = textwrap.wrap(
-        text, max(width, LEAST_WIDTH), initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False
+        text,
+        max(width, LEAST_WIDTH),
+        initial_indent=margin,
+        subsequent_indent=margin + " " * hanging,
+        break_on_hyphens=False,
     )
     return lines or [""]
 

@@ -52,6 +52,19 @@ class Metadata(Object, frozen=True):
         return next((owner for owner in self.owner_references if owner.controller), None)
 
 
+class ManagedFields(Object, frozen=True):
+    """Who wrote some fields of an object, and when they last changed one (k8s.io/apimachinery meta/v1 types.go)."""
+
+    manager: str = ""
+    time: dt.datetime | None = None
+
+
+class SliceMetadata(Metadata, frozen=True):
+    """An EndpointSlice's identity, and when what is in it was last changed."""
+
+    managed_fields: tuple[ManagedFields, ...] = ()
+
+
 class PartialObjectMetadata(Object, frozen=True):
     """Any object, of which only the identity was asked for."""
 
@@ -263,12 +276,19 @@ class ContainerStatus(Object, frozen=True):
     last_state: ContainerState = ContainerState()
 
 
+class PodIP(Object, frozen=True):
+    """One address of a pod."""
+
+    ip: str = ""
+
+
 class PodStatus(Object, frozen=True):
-    """What became of a pod."""
+    """What became of a pod. `pod_ips` holds `pod_ip` first, and the address of the other family of dual stack."""
 
     phase: str = ""
     reason: str = ""
     pod_ip: str = field(default="", name="podIP")
+    pod_ips: tuple[PodIP, ...] = field(default=(), name="podIPs")
     host_ip: str = field(default="", name="hostIP")
     conditions: tuple[Condition, ...] = ()
     container_statuses: tuple[ContainerStatus, ...] = ()
@@ -329,6 +349,28 @@ class ServiceSpec(Object, frozen=True):
     type: str = ""
     ports: tuple[ServicePort, ...] = ()
     selector: dict[str, str] = {}
+    internal_traffic_policy: str = ""
+    external_traffic_policy: str = ""
+    traffic_distribution: str = ""
+
+
+class LoadBalancerIngress(Object, frozen=True):
+    """One address of a load balancer. kube-proxy handles it unless `ip_mode` is Proxy (KEP-1860)."""
+
+    ip: str = ""
+    ip_mode: str = ""
+
+
+class LoadBalancerStatus(Object, frozen=True):
+    """Where a load balancer takes traffic for a Service."""
+
+    ingress: tuple[LoadBalancerIngress, ...] = ()
+
+
+class ServiceStatus(Object, frozen=True):
+    """What became of a Service."""
+
+    load_balancer: LoadBalancerStatus = LoadBalancerStatus()
 
 
 class Service(Object, frozen=True):
@@ -336,6 +378,7 @@ class Service(Object, frozen=True):
 
     metadata: Metadata = Metadata()
     spec: ServiceSpec = ServiceSpec()
+    status: ServiceStatus = ServiceStatus()
 
 
 class ObjectReference(Object, frozen=True):
@@ -355,6 +398,18 @@ class EndpointConditions(Object, frozen=True):
     terminating: bool | None = None
 
 
+class ZoneHint(Object, frozen=True):
+    """A zone that should use an endpoint."""
+
+    name: str = ""
+
+
+class EndpointHints(Object, frozen=True):
+    """Who should use an endpoint: then kube-proxy may leave it out elsewhere (topology-aware routing)."""
+
+    for_zones: tuple[ZoneHint, ...] = ()
+
+
 class Endpoint(Object, frozen=True):
     """One backend in an EndpointSlice."""
 
@@ -362,6 +417,7 @@ class Endpoint(Object, frozen=True):
     conditions: EndpointConditions = EndpointConditions()
     node_name: str = ""
     target_ref: ObjectReference | None = None
+    hints: EndpointHints | None = None
 
     @property
     def is_serving(self) -> bool:
@@ -385,7 +441,7 @@ class EndpointPort(Object, frozen=True):
 class EndpointSlice(Object, frozen=True):
     """Some backends of a Service."""
 
-    metadata: Metadata = Metadata()
+    metadata: SliceMetadata = SliceMetadata()
     address_type: str = ""
     endpoints: tuple[Endpoint, ...] | None = None
     ports: tuple[EndpointPort, ...] | None = None
@@ -394,6 +450,19 @@ class EndpointSlice(Object, frozen=True):
     def service(self) -> str:
         """The name of the Service, in the slice's own namespace."""
         return self.metadata.labels.get("kubernetes.io/service-name", "")
+
+
+class ServiceCIDRSpec(Object, frozen=True):
+    """Ranges that ClusterIPs are taken from."""
+
+    cidrs: tuple[str, ...] = ()
+
+
+class ServiceCIDR(Object, frozen=True):
+    """Where ClusterIPs come from (networking.k8s.io/v1)."""
+
+    metadata: Metadata = Metadata()
+    spec: ServiceCIDRSpec = ServiceCIDRSpec()
 
 
 class ConfigMap(Object, frozen=True):

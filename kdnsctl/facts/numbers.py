@@ -42,13 +42,13 @@ def timeouts(data: bytes) -> Timeouts | None:
     return Timeouts(known["nf_conntrack_udp_timeout"], known["nf_conntrack_udp_timeout_stream"])
 
 
-def local_ports(data: bytes) -> int | None:
-    """How many ports net.ipv4.ip_local_port_range has; None when it is not that."""
+def local_ports(data: bytes) -> tuple[int, int] | None:
+    """The first and the last port of net.ipv4.ip_local_port_range; None when it is not that."""
     match = _PORTS.match(data)
     if match is None:
         return None
-    count = int(match[2]) - int(match[1]) + 1
-    return count if count > 0 else None
+    first, last = int(match[1]), int(match[2])
+    return (first, last) if first <= last else None
 
 
 def counters(data: bytes) -> Mapping[str, int] | None:

@@ -10,6 +10,11 @@ from kdnsctl.find.report import NodeFinding
 from kdnsctl.model import Verdict
 
 MOST_NAMED = 5
+COST = (
+    "it runs `cat` and `grep` in the kube-proxy pod of each node (pods/exec), 8 nodes at a time, sends the entries of "
+    "the DNS Services and the rules through the API server, and changes nothing"
+)
+"""What find-affected --live costs a cluster."""
 
 
 def notes(findings: Sequence[NodeFinding], counting: Sequence[tuple[str, str]]) -> Iterable[str]:
@@ -18,7 +23,8 @@ def notes(findings: Sequence[NodeFinding], counting: Sequence[tuple[str, str]]) 
     if silent:
         yield (
             f"{silent} node(s) run a release of kube-proxy that can leave stale entries without logging anything (1.32 "
-            "and later, and some before it): only the node's conntrack table can show that they are healthy."
+            "and later, and some before it): only the node's conntrack table can show that they are healthy. --live "
+            f"reads it: {COST}."
         )
     mute = sum(finding.reason_code == "versionUnknown" for finding in findings)
     if mute:
@@ -46,6 +52,21 @@ def notes(findings: Sequence[NodeFinding], counting: Sequence[tuple[str, str]]) 
     yield from said[:MOST_NAMED]
     if len(said) > MOST_NAMED:
         yield f"The same is so for {len(said) - MOST_NAMED} more logs that repeat others."
+
+
+def next_looks(findings: Sequence[NodeFinding], *, live: bool) -> Iterable[str]:
+    """How to prove with kdnsctl itself what a log only tells, or what an affected node suffers from."""
+    if live:
+        affected = [one.name for one in findings if one.verdict is Verdict.AFFECTED and NODE_NAME.fullmatch(one.name)]
+        if affected:
+            yield f"kdnsctl analyze {' '.join(affected[:MOST_NAMED])}"
+        return
+    suspects = [one.name for one in suspects_of(findings) if one.identified and NODE_NAME.fullmatch(one.name)]
+    silent = any(one.reason_code in ("logProvesNothing", "failureBeforeWindow") for one in findings)
+    if silent:
+        yield "kdnsctl find-affected --live"
+    elif suspects:
+        yield f"kdnsctl find-affected --live {' '.join(suspects[:MOST_NAMED])}"
 
 
 def next_readings(

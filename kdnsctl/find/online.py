@@ -1,7 +1,7 @@
 """find-affected on a live cluster: nodes in scope → where kube-proxy is → its logs → verdicts → a report.
 
 Every node in scope is in the report exactly once, whatever happens to it or to us: judged, unknown with the reason, or
-not applicable. Only logs are read; nothing runs on a node, and nothing is changed.
+not applicable. Only logs are read, and with --live the nodes' own tables too; nothing is changed.
 """
 
 from __future__ import annotations
@@ -22,10 +22,16 @@ from kdnsctl.cluster.kubeproxy import Kind, KubeProxy, PodPlace
 from kdnsctl.cluster.logs import needed
 from kdnsctl.cluster.target import Target
 from kdnsctl.cluster.transport import Connection
-from kdnsctl.find.advice import next_readings, notes
+from kdnsctl.diagnosis.evidence import SETTLE
+from kdnsctl.find.advice import next_looks, next_readings, notes
 from kdnsctl.find.barred import read_where_allowed
 from kdnsctl.find.commands import next_commands
+from kdnsctl.find.joined import joined
 from kdnsctl.find.judge import NodeLog, Question, checked_signatures, judge
+from kdnsctl.find.live import HELPFUL as STATE_HELPFUL
+from kdnsctl.find.live import NEEDED as STATE_NEEDED
+from kdnsctl.find.live import PARALLEL as STATE_PARALLEL
+from kdnsctl.find.live import Judged, LiveOptions, State, judge_nodes
 from kdnsctl.find.releases import is_version, minor_of
 from kdnsctl.find.report import FindReport, NodeFinding, Problem, in_order
 from kdnsctl.find.report import KubeProxy as Proxy
@@ -35,14 +41,14 @@ from kdnsctl.logs.scan import Decided
 from kdnsctl.logs.sources.pods import KUBELET_LOGS, PodReading, read_pod
 from kdnsctl.logs.sources.repeats import MarkedTally
 from kdnsctl.logs.times import from_datetime, to_datetime
-from kdnsctl.model import Coverage, KdnsctlError, Outcome, Reason, Reporter, Scope, UsageError, Verdict
+from kdnsctl.model import Basis, Coverage, KdnsctlError, Outcome, Reason, Reporter, Scope, UsageError, Verdict
 
 PARALLEL: Final = 32  # log requests at once: they are outside the server's own limits
 REACTS_WITHIN: Final = timedelta(minutes=1)  # longer than a sync takes where one with many Services is slow
 NEEDS: Final = Needs(
     needed=(*proxyload.NEEDED, needed("kube-system")),
     helpful=(*dns.NEEDED, *proxyload.HELPFUL),
-    with_option={"--kubelet-logs": (KUBELET_LOGS,)},
+    with_option={"--kubelet-logs": (KUBELET_LOGS,), "--live": (*STATE_NEEDED, *STATE_HELPFUL)},
 )
 ALLOWED_BY: Final = "`kdnsctl rbac find-affected` prints the Role that allows it"
 
@@ -54,7 +60,8 @@ class OnlineOptions:
     `since` counts from now, `since_time` is absolute and aware; give one of the two, or none: all that the logs hold.
     `services` are "NAMESPACE/NAME" (none: the DNS Services), `signatures` catalogue ids (none: all).
     `kube_proxy_version` stands in where neither log nor image tells the release. `kubelet_logs` allows reading the
-    kubelet's file where a pod's log is empty.
+    kubelet's file where a pod's log is empty. `live` reads the nodes' tables as well, `live_parallel` at once; `settle`
+    as in LiveOptions.
     """
 
     chosen: Chosen = field(default_factory=Chosen)
@@ -65,6 +72,9 @@ class OnlineOptions:
     kube_proxy_version: str | None = None
     parallel: int = PARALLEL
     kubelet_logs: bool = False
+    live: bool = False
+    live_parallel: int = STATE_PARALLEL
+    settle: timedelta = SETTLE
 
 
 def find_in_cluster(
@@ -134,16 +144,19 @@ def find_in_cluster(
     outcomes = read_where_allowed(places, barred, read)
     changed = max((service.changed for service in found if service.changed), default=None)
     findings = account(about, outcomes, question, now, changed)
+    states = _states(options, question, about, connection, scope=scope, reporter=reporter, now=now)
+    findings = in_order(joined(finding, states.outcomes.get(finding.name)) for finding in findings)
     return FindReport(
         generated_at=now,
         nodes=findings,
         coverage=Coverage.of((finding.verdict for finding in findings), about.scope),
-        cluster=_identity(connection.target),
+        cluster=identity_of(connection.target),
         services=question.services,
         since=to_datetime(since),
         notes=(
             *about.notes,
             *said,
+            *states.notes,
             *_forbidden(findings, about),
             *_faults(findings),
             *_youngest(findings, since),
@@ -151,10 +164,44 @@ def find_in_cluster(
             *notes(findings, ()),
         ),
         next_commands=(
+            *next_looks(findings, live=options.live),
             *next_commands(findings),
             *next_readings(findings, about.proxies, kubelet_logs=options.kubelet_logs),
         ),
     )
+
+
+def _states(
+    options: OnlineOptions,
+    question: Question,
+    about: InScope,
+    connection: Connection,
+    *,
+    scope: CancelScope,
+    reporter: Reporter,
+    now: datetime,
+) -> Judged:
+    """What the nodes' own tables say of the Services asked for, where they are to be read; else nothing."""
+    if not options.live or scope.reason is not None:
+        return Judged({})
+    if not question.services:
+        return Judged({}, ("No node's tables were read: no DNS Service is known. Name one with --service.",))
+    asked = LiveOptions(
+        services=question.services,
+        settle=options.settle,
+        whole=False,
+        thorough=False,
+        version=options.kube_proxy_version,
+        parallel=options.live_parallel,
+    )
+    proxies = [proxy for name in about.names if (proxy := about.proxies.get(name)) and proxy.place]
+    readable = [proxy for proxy in proxies if proxy.place and proxy.place.running]
+    try:
+        return judge_nodes(connection, readable, about.nodes, asked, scope=scope, reporter=reporter, now=now)
+    except KdnsctlError as error:
+        reason = Reason(error.code, str(error), error)
+        failed = {proxy.node: Outcome[State](proxy.node, reason=reason) for proxy in readable}
+        return Judged(failed, (f"No node's tables could be judged: {error}",))
 
 
 def account(
@@ -293,7 +340,8 @@ def _addresses(services: Iterable[DnsService]) -> dict[str, Collection[str]]:
     }
 
 
-def _identity(target: Target) -> str:
+def identity_of(target: Target) -> str:
+    """A cluster in words: its context, and its server."""
     return f"{target.context} ({target.server})" if target.context else target.server
 
 
@@ -310,7 +358,8 @@ def _faults(findings: Sequence[NodeFinding]) -> Iterable[str]:
 
 def _youngest(findings: Sequence[NodeFinding], since: int | None) -> Iterable[str]:
     """How little "clean" may mean without a window: a log can begin a minute ago, with a new pod."""
-    spans = [(one.span.first, one.name) for one in findings if one.verdict is Verdict.CLEAN and one.span]
+    clean = [one for one in findings if one.verdict is Verdict.CLEAN and one.basis is Basis.LOG]
+    spans = [(one.span.first, one.name) for one in clean if one.span]
     if since is None and spans:
         begins, name = max(spans)
         yield (
@@ -321,7 +370,7 @@ def _youngest(findings: Sequence[NodeFinding], since: int | None) -> Iterable[st
 
 def _unlogged(findings: Sequence[NodeFinding]) -> Iterable[str]:
     """What no log shows, where nothing was found and somebody may take that for health (kubernetes#125467)."""
-    verdicts = {finding.verdict for finding in findings}
+    verdicts = {finding.verdict for finding in findings if finding.basis is not Basis.STATE and finding.state is None}
     if Verdict.CLEAN in verdicts and not verdicts & {Verdict.AFFECTED, Verdict.SUSPECT}:
         yield (
             "Clean is what the logs say: they do not show what kube-proxy left undone while it was down. If DNS still "

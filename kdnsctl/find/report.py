@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
+from kdnsctl.diagnosis.findings import Diagnosis, Finding
 from kdnsctl.model import Basis, Coverage, Verdict
 
 API_VERSION = "kdnsctl.io/v1"
@@ -123,6 +124,15 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeState:
+    """What the node's own tables say: the judgement on them, when they were last read, and by which way."""
+
+    read_at: datetime | None
+    via: str
+    diagnosis: Diagnosis
+
+
+@dataclass(frozen=True, slots=True)
 class NodeFinding:
     """Everything that is said of one node.
 
@@ -153,6 +163,7 @@ class NodeFinding:
     complete: bool = True
     problems: tuple[Problem, ...] = ()
     sources: tuple[str, ...] = ()
+    state: NodeState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +181,21 @@ class FindReport:
     next_commands: tuple[str, ...] = ()
 
 
-def in_order(findings: Iterable[NodeFinding]) -> tuple[NodeFinding, ...]:
+class Judged(Protocol):
+    """A node in a report."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def verdict(self) -> Verdict: ...
+
+
+J = TypeVar("J", bound=Judged)
+
+
+def in_order(nodes: Iterable[J]) -> tuple[J, ...]:
     """As they are reported: what needs somebody first, then by name."""
-    return tuple(sorted(findings, key=lambda finding: (_ORDER.index(finding.verdict), finding.name)))
+    return tuple(sorted(nodes, key=lambda node: (_ORDER.index(node.verdict), node.name)))
 
 
 def timestamp(moment: datetime | None) -> str | None:
@@ -182,7 +205,6 @@ def timestamp(moment: datetime | None) -> str | None:
 
 def to_json(report: FindReport) -> dict[str, Any]:
     """The report as plain data for `-o json` and `-o yaml`, keys in their documented order."""
-    coverage = report.coverage
     return {
         "apiVersion": API_VERSION,
         "kind": "FindReport",
@@ -191,14 +213,8 @@ def to_json(report: FindReport) -> dict[str, Any]:
         "services": list(report.services),
         "since": timestamp(report.since),
         "nodes": [_node(node) for node in report.nodes],
-        "coverage": {
-            "inScope": coverage.in_scope,
-            "judged": coverage.judged,
-            "unknown": coverage.unknown,
-            "notApplicable": coverage.not_applicable,
-            "scope": coverage.scope.value,
-        },
-        "skipped": [_problem(problem) for problem in report.skipped],
+        "coverage": coverage_to_json(report.coverage),
+        "skipped": [problem_to_json(problem) for problem in report.skipped],
         "notes": list(report.notes),
         "nextCommands": list(report.next_commands),
     }
@@ -218,6 +234,7 @@ def _node(node: NodeFinding) -> dict[str, Any]:
         "complete": node.complete,
         "signatures": [_signature(signature) for signature in node.signatures],
         "staleEntries": node.stale_entries,
+        "state": _state(node.state),
         "peers": [
             {
                 "vip": peer.vip,
@@ -262,8 +279,44 @@ def _node(node: NodeFinding) -> dict[str, Any]:
         "restartCount": node.restart_count,
         "span": span and {"first": timestamp(span.first), "last": timestamp(span.last)},
         "events": [_signature(event) for event in node.events],
-        "problems": [_problem(problem) for problem in node.problems],
+        "problems": [problem_to_json(problem) for problem in node.problems],
         "sources": list(node.sources),
+    }
+
+
+def _state(state: NodeState | None) -> dict[str, Any] | None:
+    if state is None:
+        return None
+    diagnosis = state.diagnosis
+    return {
+        "verdict": diagnosis.verdict.value,
+        "reason": diagnosis.reason.message,
+        "reasonCode": diagnosis.reason.code,
+        "complete": diagnosis.complete,
+        "reads": diagnosis.reads,
+        "readAt": timestamp(state.read_at),
+        "via": state.via,
+        "findings": [finding_to_json(finding) for finding in diagnosis.findings],
+    }
+
+
+def finding_to_json(finding: Finding) -> dict[str, Any]:
+    """One finding of a check, as every report has it."""
+    return {
+        "id": finding.id,
+        "severity": finding.severity.value,
+        "service": finding.service,
+        "port": finding.port,
+        "protocol": finding.protocol,
+        "family": finding.family,
+        "count": finding.count,
+        "backends": list(finding.backends),
+        "clients": [
+            {"address": client.address, "count": client.count, "pod": client.pod, "namespace": client.namespace}
+            for client in finding.clients
+        ],
+        "explanation": finding.explanation,
+        "advice": finding.advice,
     }
 
 
@@ -277,5 +330,17 @@ def _signature(signature: SignatureCount) -> dict[str, Any]:
     }
 
 
-def _problem(problem: Problem) -> dict[str, str]:
+def coverage_to_json(coverage: Coverage) -> dict[str, Any]:
+    """How much of what was in scope could be judged, as every report has it."""
+    return {
+        "inScope": coverage.in_scope,
+        "judged": coverage.judged,
+        "unknown": coverage.unknown,
+        "notApplicable": coverage.not_applicable,
+        "scope": coverage.scope.value,
+    }
+
+
+def problem_to_json(problem: Problem) -> dict[str, str]:
+    """A piece of evidence that is missing or damaged, as every report has it."""
     return {"code": problem.code, "message": problem.message, "source": problem.source}

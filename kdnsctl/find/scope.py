@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster.errors import ForbiddenError
 from kdnsctl.cluster.kubeproxy import Kind, KubeProxy, locate
+from kdnsctl.cluster.objects import Node
 from kdnsctl.cluster.proxyload import discover, list_nodes
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.model import KdnsctlError, Scope, UsageError
@@ -34,6 +35,7 @@ class InScope:
     """The nodes, each once, by name and in order. `proxies` has where kube-proxy is on them, as far as can be known.
 
     `notes` are for people: what could not be read. `blind` is why no pods could be read at all, "" when they could.
+    `nodes` are the nodes in scope themselves, none where they cannot be listed.
     """
 
     names: tuple[str, ...]
@@ -41,6 +43,7 @@ class InScope:
     scope: Scope
     notes: tuple[str, ...]
     blind: str = ""
+    nodes: tuple[Node, ...] = ()
 
 
 def nodes_in_scope(connection: Connection, chosen: Chosen, *, scope: CancelScope) -> InScope:
@@ -75,8 +78,10 @@ def nodes_in_scope(connection: Connection, chosen: Chosen, *, scope: CancelScope
     except ForbiddenError as error:
         # What a node is shows also without pods; that one has no kube-proxy does not.
         told = {name: proxy for name, proxy in locate(nodes, ()).items() if proxy.kind in TOLD_BY_NODE}
-        return InScope(names, told, Scope.FULL, (), blind=f"kube-proxy's pods may not be listed: {error}")
-    return InScope(names, found.proxies, Scope.FULL, found.notes)
+        return InScope(
+            names, told, Scope.FULL, (), blind=f"kube-proxy's pods may not be listed: {error}", nodes=tuple(nodes)
+        )
+    return InScope(names, found.proxies, Scope.FULL, found.notes, nodes=tuple(nodes))
 
 
 def _unlisted(connection: Connection, named: Sequence[str], error: ForbiddenError, scope: CancelScope) -> InScope:

@@ -22,6 +22,12 @@ SIGNATURES = {
 }
 
 
+LIVE = [
+    "kdnsctl find-affected --live --settle 3s --kubeconfig KUBECONFIG",
+    f"kdnsctl analyze {BROKEN} --settle 3s --kubeconfig KUBECONFIG",
+]
+
+
 def measurements(out: str) -> list[dict[str, tuple[int, int]]]:
     """Each table of DNS success in the story: node → percent for the held port and for fresh ones."""
     tables: list[dict[str, tuple[int, int]]] = []
@@ -60,7 +66,8 @@ def test_the_story_of_each_mode(kdnsctl: Kdnsctl, home: Path, mode: Mode) -> Non
     typed = [line.removeprefix("$ ") for line in ran.lines if line.startswith("$ ")]
     logs = f"{lab_of(home, 'demo').root}/nodes/*/var/log/pods/kube-system_kube-proxy-*"
     assert typed[0] == f"kdnsctl find-affected --logs {logs}"
-    verdicts = rows_of_find_affected(ran.lines)
+    live = next(at for at, line in enumerate(ran.lines) if line.startswith("$ kdnsctl find-affected --live "))
+    verdicts = rows_of_find_affected(ran.lines[:live])
     if mode is Mode.DOWN:
         # A kube-proxy that is stopped logs nothing, and of 1.30 a whole log without failures is a clean one.
         assert verdicts == {}
@@ -80,6 +87,13 @@ def test_the_story_of_each_mode(kdnsctl: Kdnsctl, home: Path, mode: Mode) -> Non
     sources = [re.findall(r" src=(\S+)", line) for line in entries]
     assert [client for client, _ in sources if client.startswith("10.244.2.")] != []
     assert {reply for _, reply in sources} & set(dead[1].split(", "))
+
+    # The nodes' own tables prove it, in every mode.
+    proven = rows_of_find_affected(ran.lines[live:])
+    assert {node: (row["VERDICT"], row["BASIS"]) for node, row in proven.items()} == {BROKEN: ("affected", "both")}
+    assert int(proven[BROKEN]["STALE"]) > 0
+    assert f"{BROKEN}: affected: " in "\n".join(ran.lines[live:])
+    assert typed[2:] == [command.replace("KUBECONFIG", str(lab_of(home, "demo").kubeconfig)) for command in LIVE]
 
     assert ran.lines[-1] == "The lab is gone; nothing of it is left on this machine."
     assert not lab_of(home, "demo").root.exists()

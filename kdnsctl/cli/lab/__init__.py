@@ -12,7 +12,9 @@ from kdnsctl.cli.commands import Entry, Group, Hidden
 from kdnsctl.cli.options import Common, Connection, Record
 
 COMMANDS = {
-    "demo": Entry("kdnsctl.cli.lab.demo:demo", "Play the whole incident: up, break, find-affected, heal, down"),
+    "demo": Entry(
+        "kdnsctl.cli.lab.demo:demo", "Play the whole incident: up, break, find-affected, analyze, heal, down"
+    ),
     "up": Entry("kdnsctl.cli.lab.up:up", "Build a lab and wait until its DNS answers"),
     "down": Entry("kdnsctl.cli.lab.down:down", "Remove a lab and everything of it"),
     "status": Entry("kdnsctl.cli.lab.status:status", "Show the labs of this user, and what their DNS clients see"),

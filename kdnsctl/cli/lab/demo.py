@@ -24,6 +24,7 @@ from kdnsctl.cli.lab.shared import (
     need_packages,
     say,
     say_filled,
+    shown_path,
 )
 from kdnsctl.cli.lab.up import LAST_VERSION, Nodes, ProxyVerbosity, ProxyVersion
 from kdnsctl.cli.options import Common
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from kdnsctl.lab.spacedir import LabDir
 
 NAME = "demo"
+SETTLE = "3s"  # the lab's kube-proxy cleans up at once, if it does
 # What the log can and cannot tell of each failure, said between the log's answer and the kernel's.
 PROOF = {
     Mode.DELETE_FAILS: "A log line is a suspicion. The node's conntrack table is the proof: the held port of a client",
@@ -55,7 +57,7 @@ def demo(
         bool, typer.Option("--keep", help="Leave the lab, healed, to try things in.", show_default=False)
     ] = False,
 ) -> int:
-    """Play the whole incident: up, break, find-affected, heal, down.
+    """Play the whole incident: up, break, find-affected, analyze, heal, down.
 
     Examples:
       # kube-proxy cannot delete stale entries
@@ -85,6 +87,7 @@ def demo(
     def find(where: LabDir, logs: Path) -> str:  # noqa: ARG001  # the glob below is what a user would type
         _find(where, common)
         _prove(where, mode, name, common)
+        _explain(where, common)
         return ""
 
     with contained(), interruptible(name, leaves=f"the lab '{name}', which was there before, is as it was"):
@@ -99,15 +102,39 @@ def _command(line: str, common: Common) -> None:
 
 def _find(where: LabDir, common: Common) -> None:
     """find-affected on the nodes' log files, as a user would start it."""
-    from kdnsctl.cli import app  # noqa: PLC0415  # it lists this command, too
-
     _command(f"kdnsctl find-affected --logs {kube_proxy_logs(where.root)}", common)
     files = sorted(str(path) for path in (where.root / "nodes").glob("*/var/log/pods/kube-system_kube-proxy-*"))
-    code = app.run(["find-affected", "--color", common.color.value, "--logs", *files], "kdnsctl")
+    _run(["find-affected", "--color", common.color.value, "--logs", *files])
+
+
+def _explain(where: LabDir, common: Common) -> None:
+    """The same from the nodes' own tables, read through the API: which node, and what is wrong with it."""
+    from kdnsctl.lab import incident  # noqa: PLC0415
+
+    made = incident.current(where)
+    if made is None:
+        raise KdnsctlError("the lab was healed by somebody else while the demo ran")
+    cluster = f"--kubeconfig {shown_path(where.kubeconfig)}"
+    arguments = ["--settle", SETTLE, "--color", common.color.value, "--kubeconfig", str(where.kubeconfig)]
+    say_filled(
+        "kdnsctl reads that table itself, on all nodes at once, through kube-proxy's pods, and joins it with the logs:"
+    )
+    _command(f"kdnsctl find-affected --live --settle {SETTLE} {cluster}", common)
+    _run(["find-affected", "--live", *arguments])
+    say_filled(f"And it says what is wrong with {made.node}, who is hurt, and what to do:")
+    _command(f"kdnsctl analyze {made.node} --settle {SETTLE} {cluster}", common)
+    _run(["analyze", made.node, *arguments])
+
+
+def _run(arguments: list[str]) -> None:
+    """Run one command line as from a shell, and tell its exit code."""
+    from kdnsctl.cli import app  # noqa: PLC0415  # it lists this command, too
+
+    code = app.run(arguments, "kdnsctl")
     if code == ExitCode.INTERRUPTED:
         raise KeyboardInterrupt
     if code not in (ExitCode.OK, ExitCode.FOUND, ExitCode.INCOMPLETE):
-        raise KdnsctlError("find-affected failed on the lab's logs; its message is above", hint="please report it")
+        raise KdnsctlError(f"{arguments[0]} failed on the lab; its message is above", hint="please report it")
     say(f"(exit {code})", "")
 
 

@@ -44,9 +44,9 @@ def test_the_table_says_what_works_and_what_to_do(cluster: Server, run: Run) -> 
     assert "get pods/log in kube-system                   no        the logs of kube-proxy cannot be read" in ran.out
     assert "list nodes                                    yes       -" in ran.out
     assert "find-affected   fails   without get pods/log in kube-system; not --kubelet-logs" in ran.out
-    assert ran.out.endswith("\nNext:\n  kdnsctl rbac find-affected\n")
+    assert ran.out.endswith("\nNext:\n  kdnsctl rbac find-affected analyze\n")
     assert "kubectl kdns rbac find-affected" in run("doctor", program="/usr/bin/kubectl-kdns").out
-    cluster.on(REVIEWS, allowing("list", "get"))
+    cluster.on(REVIEWS, allowing("list", "get", "watch", "create"))
     ran = run("doctor", "find-affected")
     assert (ran.code, "Next:" in ran.out, ran.lines[-1].split()) == (0, False, ["find-affected", "works", "-"])
 
@@ -81,7 +81,7 @@ def test_wrong_usage_is_one_line(cluster: Server, run: Run) -> None:
 def test_with_a_resolver_that_hangs_it_ends_in_time(api: Server, kubeconfig: Kubeconfig, run: Run) -> None:
     kubeconfig(f"https://api.cluster.test:{api.port}")
     api.on("/version", recorded("version"))
-    api.on(REVIEWS, allowing("list", "get"))
+    api.on(REVIEWS, allowing("list", "get", "watch", "create"))
     ran = run("doctor", "--request-timeout", "1s")
     assert ran.code == 1
     assert "hint: name: the DNS of this machine does not work for it" in ran.out

@@ -316,3 +316,11 @@ def test_what_does_not_go_together_is_refused(run: Run, judge: Judge, words: lis
     ran = run("find-affected", *words)
     assert (ran.code, ran.error) == (2, f"error: {message}")
     assert judge.asked == []
+
+
+@pytest.mark.parametrize("option", ["--live-parallel", "--settle"])
+def test_options_of_live_need_it(run: Run, option: str) -> None:
+    ran = run("find-affected", option, "3" if option == "--live-parallel" else "3s")
+    assert (ran.code, f"{option} has no effect without --live" in ran.err) == (2, True)
+    ran = run("find-affected", "--logs", ".", "--live")
+    assert (ran.code, "--live has no effect with --logs" in ran.err) == (2, True)

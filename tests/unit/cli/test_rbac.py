@@ -27,9 +27,10 @@ def test_the_least_roles_for_all_commands(run: Run) -> None:
     everywhere, local = manifests(run("rbac"))
     assert (everywhere["kind"], everywhere["metadata"]) == ("ClusterRole", {"name": "kdnsctl"})
     assert (local["kind"], local["metadata"]) == ("Role", {"name": "kdnsctl", "namespace": "kube-system"})
-    assert resources(everywhere) == {"nodes", "services", "daemonsets", "endpointslices"}
-    assert resources(local) == {"configmaps", "pods", "pods/log"}
-    assert {verb for one in (everywhere, local) for rule in one["rules"] for verb in rule["verbs"]} == {"get", "list"}
+    assert resources(everywhere) == {"nodes", "pods", "services", "daemonsets", "endpointslices", "servicecidrs"}
+    assert resources(local) == {"configmaps", "pods/log", "pods/exec", "pods/portforward"}
+    verbs = {verb for one in (everywhere, local) for rule in one["rules"] for verb in rule["verbs"]}
+    assert verbs == {"get", "list", "watch", "create"}
     assert "*" not in run("rbac").out
 
 
@@ -41,8 +42,23 @@ def test_what_is_nearly_root_only_when_asked_for(run: Run) -> None:
 
 
 def test_what_is_merely_helpful_can_be_left_out(run: Run) -> None:
-    everywhere, local = manifests(run("rbac", "--only-needed"))
+    everywhere, local = manifests(run("rbac", "find-affected", "--only-needed"))
     assert (resources(everywhere), resources(local)) == ({"nodes"}, {"pods", "pods/log"})
+    everywhere, local = manifests(run("rbac", "analyze", "--only-needed"))
+    assert (resources(everywhere), resources(local)) == (
+        {"nodes", "services", "endpointslices"},
+        {"pods", "pods/exec"},
+    )
+
+
+def test_running_commands_in_pods_only_for_what_does_it(run: Run) -> None:
+    assert "pods/exec" not in run("rbac", "find-affected").out
+    ran = run("rbac", "find-affected", "--with-live")
+    assert {"apiGroups": [""], "resources": ["pods/exec", "pods/portforward"], "verbs": ["get", "create"]} in [
+        rule for manifest in manifests(ran) for rule in manifest["rules"]
+    ]
+    assert "# For --live:" in ran.out
+    assert "--with-live has no effect: analyze has no option --live" in run("rbac", "analyze", "--with-live").err
 
 
 def test_roles_are_bound_to_those_named(run: Run) -> None:

@@ -33,19 +33,19 @@ def test_timeouts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "count"),
+    ("data", "first_and_last"),
     [
-        (b"32768\t60999\n", 28_232),
-        (b"net.ipv4.ip_local_port_range = 1024\t65535\n", 64_512),
-        (b"5 5", 1),
+        (b"32768\t60999\n", (32768, 60999)),
+        (b"net.ipv4.ip_local_port_range = 1024\t65535\n", (1024, 65535)),
+        (b"5 5", (5, 5)),
         (b"9 5", None),
         (b"", None),
         (b"32768", None),
         (b"a b", None),
     ],
 )
-def test_local_ports(data: bytes, count: int | None) -> None:
-    assert numbers.local_ports(data) == count
+def test_local_ports(data: bytes, first_and_last: tuple[int, int] | None) -> None:
+    assert numbers.local_ports(data) == first_and_last
 
 
 def test_counters_of_proc_are_hexadecimal_and_summed_but_for_the_global_one() -> None:

@@ -81,7 +81,10 @@ def test_a_failure_makes_a_node_suspect_and_a_whole_log_of_an_old_release_clean(
     assert report.cluster == f"here ({api.url})"
     assert report.services == ("kube-system/kube-dns",)
     assert report.nodes[0].kube_proxy.pods == ("proxy-b",)
-    assert report.next_commands == ("ssh b sudo conntrack -L -p udp --orig-dst 10.96.0.10 --reply-src 10.244.1.5",)
+    assert report.next_commands == (
+        "kdnsctl find-affected --live b",
+        "ssh b sudo conntrack -L -p udp --orig-dst 10.96.0.10 --reply-src 10.244.1.5",
+    )
     assert report.nodes[2].reason == "no failure logged from 2026-03-12T12:00:00Z to 2026-03-12T13:30:00Z"
 
 

@@ -137,8 +137,8 @@ def test_nothing_is_declared_that_is_never_asked_for(api: Server, find: Find) ->
         cluster(api)
         find(kubelet_logs=True)
         asked |= {permission_of(request) for request in api.requests if request.path != REVIEWS}
-    unused = [one for one in NEEDS.all if not any(covered(wanted, (one,)) for wanted in asked)]
-    assert unused == []
+    of_logs = dict.fromkeys((*NEEDS.needed, *NEEDS.helpful, *NEEDS.with_option["--kubelet-logs"]))
+    assert [one for one in of_logs if not any(covered(wanted, (one,)) for wanted in asked)] == []
 
 
 def test_every_permission_says_what_is_lost_without_it() -> None:
@@ -151,7 +151,8 @@ def test_permissions_are_gathered_once_each_with_options_only_when_asked_for() -
     assert granted([NEEDS], helpful=False) == NEEDS.needed
     assert granted([NEEDS], helpful=False, options=["--kubelet-logs"]) == (*NEEDS.needed, *nodes_proxy)
     assert granted([NEEDS], options=["--other"]) == (*NEEDS.needed, *NEEDS.helpful)
-    assert NEEDS.all == (*NEEDS.needed, *NEEDS.helpful, *nodes_proxy)
+    live = NEEDS.with_option["--live"]
+    assert NEEDS.all == tuple(dict.fromkeys((*NEEDS.needed, *NEEDS.helpful, *nodes_proxy, *live)))
 
 
 # --- preflight

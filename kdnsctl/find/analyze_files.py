@@ -1,0 +1,160 @@
+"""analyze on files: dumps of nodes and the cluster's objects in, a report out, by the same judgement as on live nodes.
+
+The truth is what the EndpointSlices, Services, Pods and Nodes among the files say. In scope is every node of which
+there is a file. Nothing is judged here (`diagnosis` does), and nothing of a bundle is believed but what it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import BinaryIO
+
+from kdnsctl.cluster.kubeproxy import KubeProxy, locate
+from kdnsctl.diagnosis.evidence import Evidence, Item, Missing, Terms
+from kdnsctl.diagnosis.index import Index
+from kdnsctl.diagnosis.truth import Truth
+from kdnsctl.diagnosis.verdict import diagnose
+from kdnsctl.find.analysis import AnalyzeReport, NodeAnalysis, judged
+from kdnsctl.find.dumps import evidence_of, read_at
+from kdnsctl.find.inputs import Sifted, read_dumps, sift
+from kdnsctl.find.nodefiles import NodeFiles, by_node
+from kdnsctl.find.objectfiles import Objects
+from kdnsctl.find.report import KubeProxy as Proxy
+from kdnsctl.find.report import Problem, in_order
+from kdnsctl.find.services import checked
+from kdnsctl.find.truths import truth_of
+from kdnsctl.logs.sources.files import Inputs
+from kdnsctl.model import Coverage, Reason, Reporter, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class FileOptions:
+    """What analyze was asked. `paths` may hold "-" once. `node` is whose the files are that do not say it, `at` when
+    they were read (aware), `version` kube-proxy's release where the objects do not tell. `services` are
+    "NAMESPACE/NAME" (none: all).
+    """
+
+    paths: tuple[str, ...]
+    node: str | None = None
+    at: datetime | None = None
+    version: str | None = None
+    services: tuple[str, ...] = ()
+
+
+def analyze_files(options: FileOptions, *, stdin: BinaryIO, reporter: Reporter, now: datetime) -> AnalyzeReport:
+    """Judge every node of which there are dumps in `options.paths`. `now` dates the report.
+
+    Raises UsageError when a path names nothing, no file is of a node, or two files say the same; whatever else is wrong
+    with an input is in the report.
+    """
+    services = checked(options.services)
+    with closing(Inputs(options.paths, stdin, twice=True)) as inputs:
+        sifted = sift(inputs, reporter)
+        objects = sifted.objects
+        nodes = by_node(sifted.files, options.paths, node=options.node, known=objects.node_names())
+        if not nodes:
+            raise _nothing(options.paths, sifted)
+        truth = _truth(objects, options.at)
+        proxies = locate(objects.nodes or None, objects.pods)
+        indexes = [(node.files, Index(truth, node.name)) for node in nodes]
+        dumps = read_dumps(inputs, sifted, indexes, reporter)
+    terms = Terms(services)
+    found: list[NodeAnalysis] = []
+    for node, held in zip(nodes, dumps, strict=True):
+        proxy = proxies.get(node.name)
+        version = (proxy.version if proxy else None) or options.version or ""
+        evidence = evidence_of(held, node.name, version=version, unread=_unread(node, sifted))
+        evidence = replace(evidence, replacement=_replacement(proxy, evidence))
+        found.append(_judged(node, evidence, truth, terms, proxy, options.at or read_at(held)))
+    analyses = in_order(found)
+    return AnalyzeReport(
+        generated_at=now,
+        nodes=analyses,
+        coverage=Coverage.of(node.verdict for node in analyses),
+        services=services,
+        skipped=(*sifted.skipped, *(_problem(one.code, one.message, one.name) for one in sifted.unread)),
+        notes=tuple(_notes(objects, truth, analyses)),
+    )
+
+
+def _judged(
+    node: NodeFiles, evidence: Evidence, truth: Truth, terms: Terms, proxy: KubeProxy | None, at: datetime | None
+) -> NodeAnalysis:
+    mode = evidence.running_mode
+    return judged(
+        node.name,
+        diagnose(evidence, truth, terms),
+        identified=node.identified,
+        name_from=node.name_from,
+        kube_proxy=Proxy(
+            version=evidence.version or None,
+            mode=mode.value if mode else None,
+            pods=(proxy.place.pod,) if proxy and proxy.place else (),
+        ),
+        read_at=at,
+        sources=tuple(file.name for file in node.files),
+    )
+
+
+def _truth(objects: Objects, at: datetime | None) -> Truth:
+    return truth_of(
+        objects.services if objects.has("Service") else None,
+        objects.slices if objects.has("EndpointSlice") else None,
+        pods=objects.pods,
+        nodes=objects.nodes,
+        at=at,
+        all_services=objects.all_services,
+        all_slices=False,
+        service_ranges=objects.service_ranges,
+    )
+
+
+def _replacement(proxy: KubeProxy | None, evidence: Evidence) -> str:
+    """What does kube-proxy's work on a node by design, where the objects tell."""
+    return "" if proxy is None or proxy.applicable or evidence.rules else proxy.why
+
+
+def _unread(node: NodeFiles, sifted: Sifted) -> Iterable[Missing]:
+    """What there is of a node and could not be read, by where it lies."""
+    folders = {file.path.rpartition("/")[0] for file in node.files}
+    for one in sifted.unread:
+        if one.path.rpartition("/")[0] in folders:
+            yield Missing(Item.OTHER, Reason(one.code, f"{one.name}: {one.message}"))
+
+
+def _notes(objects: Objects, truth: Truth, nodes: Sequence[NodeAnalysis]) -> Iterable[str]:
+    if not objects.has("EndpointSlice"):
+        yield (
+            "There are no EndpointSlices among the files, so which endpoints served is not known: "
+            "kubectl get endpointslices -A -o json"
+        )
+    if not objects.has("Service"):
+        yield "There are no Services among the files, so no entry can be judged: kubectl get services -A -o json"
+    elif not truth.services_known:
+        yield (
+            "The Services among the files may not be all there are: entries of Services that are gone are not looked "
+            "for, and Services without EndpointSlices among the files are left out."
+        )
+    unnamed = sum(not node.identified for node in nodes)
+    if unnamed:
+        yield f"Whose the files of {unnamed} node(s) are, they do not tell; say it with --node."
+
+
+def _nothing(paths: Sequence[str], sifted: Sifted) -> UsageError:
+    looked = len(sifted.skipped) + len(sifted.unread)
+    where = ", ".join(paths)
+    if sifted.objects.all_sources():
+        return UsageError(
+            f"there are objects of the cluster in {where}, and no dump of a node",
+            hint="add a connection tracking table: conntrack -L -o extended,id, or /proc/net/nf_conntrack",
+        )
+    return UsageError(
+        f"no dump of a node in {where}", hint=f"{looked} files were looked at, and none is one" if looked else ""
+    )
+
+
+def _problem(code: str, message: str, source: str) -> Problem:
+    return Problem(code, message, source)

@@ -1,0 +1,181 @@
+"""The files that analyze was given: what each is, what the cluster's objects among them say, and what nodes' dumps.
+
+Inputs are opened and walked as those of logs are (`logs.sources`): files, directories, globs, archives, pipes, packed
+or not, each once. They are read twice: tables can only be judged while they stream by when the truth is known. What is
+neither objects nor a node's state is listed as skipped. Nothing is judged here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Final
+
+from kdnsctl.diagnosis.index import Index
+from kdnsctl.find.dumps import DumpError, Dumps
+from kdnsctl.find.nodefiles import Artefact, is_second, partner
+from kdnsctl.find.objectfiles import MOST_JSON, MOST_YAML, NotObjectsError, Objects
+from kdnsctl.find.recognise import HEAD, RULES, Sort, sort_of
+from kdnsctl.find.report import Problem
+from kdnsctl.logs.sources.files import Inputs
+from kdnsctl.logs.sources.opening import BLOCK, ByteSource, Code, SourceError
+from kdnsctl.logs.sources.walking import LogStream, Unreadable
+from kdnsctl.model import Reason, Reporter
+
+MOST_FILES: Final = 100_000  # of which something is kept; a stranger's archive could have any number
+MOST_TEXT: Final = 16 << 20  # bytes of a small file; metrics of a large cluster have about 1 MB
+ERRORS: Final = ".err"
+NOT_EVIDENCE: Final = "notEvidence"
+
+
+@dataclass(slots=True)
+class Sifted:
+    """All inputs by what they are. `errors` are what commands said on standard error, by the path of the file."""
+
+    objects: Objects = field(default_factory=Objects)
+    files: list[Artefact] = field(default_factory=list)
+    errors: dict[str, bytes] = field(default_factory=dict)
+    skipped: list[Problem] = field(default_factory=list)
+    unread: list[Unreadable] = field(default_factory=list)
+
+
+def sift(inputs: Inputs, reporter: Reporter) -> Sifted:
+    """Look at every input, and take in the objects. Raises UsageError where two say what is true of the same."""
+    sifted = Sifted()
+    empty: list[Artefact] = []
+    reporter.started("looking at files", None)
+    try:
+        for ordinal, item in enumerate(inputs.walk()):
+            reporter.advanced(ordinal)
+            if isinstance(item, Unreadable):
+                sifted.unread.append(item)
+            elif len(sifted.files) >= MOST_FILES:
+                sifted.skipped.append(Problem(Code.TOO_LARGE, f"more than {MOST_FILES} files", item.name))
+                break
+            else:
+                _look(item, ordinal, sifted, empty)
+    finally:
+        reporter.finished()
+    for file in empty:  # an empty table is one when conntrack says beside it that it has shown no entries
+        if beside(file, sifted.errors) and sort_of(beside(file, sifted.errors)) is Sort.CONNTRACK_COUNT:
+            sifted.files.append(Artefact(Sort.CONNTRACK, file.name, file.path, file.ordinal, file.modified))
+        else:
+            sifted.skipped.append(Problem(NOT_EVIDENCE, "is empty", file.name))
+    return sifted
+
+
+def beside(file: Artefact, errors: dict[str, bytes]) -> bytes:
+    """What the command that wrote a file said on standard error, b"" when that is not known."""
+    found = partner(PurePosixPath(file.path), errors) if file.path else None
+    return errors[found] if found else b""
+
+
+def read_dumps(
+    inputs: Inputs, sifted: Sifted, indexes: Sequence[tuple[Sequence[Artefact], Index]], reporter: Reporter
+) -> list[Dumps]:
+    """The dumps of each node, in the order of `indexes`: its files, and what is true for it."""
+    dumps = [Dumps() for _ in indexes]
+    wanted = {file.ordinal: (number, file) for number, (files, _) in enumerate(indexes) for file in files}
+    paths = {file.path for file in sifted.files}
+    reporter.started("reading dumps", len(wanted))
+    done = 0
+    try:
+        for ordinal, item in enumerate(inputs.walk()):
+            if ordinal not in wanted or isinstance(item, Unreadable):
+                continue
+            number, file = wanted[ordinal]
+            if is_second(file.path, paths):
+                dumps[number].later.add(file.ordinal)
+            _read(item, file, dumps[number], beside(file, sifted.errors), indexes[number][1])
+            done += 1
+            reporter.advanced(done)
+            if done == len(wanted):
+                break
+    finally:
+        reporter.finished()
+    return dumps
+
+
+def _look(item: LogStream, ordinal: int, sifted: Sifted, empty: list[Artefact]) -> None:
+    with item.open() as source:
+        head = _Beginning(source)
+        sort = sort_of(head.bytes)
+        file = Artefact(sort, item.name, item.path, ordinal, item.modified)
+        if item.path.endswith(ERRORS) or sort is Sort.CONNTRACK_COUNT:
+            sifted.errors[item.path] = head.bytes
+        elif sort is Sort.EMPTY and head.error is None:
+            empty.append(file)
+        elif sort in (Sort.OBJECTS_JSON, Sort.OBJECTS_YAML):
+            _take_objects(head, file, sifted)
+        elif head.error is not None and sort in (Sort.EMPTY, Sort.OTHER):
+            sifted.skipped.append(Problem(head.error.code, head.error.message, item.name))
+        elif sort is Sort.OTHER:
+            sifted.skipped.append(Problem(NOT_EVIDENCE, "nothing that is looked for", item.name))
+        else:
+            sifted.files.append(file)
+
+
+def _take_objects(head: _Beginning, file: Artefact, sifted: Sifted) -> None:
+    most = MOST_JSON if file.sort is Sort.OBJECTS_JSON else MOST_YAML
+    try:
+        content = head.whole(most)
+    except DumpError as error:
+        sifted.skipped.append(Problem(error.reason.code, error.reason.message, file.name))
+        return
+    add = sifted.objects.add_json if file.sort is Sort.OBJECTS_JSON else sifted.objects.add_yaml
+    try:
+        if not add(content, file.name) and file.name not in sifted.objects.all_sources():
+            sifted.skipped.append(Problem(NOT_EVIDENCE, "objects of other kinds than are looked for", file.name))
+    except NotObjectsError as error:
+        sifted.skipped.append(Problem(error.code, str(error), file.name))
+
+
+def _read(item: LogStream, file: Artefact, dumps: Dumps, errors: bytes, index: Index) -> None:
+    with item.open() as source:
+        if file.sort is Sort.CONNTRACK:
+            dumps.add_table(file, _blocks(source), errors, index)
+        elif file.sort in RULES:
+            dumps.add_rules(file, _blocks(source, MOST_JSON))
+        else:
+            head = _Beginning(source)
+            try:
+                dumps.add_text(file, head.whole(MOST_TEXT))
+            except DumpError:
+                dumps.add_text(file, head.bytes)  # what it holds can only add to what is found
+
+
+class _Beginning:
+    """The first bytes of a source, and all of it if wanted."""
+
+    def __init__(self, source: ByteSource) -> None:
+        self._source = source
+        self.error: Reason | None = None
+        parts: list[bytes] = []
+        size = 0
+        try:
+            while size < HEAD and (block := source.read(HEAD - size)):
+                parts.append(block)
+                size += len(block)
+        except SourceError as error:
+            self.error = Reason(error.code, str(error))
+        self.bytes = b"".join(parts)
+
+    def whole(self, most: int) -> bytes:
+        """Everything. Raises DumpError when it breaks off, or is longer than `most`."""
+        if self.error is not None:
+            raise DumpError(self.error)
+        return self.bytes + b"".join(_blocks(self._source, most - len(self.bytes)))
+
+
+def _blocks(source: ByteSource, most: int | None = None) -> Iterator[bytes]:
+    """A source piece by piece; raises DumpError where it breaks off, or grows longer than `most`."""
+    size = 0
+    try:
+        while block := source.read(BLOCK):
+            size += len(block)
+            if most is not None and size > most:
+                raise DumpError(Reason(Code.TOO_LARGE, f"is longer than {most} bytes"))
+            yield block
+    except SourceError as error:
+        raise DumpError(Reason(error.code, str(error))) from error

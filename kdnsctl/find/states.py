@@ -1,0 +1,199 @@
+"""One node's state, read through a `NodeShell` and put together to `Evidence`. Nothing is judged here, nothing changed.
+
+What is read first changes fastest. A fact that cannot be read is missing, with the reason, and the others still count;
+only when the table itself cannot be asked for is there nothing to judge. Outputs that break off are evidence too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal, TypeVar
+
+from kdnsctl.cancel import CancelScope
+from kdnsctl.diagnosis.evidence import Evidence, Item, KubeProxyState, Missing
+from kdnsctl.diagnosis.flows import Collector
+from kdnsctl.diagnosis.flows import Reading as Table
+from kdnsctl.diagnosis.index import Index, family_of
+from kdnsctl.diagnosis.proxystate import state_of
+from kdnsctl.diagnosis.truth import ServicePort, Truth
+from kdnsctl.facts import conntrack, kubeproxy, pairs, rules
+from kdnsctl.facts.pairs import Answer, Pair
+from kdnsctl.find.bracket import WallClock
+from kdnsctl.model import Fact, KdnsctlError, Reason
+from kdnsctl.netfilter.dump import Completeness
+from kdnsctl.netfilter.rules import Mode, NodeRules
+from kdnsctl.reach.shell import NodeShell
+
+T = TypeVar("T")
+Family = Literal[4, 6]
+
+# What --live reads; analyze reads the rest as well.
+TABLE_AND_RULES: Final = (conntrack.TABLE, *rules.IPTABLES.values(), *rules.NFT.values(), rules.IPVS)
+ASKED_OF_KUBE_PROXY: Final = (kubeproxy.MODE, kubeproxy.HEALTH, kubeproxy.METRICS)
+MORE: Final = (conntrack.COUNTERS, conntrack.FILL, conntrack.TIMEOUTS, conntrack.PORT_RANGE)
+UNHEALTHY: Final = 503  # HTTP's status of /healthz
+_BOTH: Final = frozenset({4, 6})
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What to read of a node.
+
+    `services` are those asked about. `whole`: the whole table, also of Services that are gone; else only the entries to
+    addresses of `services`, filtered on the node. `thorough`: also counters, timeouts, what kube-proxy says of itself,
+    and rules that another mode may have left. `version` and `mode` are what is known of kube-proxy already.
+    """
+
+    services: tuple[ServicePort, ...] = ()
+    whole: bool = True
+    thorough: bool = True
+    version: str = ""
+    mode: Mode | None = None
+
+    @property
+    def addresses(self) -> frozenset[str]:
+        """Where flows of the Services go to first."""
+        return frozenset(address for service in self.services for address in service.addresses)
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """The address families that the Services have."""
+        present = {family_of(address) for address in self.addresses}
+        return tuple(family for family in (4, 6) if family in present) or (4,)
+
+
+@dataclass(slots=True)
+class _Notes:
+    """What could not be read."""
+
+    missing: list[Missing] = field(default_factory=list)
+
+    def attempt(self, item: Item, read: Callable[[], Answer[T]], scope: CancelScope) -> Answer[T] | None:
+        """What `read` gives; None, and a note, when it cannot be begun. Raises what ended the scope."""
+        try:
+            answer = read()
+        except KdnsctlError as error:
+            scope.check()
+            self.missing.append(Missing(item, Reason(error.code, str(error), error)))
+            return None
+        told = answer.reading.exit_code == UNHEALTHY  # which is an answer
+        if answer.reading.problem is not None and item is not Item.RULES and not told:
+            self.missing.append(Missing(item, answer.reading.problem))
+        return answer
+
+
+def read_state(shell: NodeShell, wish: Wish, truth: Truth, *, scope: CancelScope, clock: WallClock) -> Evidence:
+    """Read a node. Entries are kept by `truth`, as it is when reading begins.
+
+    Raises KdnsctlError when the table cannot be asked for at all, and what ended `scope`.
+    """
+    notes = _Notes()
+    table = read_table(shell, wish, truth, scope=scope, clock=clock)
+    answers, said = _ask_mode(shell, notes, scope)
+    mode = said or wish.mode
+    evidence = Evidence(node=shell.node, live=True, conntrack=table, version=wish.version, mode=mode)
+    if wish.thorough:
+        counters = notes.attempt(Item.COUNTERS, lambda: pairs.read(shell, pairs.COUNTERS, scope=scope), scope)
+        fill = notes.attempt(Item.FILL, lambda: pairs.read(shell, pairs.FILL, scope=scope), scope)
+        evidence = replace(evidence, counters=_value(counters), fill=_value(fill))
+    found = read_rules(shell, mode, wish.families, notes, scope=scope)
+    if wish.thorough and mode is Mode.NFTABLES:
+        for family in wish.families:
+            found += _dump(shell, pairs.IPTABLES[family], notes, scope)
+    evidence = replace(evidence, rules=found, rules_at=clock.now())
+    if wish.thorough:
+        timeouts = notes.attempt(Item.TIMEOUTS, lambda: pairs.read(shell, pairs.TIMEOUTS, scope=scope), scope)
+        ports = notes.attempt(Item.OTHER, lambda: pairs.read(shell, pairs.LOCAL_PORTS, scope=scope), scope)
+        state = _ask_kube_proxy(shell, said, notes, scope) if answers else None
+        evidence = replace(evidence, timeouts=_value(timeouts), local_ports=_value(ports), kube_proxy=state)
+    return replace(evidence, missing=tuple(notes.missing))
+
+
+def read_again(
+    shell: NodeShell, evidence: Evidence, wish: Wish, truth: Truth, *, scope: CancelScope, clock: WallClock
+) -> Evidence:
+    """The same node later: its table and rules once more, beside the first reading. Raises as `read_state`."""
+    notes = _Notes(list(evidence.missing))
+    table = read_table(shell, wish, truth, scope=scope, clock=clock)
+    later = read_rules(shell, evidence.running_mode, wish.families, notes, scope=scope)
+    return replace(
+        evidence,
+        conntrack_later=table,
+        rules_later=later,
+        rules_later_at=clock.now(),
+        missing=tuple(notes.missing),
+    )
+
+
+def read_table(shell: NodeShell, wish: Wish, truth: Truth, *, scope: CancelScope, clock: WallClock) -> Table:
+    """The connection tracking table, reduced to the entries that matter while it streams by."""
+    collector = Collector()
+    fact = conntrack.TABLE if wish.whole else _filtered(wish)
+    began = clock.now()
+    index = Index(truth, shell.node)
+    answer = pairs.read(shell, pairs.table(fact, index.wanted, collector.add), scope=scope)
+    summary = answer.value
+    problem = answer.reading.problem
+    whole = Completeness(answer.reading.completeness.proof, problem) if problem else summary.completeness
+    return collector.reading(
+        whole,
+        families=_BOTH,
+        addresses=wish.addresses if fact.patterns else None,
+        began=began,
+        at=clock.now(),
+        entries=summary.total if summary.total is not None else summary.entries,
+    )
+
+
+def read_rules(
+    shell: NodeShell, mode: Mode | None, families: Iterable[Family], notes: _Notes, *, scope: CancelScope
+) -> tuple[NodeRules, ...]:
+    """kube-proxy's rules in the mode that it works in. When that is not known, all that it may have written."""
+    found: list[NodeRules] = []
+    if mode is Mode.IPVS:
+        found += _dump(shell, pairs.IPVS, notes, scope)
+    for family in families:
+        if mode in (Mode.IPTABLES, Mode.IPVS, None):
+            found += _dump(shell, pairs.IPTABLES[family], notes, scope)
+        if mode is Mode.NFTABLES or (mode is None and not _has_services(found, family)):
+
+            def read_nft(family: Family = family) -> Answer[tuple[NodeRules, ...]]:
+                return pairs.read_nft(shell, family, scope=scope)
+
+            answer = notes.attempt(Item.RULES, read_nft, scope)
+            found += answer.value if answer else ()
+    return tuple(found)
+
+
+def _dump(
+    shell: NodeShell, pair: Pair[tuple[NodeRules, ...]], notes: _Notes, scope: CancelScope
+) -> tuple[NodeRules, ...]:
+    answer = notes.attempt(Item.RULES, lambda: pairs.read(shell, pair, scope=scope), scope)
+    return answer.value if answer else ()
+
+
+def _has_services(found: Iterable[NodeRules], family: Family) -> bool:
+    return any(one.services and one.family in (family, None) for one in found)
+
+
+def _filtered(wish: Wish) -> Fact:
+    ports = {service.node_port for service in wish.services if service.node_port}
+    return conntrack.table_of(sorted(wish.addresses), sorted(ports))
+
+
+def _ask_mode(shell: NodeShell, notes: _Notes, scope: CancelScope) -> tuple[bool, Mode | None]:
+    """Whether kube-proxy answers at all, and its mode. One that is stopped lets every question wait in vain."""
+    answer = notes.attempt(Item.KUBE_PROXY, lambda: pairs.read(shell, pairs.MODE, scope=scope), scope)
+    answers = answer is not None and answer.reading.exit_code is not None
+    return answers, answer.value if answer and answer.reading.complete else None
+
+
+def _ask_kube_proxy(shell: NodeShell, mode: Mode | None, notes: _Notes, scope: CancelScope) -> KubeProxyState:
+    metrics = notes.attempt(Item.KUBE_PROXY, lambda: pairs.read(shell, pairs.METRICS, scope=scope), scope)
+    health = notes.attempt(Item.KUBE_PROXY, lambda: pairs.read(shell, pairs.HEALTH, scope=scope), scope)
+    return state_of(mode, metrics.value if metrics else None, health.value if health else None)
+
+
+def _value(answer: Answer[T | None] | None) -> T | None:
+    return answer.value if answer else None
