@@ -9,6 +9,7 @@ end, so depth and work are bounded.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -39,8 +40,9 @@ class Step(NamedTuple):
     """One rule, as far as it decides where packets go.
 
     `chance` is the probability that it applies to a packet which reaches it, None when that depends on the packet.
-    `chains` of a jump are (name, share) with shares that add up to 1; `targets` of a SEND carry their share as
-    `probability`. `sticky` is a rule for clients that were here before (session affinity).
+    `chains` of a jump are (name, share); `targets` of a SEND carry their share as `probability`. Where shares do not
+    add up to 1, the rest of the packets goes on to the next rule. `sticky` is a rule for clients that were here before
+    (session affinity).
     """
 
     action: Action
@@ -116,10 +118,11 @@ class Spreads:
             if step.sticky:
                 sum_up.sticky = True
                 continue
-            if step.chance == 1.0:
+            taken = times(share, _covered(step))
+            if step.chance == 1.0 and taken == share:
                 remaining = 0.0
             else:
-                remaining = None if remaining is None or share is None else remaining - share
+                remaining = None if remaining is None or taken is None else remaining - taken
             if step.action is Action.JUMP:
                 remaining = plus(remaining, passed)
             else:
@@ -198,6 +201,13 @@ class _Sum:
     def spread(self, rest: float | None) -> Spread:
         targets = self._only if self._only is not None else tuple(self._merged.values())
         return Spread(targets, rest, self.sticky, tuple(self.problems)[:20])
+
+
+def _covered(step: Step) -> float:
+    """The share of packets for which a rule has somewhere to send them."""
+    shares = [share for _, share in step.chains] or [target.probability or 0.0 for target in step.targets] or [1.0]
+    covered = math.fsum(shares)
+    return covered if covered < 1.0 - TOLERANCE else 1.0
 
 
 def _lost(code: str, message: str) -> Spread:

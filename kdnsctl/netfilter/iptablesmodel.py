@@ -17,6 +17,7 @@ from kdnsctl.netfilter.dump import Completeness
 from kdnsctl.netfilter.flows import TOLERANCE, Action, Spreads, Step, leading_to, reachable
 from kdnsctl.netfilter.iptablesobstacles import obstacles_before
 from kdnsctl.netfilter.iptablesrules import Rule
+from kdnsctl.netfilter.lines import shown
 from kdnsctl.netfilter.rules import Backing, Mode, NodeRules, ServiceRules, Target
 
 SERVICES = "KUBE-SERVICES"
@@ -48,7 +49,7 @@ class _Found:
 
     @property
     def chain(self) -> str:
-        return self.steps[0].chains[0][0] if self.steps else ""
+        return self.steps[0].chains[0][0] if self.steps and self.steps[0].chains else ""
 
 
 class Tables:
@@ -117,7 +118,7 @@ class Tables:
         if at is None:
             if rule.chain.startswith(names.ENDPOINT):
                 what = "an unsupported revision of DNAT" if rule.unsupported else f"DNAT to {rule.to[:60]!r}"
-                self._flaws[rule.chain] = Reason("unreadable", f"{rule.chain}: {what}")
+                self._flaws[rule.chain] = Reason("unreadable", f"{shown(rule.chain)}: {what}")
             return Step(Action.UNREADABLE, chance)
         address, port = at
         if self._family is None:
@@ -126,7 +127,7 @@ class Tables:
             expected = names.endpoint_chain(named[1], rule.protocol, address, port)
             if expected != rule.chain:
                 self._flaws[rule.chain] = Reason(
-                    "nameMismatch", f"{rule.chain}: the name of {named[1]} at {rule.to} would be {expected}"
+                    "nameMismatch", f"{shown(rule.chain)}: the name of {named[1]} at {rule.to} would be {expected}"
                 )
         chain = rule.chain if rule.chain.startswith(names.ENDPOINT) else ""
         target = Target(address, port, 1.0, chain, packets=rule.packets)
@@ -147,7 +148,9 @@ class Tables:
             if chain.startswith(names.SERVICE_PREFIXES) and not chain.endswith(
                 names.service_hash(found.service, rule.protocol)
             ):
-                found.flaws.append(Reason("nameMismatch", f"{chain} is not the name of a chain of {found.service}"))
+                found.flaws.append(
+                    Reason("nameMismatch", f"{shown(chain)} is not the name of a chain of {found.service}")
+                )
 
     def _refuse(self, rule: Rule) -> None:
         port = port_of(rule.port)
@@ -203,7 +206,7 @@ class Tables:
         problems = [*found.flaws, *spread.problems]
         if whole and found.steps:
             if spread.rest is not None and spread.rest > TOLERANCE:
-                nowhere = f"{found.chain} sends {spread.rest:.2%} of the flows nowhere: no rule matches"
+                nowhere = f"{shown(found.chain)} sends {spread.rest:.2%} of the flows nowhere: no rule matches"
                 problems.append(Reason("fallThrough", nowhere))
             if address is None and not self._node_ports_reached:
                 problems.append(Reason("nodePortsUnreachable", f"no rule of {SERVICES} leads to {NODE_PORTS}"))

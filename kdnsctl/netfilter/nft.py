@@ -218,7 +218,7 @@ def _vmap(body: Any, chance: float | None) -> tuple[Step | None, str]:
         return None, data.removeprefix("@")
     modulus = _modulus(body.get("key"))
     if not modulus:
-        return branch(((chain, 0.0) for _, verdict in _choices(data, 1) if (chain := _chain_of(verdict))), None), ""
+        return branch(((chain, 1.0) for _, verdict in _choices(data, 1) if (chain := _chain_of(verdict))), None), ""
     chains = ((chain, share) for share, verdict in _choices(data, modulus) if (chain := _chain_of(verdict)))
     return branch(chains, chance), ""
 

@@ -126,6 +126,7 @@ class NftTable:
         jumps = tuple(hook for hook in HOOKS.values() if asking & hooks.get(hook, set()))
         reached: set[str] = set().union(*hooks.values())
         unreachable = tuple(chain for chain in steps if chain.startswith(names.NFT_ENDPOINT) and chain not in reached)
+        services = self._services(spreads, whole=whole)
         problems = tuple(
             Reason("unreadable", f"{count} elements of the map {shown(name)} cannot be read")
             for name, count in self._unreadable.items()
@@ -134,7 +135,7 @@ class NftTable:
             Mode.NFTABLES,
             completeness,
             family=FAMILIES[self.family],
-            services=self._services(spreads, whole=whole),
+            services=services,
             unreachable=unreachable if whole else (),
             jumps=jumps,
             obstacles=self._obstacles(leading_to(steps, asking)),
@@ -145,7 +146,7 @@ class NftTable:
         """The steps of each chain, and the chains that ask for Service addresses."""
         # What a map leads to is written once, as a chain of its own: many rules can ask many elements.
         steps = {
-            f"@{name}": [branch(((each.chain, 0.0) for each in elements if each.chain), None)]
+            f"@{name}": [branch(((each.chain, 1.0) for each in elements if each.chain), None)]
             for name, elements in self._maps.items()
         }
         asking = set()

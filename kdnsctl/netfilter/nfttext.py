@@ -145,15 +145,11 @@ def _element(words: Sequence[str]) -> Element | None:
     if colon < 1 or colon == len(words) - 1:
         return None
     key, verdict = words[:colon], words[colon + 1 :]
-    comment = ""
-    for position, word in enumerate(key):
-        if word in _ELEMENT_OPTIONS:
-            if "comment" in key[:-1]:
-                comment = key[key.index("comment") + 1].strip('"')
-            key = key[:position]
-            break
+    comment = key[key.index("comment") + 1].strip('"') if "comment" in key[:-1] else ""
+    options = [position for position, word in enumerate(key) if word in _ELEMENT_OPTIONS]
+    key = key[: options[0]] if options else key
     parts = key[::2]
-    if not key or any(word != "." for word in key[1::2]) or len(key) % 2 == 0:
+    if len(key) % 2 == 0 or any(word != "." for word in key[1::2]):
         return None
     return Element(tuple(parts), verdict[1] if verdict[0] in ("goto", "jump") and len(verdict) > 1 else "", comment)
 
@@ -218,7 +214,7 @@ def _choices(words: Sequence[str]) -> Iterator[tuple[list[str], list[str]]]:
 def _vmap(before: Sequence[str], after: Sequence[str], chance: float | None) -> Step:
     modulus = _modulus(before) if "numgen" in before else 0
     chains = [
-        (value[1], share_of(key[0], modulus) if modulus else 0.0)
+        (value[1], share_of(key[0], modulus) if modulus else 1.0)
         for key, value in _choices(after)
         if len(value) > 1 and value[0] in ("goto", "jump")
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.fuzz import conntrack
+from tests.fuzz import conntrack, rules
 from tests.fuzz.target import Target
 
-TARGETS: tuple[Target, ...] = (*conntrack.TARGETS,)
+TARGETS: tuple[Target, ...] = (*conntrack.TARGETS, *rules.TARGETS)

@@ -402,15 +402,14 @@ def expected(services: Iterable[Service]) -> dict[tuple[str, str | None, int], E
         count = len(service.endpoints)
         even: dict[Place, float | None] = dict.fromkeys(service.endpoints, 1 / max(count, 1))
         outside: dict[Place, float | None] = dict.fromkeys(service.endpoints) if service.local_only else even
+        affinity = service.affinity and bool(count)
         refused = not count or (service.local_only and not service.local)
-        found[service.protocol, service.cluster_ip, service.port] = Expected(
-            service.name, even, not count, service.affinity
-        )
+        found[service.protocol, service.cluster_ip, service.port] = Expected(service.name, even, not count, affinity)
         keys: list[tuple[str, str | None, int]] = [
             (service.protocol, address, service.port) for address in service.outside
         ]
         if service.node_port:
             keys.append((service.protocol, None, service.node_port))
         for key in keys:
-            found[key] = Expected(service.name, outside, refused, service.affinity)
+            found[key] = Expected(service.name, outside, refused, affinity)
     return found
