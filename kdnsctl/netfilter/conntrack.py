@@ -39,7 +39,8 @@ _ADDRESS = rb"([0-9a-f.:]{2,45})"
 _PORT = rb"(?:[1-5]?[0-9]{1,4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 _ACCOUNT = rb"(?:packets=[0-9]{1,20} bytes=[0-9]{1,20} )?"
 LINES = re.compile(
-    rb"(?:ipv[46] {1,9}[0-9]{1,3} )?(udp|tcp|udplite|sctp|dccp) {1,9}[0-9]{1,3} (?:[0-9]{1,9} )?(?:[A-Z][A-Z0-9_]{1,30} )?"
+    rb"(?:ipv[46] {1,9}[0-9]{1,3} )?(udp|tcp|udplite|sctp|dccp) {1,9}[0-9]{1,3} "
+    rb"(?:[0-9]{1,9} )?(?:[A-Z][A-Z0-9_]{1,30} )?"
     rb"src=" + _ADDRESS + rb" dst=" + _ADDRESS + rb" sport=" + _PORT + rb" dport=([0-9]{1,5}) " + _ACCOUNT
     + rb"(?:\[UNREPLIED\] )?"
     rb"src=" + _ADDRESS + rb" dst=" + _ADDRESS + rb" sport=([0-9]{1,5}) dport=" + _PORT + rb" " + _ACCOUNT
