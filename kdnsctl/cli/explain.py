@@ -28,6 +28,7 @@ from kdnsctl.cli.options import Format
 from kdnsctl.cli.table import Cell, wrapped
 from kdnsctl.cli.terminal import Color, columns, flush, has_color, put, tell, visible
 from kdnsctl.cli.values import is_node_name
+from kdnsctl.diagnosis.catalogue import CHECKS
 from kdnsctl.diagnosis.findings import Client, Finding, Severity
 from kdnsctl.find.analysis import AnalyzeReport, NodeAnalysis, to_json
 from kdnsctl.model import Verdict
@@ -41,6 +42,7 @@ NOT_EVIDENCE = "notEvidence"  # the code of what is skipped because it is nothin
 
 WHO = frozenset({"C8", "C9"})  # findings that say who is hurt, and how likely
 HEALS = frozenset({"C10"})  # findings that say whether it heals by itself
+TITLES = {check.id: check.title for check in CHECKS}
 FOUND = (Verdict.AFFECTED, Verdict.SUSPECT)
 
 
@@ -166,8 +168,7 @@ def _explained(node: NodeAnalysis, width: int | None, paint: table.Paint, cap: i
     known = [finding for finding in found if finding.id not in WHO | HEALS and finding.severity is Severity.INFO]
     for title, findings in (("What is wrong", wrong), ("Who is hurt", who), ("Will it heal by itself?", heals)):
         lines += _section(title, [finding.explanation for finding in findings], width, paint)
-    advice = list(dict.fromkeys(finding.advice for finding in found if finding.advice))
-    lines += _section("What to do", advice, width, paint)
+    lines += _what_to_do(found, width, paint)
     lines += _section("Also known", [finding.explanation for finding in known], width, paint)
     missing = [reason.message for reason in (node.diagnosis.missing if node.diagnosis else ())]
     lines += _section("Not known", missing, width, paint)
@@ -184,9 +185,18 @@ def _section(title: str, texts: Sequence[str], width: int | None, paint: table.P
     return lines
 
 
+def _what_to_do(findings: Iterable[Finding], width: int | None, paint: table.Paint) -> list[str]:
+    """Each advice once, its commands on lines of their own however long they are: they are to be copied."""
+    lines: list[str] = []
+    for advice, commands in dict.fromkeys((each.advice, each.commands) for each in findings if each.advice):
+        lines += wrapped(f"- {visible(advice)}", width, indent=4, hanging=2)
+        lines += [f"      {visible(command)}" for command in commands]
+    return [f"  {paint('What to do', 'bold')}", *lines] if lines else []
+
+
 def _evidence(node: NodeAnalysis, findings: Sequence[Finding], cap: int | None) -> Iterable[str]:
     for finding in findings:
-        about = [finding.id, finding.severity.value]
+        about = [f"{finding.id} ({TITLES[finding.id]})", finding.severity.value]
         if finding.service:
             port = f" {finding.port}/{finding.protocol}" if finding.port is not None else ""
             about.append(f"{finding.service}{port}")

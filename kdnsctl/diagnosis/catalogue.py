@@ -74,6 +74,7 @@ def _printable(finding: Finding) -> Finding:
         finding,
         explanation=printable(finding.explanation),
         advice=printable(finding.advice),
+        commands=tuple(printable(command) for command in finding.commands),
         service=printable(finding.service),
         protocol=printable(finding.protocol),
         backends=tuple(printable(backend) for backend in finding.backends),

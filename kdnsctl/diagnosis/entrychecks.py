@@ -150,11 +150,17 @@ def _finding(
         )
     if case.terms.services and not groups[0].in_scope and counted:
         notes.append("The verdict is not about this Service.")
+    advice, commands = "", tuple[str, ...]()
+    if counted and waiting == _total(groups):
+        advice = "Read the node again before anything is done to it: kube-proxy may be about to delete these entries."
+    elif counted:
+        advice, commands = wording.removal(groups, case)
+        advice = first + advice
     return Finding(
         check,
         severity,
         " ".join(notes),
-        first + wording.removal(groups, case) if counted else "",
+        advice,
         service=str(service) if service else "",
         port=key.destination_port,
         protocol=key.protocol,
@@ -163,6 +169,7 @@ def _finding(
         clients=clients,
         family=family_of(key.destination),
         more=more,
+        commands=commands,
     )
 
 

@@ -1,7 +1,8 @@
 """What a diagnosis says: findings, and the verdict on one node.
 
 The JSON form of a finding is a promise to users:
-`{"id", "severity", "service", "port", "protocol", "count", "backends", "clients", "explanation", "advice"}`.
+`{"id", "severity", "service", "port", "protocol", "count", "backends", "clients", "explanation", "advice",
+"commands"}`.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ class Finding:
     """What one check found. `id` is C1…Q1 of the catalogue; `count` counts entries, rules or counters, as it says.
 
     `service` is as kube-proxy spells it; `backends` are "ADDRESS:PORT". `explanation` says what was seen and what it
-    means, `advice` what to do; both are for people and hold nothing that came from the node unescaped. `clients` are
-    those with the most entries; `more` counts the entries of all others.
+    means, `advice` what to do; both are for people and hold nothing that came from the node unescaped. `commands` are
+    what `advice` speaks of last, each to be copied into a root shell on the node. `clients` are those with the most
+    entries; `more` counts the entries of all others.
     """
 
     id: str
@@ -51,6 +53,7 @@ class Finding:
     clients: tuple[Client, ...] = ()
     family: int | None = None
     more: int = 0
+    commands: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

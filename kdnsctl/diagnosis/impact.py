@@ -38,17 +38,19 @@ def in_use(case: Case) -> Iterator[Finding]:
     assumed = "" if case.evidence.timeouts else " (the kernel's defaults; this node's were not read)"
     lives = f"An entry lives {timeouts.udp} s, or {timeouts.stream} s once assured, after its last packet{assumed}"
     how = (
-        "were used between the two readings"
+        "used between the two readings"
         if any(each.compared for each in seen)
-        else f"had a packet in the last {JUST_NOW} s before the reading"
+        else f"used in the last {JUST_NOW} s before the reading"
     )
     sampled = "about " if any(each.group.mask for each in groups) else ""
+    all_of_them = wording.count(total, "stale UDP entry", "stale UDP entries")
     if active:
-        text = f"{sampled}{active} of {total} stale UDP entries {how}: clients are losing queries now."
+        were = "was" if active == 1 else "were"
+        text = f"{sampled}{active} of {all_of_them} {were} {how}: clients are losing queries now."
         rest = f" The others end by themselves. {lives}." if active < total else ""
         advice = "Waiting does not help: each packet renews its entry."
     else:
-        text = f"None of {total} stale UDP entries {how}: they are residue."
+        text = f"None of {all_of_them} was {how}: they are residue."
         rest = f" {lives}."
         advice = "Read again after that time: if no client sends with the same source port meanwhile, they are gone."
     yield Finding(

@@ -71,11 +71,13 @@ def _waiting_faults(case: Case) -> list[RuleFault]:
 
 def _verdict(case: Case, gaps: tuple[Reason, ...]) -> tuple[Verdict, Reason]:
     counted = sum(each.count for each in case.stale if each.counts and _decides(each, case))
+    faults = [fault for fault in case.faults if fault.counts]
     if counted:
         once = not case.evidence.live and case.evidence.conntrack_later is None
         entries = wording.count(counted, "stale UDP entry", "stale UDP entries")
-        return Verdict.AFFECTED, Reason("staleEntries", f"{entries} (one read)" if once else entries)
-    if faults := [fault for fault in case.faults if fault.counts]:
+        more = f"; {_rule_reason(faults).message}" if faults else ""
+        return Verdict.AFFECTED, Reason("staleEntries", entries + (" (one read)" if once else "") + more)
+    if faults:
         return Verdict.AFFECTED, _rule_reason(faults)
     if case.evidence.replacement:
         message = f"{case.evidence.replacement} does kube-proxy's work here: conntrack holds no Service flows"

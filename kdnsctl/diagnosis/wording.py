@@ -80,8 +80,8 @@ def deletion(key: Key) -> str:
     return shlex.join([*words, "--reply-port-src", str(key.reply_source_port)])
 
 
-def removal(groups: Sequence[StaleGroup], case: Case) -> str:
-    """How to get rid of stale entries, or why not to try yet."""
+def removal(groups: Sequence[StaleGroup], case: Case) -> tuple[str, tuple[str, ...]]:
+    """How to get rid of stale entries, with the commands that do it; or why not to try yet, and none."""
     services = {(str(each.service), family_of(each.key.destination)) for each in groups if each.service}
     leading = [fault for fault in case.faults if (str(fault.service), fault.family) in services]
     if leading:
@@ -89,18 +89,18 @@ def removal(groups: Sequence[StaleGroup], case: Case) -> str:
         return (
             f"Do not delete the entries yet: the node's rules for this Service {bad} (see "
             f"{rule_check(leading[0].wrong)}), so they would come back. Repair the rules first."
-        )
+        ), ()
     if case.evidence.running_mode is Mode.IPVS:
-        return f"{IPVS} {COLLECT_FIRST}"
+        return f"{IPVS} {COLLECT_FIRST}", ()
     commands = list(dict.fromkeys(deletion(each.key) for each in groups))
     more = f" (and {len(commands) - MOST_COMMANDS} more like these)" if len(commands) > MOST_COMMANDS else ""
     unread = (
         "" if case.rules_read else " The rules were not read: if they lead to dead endpoints, the entries come back."
     )
     return (
-        f"{COLLECT_FIRST} Then, in the node's network namespace (kube-proxy's image has no conntrack any more): "
-        f"{'; '.join(commands[:MOST_COMMANDS])}{more}.{unread}"
-    )
+        f"{COLLECT_FIRST}{unread} Then delete these entries and no others, as root in the node's network namespace "
+        f"(kube-proxy's image has no conntrack any more){more}:"
+    ), tuple(commands[:MOST_COMMANDS])
 
 
 def rule_check(wrong: Wrong) -> str:

@@ -317,6 +317,7 @@ def finding_to_json(finding: Finding) -> dict[str, Any]:
         ],
         "explanation": finding.explanation,
         "advice": finding.advice,
+        "commands": list(finding.commands),
     }
 
 

@@ -23,6 +23,7 @@ API = NODE.parent / "api"
 FORMS = ("conntrack-stale.txt", "conntrack-stale-extended-id.txt", "conntrack-stale.xml", "proc-nf_conntrack-stale.txt")
 PROVEN = ("conntrack-stale.txt", "conntrack-stale.xml")  # with a count line beside it, with an end tag
 DEAD = ["10.244.1.2:53", "10.244.2.2:53"]
+RULES_TOO = "rules for kube-system/kube-dns:dns lead to 10.244.1.2:53, 10.244.2.2:53, which do not serve it"
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_the_recorded_node_has_the_sixty_entries_of_the_incident(evidence: Path,
     node = only(analyzed(str(evidence)))
     assert (node["name"], node["identified"], node["nameFrom"]) == ("knode2", True, "path")
     assert (node["verdict"], node["basis"], node["staleEntries"], node["reads"]) == ("affected", "state", 60, 1)
-    assert node["reason"] == "60 stale UDP entries (one read)"
+    assert node["reason"] == f"60 stale UDP entries (one read); {RULES_TOO}"
     assert node["complete"] is (form in PROVEN)
     found = by_id(node)
     (entries,) = found["C1"]
@@ -247,8 +248,21 @@ def test_the_explanation_comes_first_and_the_evidence_last(evidence: Path, run: 
     lines = run("analyze", str(evidence)).lines
     titles = [line.strip() for line in lines if line.startswith("  ") and not line.startswith("    ")]
     assert titles == ["What is wrong", "Who is hurt", "Will it heal by itself?", "What to do", "Evidence"]
-    assert lines[0] == "knode2: affected: 60 stale UDP entries (one read)"
+    assert lines[0] == f"knode2: affected: 60 stale UDP entries (one read); {RULES_TOO}"
+    assert any(line.startswith("    - C1 (entries that lead to a dead backend), fault, ") for line in lines)
     assert lines[-1] == "1 node in scope, 1 judged: 1 affected."
+
+
+def test_a_command_is_never_broken_up_it_is_to_be_copied(
+    evidence: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_table(evidence, "conntrack-stale.txt")
+    (evidence / "knode2" / "rules").unlink()
+    monkeypatch.setattr(explain, "columns", lambda _: 40)
+    lines = [line.strip() for line in run("analyze", str(evidence)).lines]
+    for dead in ("10.244.1.2", "10.244.2.2"):
+        command = f"conntrack -D -p udp --orig-dst 10.96.0.10 --orig-port-dst 53 --reply-src {dead} --reply-port-src 53"
+        assert lines.count(command) == 1
 
 
 def test_name_prints_affected_nodes_that_are_certain(evidence: Path, run: Run) -> None:

@@ -221,10 +221,18 @@ def test_a_service_that_is_gone_counts_if_it_may_be_one_of_those_asked_for() -> 
 
 
 def test_the_command_deletes_this_group_and_no_healed_flow() -> None:
-    advice = the(judge(evidence(flows(2))), "C1").advice
+    finding = the(judge(evidence(flows(2))), "C1")
     command = "conntrack -D -p udp --orig-dst 10.96.0.10 --orig-port-dst 53 --reply-src 10.244.1.2 --reply-port-src 53"
-    assert f"{command}." in advice
-    assert advice.startswith("Collect the evidence first")
+    assert finding.commands == (command,)
+    assert finding.advice.startswith("Collect the evidence first")
+    assert "conntrack -D" not in finding.advice
+
+
+def test_nothing_is_to_be_deleted_that_kube_proxy_may_be_about_to_delete() -> None:
+    finding = the(judge(replace(evidence(flows(2)), live=True)), "C1")
+    assert finding.severity is Severity.WARNING
+    assert finding.commands == ()
+    assert finding.advice.startswith("Read the node again")
 
 
 def test_names_from_strangers_reach_no_terminal_and_no_shell() -> None:
@@ -234,7 +242,7 @@ def test_names_from_strangers_reach_no_terminal_and_no_shell() -> None:
     diagnosis = judge(found, hostile)
     said = [diagnosis.reason.message]
     for each in diagnosis.findings:
-        said += [each.explanation, each.advice, each.service, *(client.pod for client in each.clients)]
+        said += [each.explanation, each.advice, each.service, *each.commands, *(client.pod for client in each.clients)]
         said += [client.namespace for client in each.clients]
     assert all(text.isprintable() for text in said)
     assert any("kube?[2J-dns" in text for text in said)
@@ -243,19 +251,18 @@ def test_names_from_strangers_reach_no_terminal_and_no_shell() -> None:
 
 
 def test_the_command_names_the_family_of_ipv6() -> None:
-    advice = the(judge(evidence([entry(DEAD6, client=CLIENT6, destination=VIP6)], DUAL), DUAL), "C1").advice
-    assert (
-        f"conntrack -D -f ipv6 -p udp --orig-dst {VIP6} --orig-port-dst 53 --reply-src {DEAD6} --reply-port-src 53"
-        in advice
+    finding = the(judge(evidence([entry(DEAD6, client=CLIENT6, destination=VIP6)], DUAL), DUAL), "C1")
+    assert finding.commands == (
+        f"conntrack -D -f ipv6 -p udp --orig-dst {VIP6} --orig-port-dst 53 --reply-src {DEAD6} --reply-port-src 53",
     )
 
 
 def test_no_deletion_is_advised_while_the_rules_lead_to_the_dead() -> None:
     known = truth()
     bad = rules(known, instead=(DEAD, ALIVE))
-    advice = the(judge(evidence(flows(2), known, rules=(bad,)), known), "C1").advice
-    assert "conntrack -D" not in advice
-    assert "R2" in advice
+    finding = the(judge(evidence(flows(2), known, rules=(bad,)), known), "C1")
+    assert finding.commands == ()
+    assert "R2" in finding.advice
 
 
 def test_unread_rules_are_a_caveat() -> None:
@@ -263,16 +270,16 @@ def test_unread_rules_are_a_caveat() -> None:
 
 
 def test_in_ipvs_mode_no_command_is_promised_to_help() -> None:
-    advice = the(judge(evidence(flows(1), mode=Mode.IPVS)), "C1").advice
-    assert "conntrack -D" not in advice
-    assert "ip_vs_conn" in advice
+    finding = the(judge(evidence(flows(1), mode=Mode.IPVS)), "C1")
+    assert finding.commands == ()
+    assert "ip_vs_conn" in finding.advice
 
 
 def test_many_commands_are_cut_short() -> None:
     found = [entry(f"10.244.9.{each}") for each in range(12)]
-    advice = the(judge(evidence(found)), "C1").advice
-    assert advice.count("conntrack -D") == 10
-    assert "2 more" in advice
+    finding = the(judge(evidence(found)), "C1")
+    assert len(finding.commands) == 10
+    assert "2 more" in finding.advice
 
 
 def test_a_service_without_endpoints_needs_endpoints_first() -> None:

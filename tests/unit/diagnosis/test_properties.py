@@ -210,3 +210,4 @@ def test_every_verdict_has_a_reason_and_every_count_a_ground(state: tuple[Eviden
     for finding in diagnosis.findings:
         assert finding.explanation.isprintable()
         assert finding.advice == "" or finding.advice.isprintable()
+        assert all(command.isprintable() for command in finding.commands)

@@ -102,7 +102,7 @@ def test_sixty_entries_lead_to_the_two_dead_pods(name: str, after_rollout: Truth
     (client,) = finding.clients
     assert (client.address, client.count, client.pod, client.namespace) == ("10.244.2.3", 60, "client-1", "default")
     assert [diagnosis.missing[0].code, len(diagnosis.missing)] == ["rulesNotRead", 1]
-    assert all(COMMAND.format(dead) in finding.advice for dead in ("10.244.1.2", "10.244.2.2"))
+    assert sorted(finding.commands) == [COMMAND.format(dead) for dead in ("10.244.1.2", "10.244.2.2")]
     assert not [each for each in diagnosis.findings if each.id in ("C2", "C3", "C4", "C5", "C6")]
 
 
@@ -113,7 +113,7 @@ def test_the_rules_lead_there_too_so_that_deleting_would_not_help(after_rollout:
     assert (udp.service, tcp.service) == (f"{DNS}:dns", f"{DNS}:dns-tcp")
     assert sorted(udp.backends) == ["10.244.1.2:53", "10.244.2.2:53"]
     assert "100% of new flows" in udp.explanation
-    assert "conntrack -D" not in the(diagnosis, "C1").advice
+    assert the(diagnosis, "C1").commands == ()
     assert {each.severity for each in of(diagnosis, "R3")} == {Severity.WARNING}
     for absent in ("R1", "R4", "R5", "R6", "R7", "R8", "Q1"):
         assert not of(diagnosis, absent), absent
