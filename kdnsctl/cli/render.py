@@ -172,7 +172,7 @@ def _more(node: NodeFinding, cap: int | None) -> list[Cell]:
         several(node.kube_proxy.pods, cap),
         several((f"{peer.vip}->{peer.endpoint or '?'}({peer.count})" for peer in node.peers), cap),
         several(f"{cause.id}({cause.count})" for cause in node.causes),
-        Cell.of(f"restarts={len(race.restarts)}", f"sync-failures={race.sync_failures}", f"within={race.seconds}s")
+        Cell.of(f"starts={len(race.restarts)}", f"sync-failures={race.sync_failures}", f"within={race.seconds}s")
         if race
         else Cell.of(NONE),
         Cell.of(f"{clock(span.first)}/{clock(span.last)}" if span else NONE),

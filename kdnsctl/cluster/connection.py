@@ -141,7 +141,7 @@ def _choose(options: ConnectOptions) -> tuple[str, Named[Cluster], Named[User] |
         return "", _bare(options.server), None
     raise KubeconfigError(
         f"no kubeconfig: {named} does not exist, and this is no pod",
-        hint="name one with --kubeconfig or KUBECONFIG, or read logs from files: find-affected --logs PATH",
+        hint="name one with --kubeconfig or KUBECONFIG, or give files: find-affected --logs PATH, analyze PATH",
     )
 
 

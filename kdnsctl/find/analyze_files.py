@@ -17,6 +17,7 @@ from kdnsctl.diagnosis.evidence import Evidence, Item, Missing, Terms
 from kdnsctl.diagnosis.index import Index
 from kdnsctl.diagnosis.truth import Truth
 from kdnsctl.diagnosis.verdict import diagnose
+from kdnsctl.diagnosis.wording import count
 from kdnsctl.find.analysis import AnalyzeReport, NodeAnalysis, judged
 from kdnsctl.find.dumps import evidence_of, read_at
 from kdnsctl.find.inputs import Sifted, read_dumps, sift
@@ -28,6 +29,8 @@ from kdnsctl.find.services import checked
 from kdnsctl.find.truths import truth_of
 from kdnsctl.logs.sources.files import Inputs
 from kdnsctl.model import Coverage, Reason, Reporter, UsageError
+
+SAVE_A_TABLE = "save a connection tracking table: conntrack -L -o extended,id, or /proc/net/nf_conntrack"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +152,11 @@ def _nothing(paths: Sequence[str], sifted: Sifted) -> UsageError:
     if sifted.objects.all_sources():
         return UsageError(
             f"there are objects of the cluster in {where}, and no dump of a node",
-            hint="add a connection tracking table: conntrack -L -o extended,id, or /proc/net/nf_conntrack",
+            hint=SAVE_A_TABLE,
         )
     return UsageError(
-        f"no dump of a node in {where}", hint=f"{looked} files were looked at, and none is one" if looked else ""
+        f"no dump of a node in {where}",
+        hint=f"{count(looked, 'file was', 'files were')} looked at, and none is one; {SAVE_A_TABLE}" if looked else "",
     )
 
 

@@ -111,7 +111,7 @@ def _look(item: LogStream, ordinal: int, sifted: Sifted, empty: list[Artefact]) 
         elif head.error is not None and sort in (Sort.EMPTY, Sort.OTHER):
             sifted.skipped.append(Problem(head.error.code, head.error.message, item.name))
         elif sort is Sort.OTHER:
-            sifted.skipped.append(Problem(NOT_EVIDENCE, "nothing that is looked for", item.name))
+            sifted.skipped.append(Problem(NOT_EVIDENCE, "no dump of a node, no objects of the cluster", item.name))
         else:
             sifted.files.append(file)
 

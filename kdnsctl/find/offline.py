@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import BinaryIO
 
+from kdnsctl.diagnosis.wording import count
 from kdnsctl.find.advice import notes
 from kdnsctl.find.commands import next_commands
 from kdnsctl.find.grouping import group
@@ -65,7 +66,9 @@ def find_in_logs(options: OfflineOptions, *, stdin: BinaryIO, reporter: Reporter
     if not findings:
         raise UsageError(
             f"no log of kube-proxy in {', '.join(options.paths)}",
-            hint=f"{len(grouped.skipped)} files were looked at, and none is one" if grouped.skipped else "",
+            hint=f"{count(len(grouped.skipped), 'file was', 'files were')} looked at, and none is one"
+            if grouped.skipped
+            else "",
         )
     return FindReport(
         generated_at=now,

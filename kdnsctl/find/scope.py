@@ -71,7 +71,8 @@ def nodes_in_scope(connection: Connection, chosen: Chosen, *, scope: CancelScope
         raise _no_such_node(missing, sorted(known), connection)
     if not names:
         which = f"no node has {chosen.selector}" if chosen.selector is not None else "there are no nodes"
-        raise UsageError(f"{which} in {connection.target}; nothing was done")
+        hint = "which labels there are: kubectl get nodes --show-labels" if chosen.selector is not None else ""
+        raise UsageError(f"{which} in {connection.target}; nothing was done", hint=hint)
     nodes = [known[name] for name in names]
     try:
         found = discover(connection, nodes, scope=scope)

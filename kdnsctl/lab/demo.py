@@ -93,7 +93,8 @@ def run(options: DemoOptions, tell: Tell, find: Find | None = None) -> DemoResul
         made = incident.break_dns(options.mode, name=options.up.name, root=options.up.root)
         until = a_share_is_lost(made.node) if options.mode is Mode.RESTORE_FAILS else None
         broken = measure(where, count, options.results, until=until)
-        tell(f"CoreDNS is well, its pods are new; the old ones were {', '.join(made.dead)}. But on {made.node}:")
+        old = "one was" if len(made.dead) == 1 else "ones were"
+        tell(f"CoreDNS is well, its pods are new; the old {old} {', '.join(made.dead)}. But on {made.node}:")
         for line in table(broken):
             tell(line)
         if find is not None:

@@ -341,7 +341,7 @@ class ConntrackReader:
         if self._events or self._said.events:
             return Reason("events", "these are events, which are no table")
         if cut:
-            return Reason("cut", "the last line has no end")
+            return Reason("cut", "the table is cut off: its last line has no newline")
         if self._xml is not None and (self._open_documents or not self._closed):
             return Reason("cut", "the document is not whole from <conntrack> to </conntrack>")
         if self._unreadable:

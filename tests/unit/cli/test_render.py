@@ -134,7 +134,7 @@ def test_wide_shows_every_node_and_more_of_each(show: Show) -> None:
         "kube-proxy-x7x2p",
         "10.96.0.10:53->10.0.1.2(41)",
         "enoent(41)",
-        "restarts=1,sync-failures=1,within=60s",
+        "starts=1,sync-failures=1,within=60s",
         "2026-11-20T00:00:12Z/2026-11-23T03:12:09Z",
     ):
         assert cell in ran.lines[1].split()

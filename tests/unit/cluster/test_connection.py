@@ -47,6 +47,7 @@ def test_no_kubeconfig_is_one_clear_line(environment: dict[str, str], scope: Can
     with pytest.raises(KubeconfigError) as caught:
         connect(ConnectOptions(environment=environment), scope)
     assert clear(caught.value) == f"no kubeconfig: {tmp_path}/.kube/config does not exist, and this is no pod"
+    assert all(way in caught.value.hint for way in ("--kubeconfig", "find-affected --logs PATH", "analyze PATH"))
     assert "--kubeconfig" in caught.value.hint
 
 
