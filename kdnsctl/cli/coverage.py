@@ -16,6 +16,7 @@ from kdnsctl.find.report import Problem
 from kdnsctl.model import Coverage, Scope, Verdict
 
 NONE = "<none>"
+UNREAD = "<unknown>"
 MOST_NAMES = 8  # of a group of unknown nodes, on a terminal
 MOST_PROBLEMS = 5  # told on stderr without -v
 
@@ -138,6 +139,11 @@ def placed(problem: Problem) -> str:
     """What is wrong, and where, unless the message has said that already."""
     known = not problem.source or problem.source in problem.message
     return problem.message if known else f"{problem.message} ({problem.source})"
+
+
+def stale(entries: int | None, verdict: Verdict) -> str:
+    """How many stale entries a node holds. None that count is no zero where its state could not be judged."""
+    return UNREAD if entries is None or (not entries and verdict is Verdict.UNKNOWN) else str(entries)
 
 
 def several(texts: Iterable[str], cap: int | None = None) -> Cell:

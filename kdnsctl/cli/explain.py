@@ -15,12 +15,14 @@ from kdnsctl.cli.coverage import (
     NONE,
     RANK,
     STYLES,
+    UNREAD,
     clock,
     count,
     coverage_lines,
     next_lines,
     not_listed,
     several,
+    stale,
     tell_notes,
     unknown_groups,
 )
@@ -37,7 +39,6 @@ HEADINGS = ("NODE", "VERDICT", "STALE", "FINDINGS", "KUBE-PROXY", "READ")
 WIDE_HEADINGS = (*HEADINGS, "READS", "VIA", "COMPLETE", "POD", "REASON")
 MOST_EXPLAINED = 5  # nodes, in the default form
 MOST_SHOWN = 5  # clients and backends of a finding, in the default form
-UNREAD = "<unknown>"
 NOT_EVIDENCE = "notEvidence"  # the code of what is skipped because it is nothing that is looked for
 
 WHO = frozenset({"C8", "C9"})  # findings that say who is hurt, and how likely
@@ -113,7 +114,7 @@ def _row(node: NodeAnalysis) -> list[Cell]:
     return [
         Cell.of(_name(node)),
         Cell.of(node.verdict.value, style=STYLES.get(node.verdict, "")),
-        Cell.of(UNREAD if node.stale_entries is None else str(node.stale_entries)),
+        Cell.of(stale(node.stale_entries, node.verdict)),
         several(ids),
         Cell.of(proxy.version or UNREAD, *([proxy.mode] if proxy.mode else [])),
         Cell.of(clock(node.read_at) if node.read_at else UNREAD),

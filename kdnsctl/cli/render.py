@@ -16,12 +16,14 @@ from kdnsctl.cli.coverage import (
     NONE,
     RANK,
     STYLES,
+    UNREAD,
     clock,
     count,
     coverage_lines,
     next_lines,
     not_listed,
     several,
+    stale,
     tell_notes,
     unknown_groups,
 )
@@ -37,7 +39,6 @@ HEADINGS = ("NODE", "VERDICT", "BASIS", "STALE", "SIGNATURES", "LAST-SEEN", "KUB
 WIDE_HEADINGS = (*HEADINGS, "POD", "PEERS", "CAUSES", "RACE", "SPAN", "REASON")
 SPARE_HEADINGS = ("PEERS", "CAUSES")  # in the default table where there is room
 
-UNREAD = "<unknown>"
 MOST_PEERS = 3  # of a node, in the default table
 NOT_A_LOG = "notALog"  # the code of what is skipped because it is no log of kube-proxy
 
@@ -158,7 +159,7 @@ def _row(node: NodeFinding) -> list[Cell]:
         Cell.of(_name(node)),
         Cell.of(node.verdict.value, style=STYLES.get(node.verdict, "")),
         Cell.of(node.basis.value if node.basis else NONE),
-        Cell.of(UNREAD if node.stale_entries is None else str(node.stale_entries)),
+        Cell.of(stale(node.stale_entries, node.state.diagnosis.verdict if node.state else node.verdict)),
         several(f"{signature.id}({signature.count})" for signature in node.signatures),
         Cell.of(clock(max(seen)) if seen else UNREAD if node.signatures else NONE),
         Cell.of(proxy.version or proxy.versions or UNREAD, *([proxy.mode] if proxy.mode else [])),

@@ -142,8 +142,19 @@ def signature(word: str) -> str:
         return word.upper()
     close = difflib.get_close_matches(word.upper(), ids, n=1)
     guess = f"; did you mean '{close[0]}'?" if close else ""
+    title = dict(_checks()).get(word.upper())
+    if title:
+        raise typer.BadParameter(
+            f"'{word}' is a finding of analyze ({title}), not a message in a log ('kdnsctl signatures' lists those)"
+        )
     shown = f"no signature '{word}'" if word else "empty"
     raise typer.BadParameter(f"{shown}{guess} ('kdnsctl signatures' lists them)")
+
+
+def _checks() -> list[tuple[str, str]]:
+    from kdnsctl.diagnosis.catalogue import CHECKS  # noqa: PLC0415  # only when no signature has this name
+
+    return [(check.id, check.title) for check in CHECKS]
 
 
 def signature_ids() -> list[tuple[str, str]]:

@@ -104,7 +104,8 @@ def _decides(group: StaleGroup, case: Case) -> bool:
 def _rule_reason(faults: list[RuleFault]) -> Reason:
     dead = [fault for fault in faults if fault.wrong is Wrong.DEAD_TARGET]
     if dead:
-        targets = wording.some(dict.fromkeys(fault.target for fault in dead))
-        return Reason("staleRules", f"rules for {dead[0].service} lead to {targets}, which do not serve it")
+        targets = dict.fromkeys(fault.target for fault in dead)
+        serve = "does not serve it" if len(targets) == 1 else "do not serve it"
+        return Reason("staleRules", f"rules for {dead[0].service} lead to {wording.some(targets)}, which {serve}")
     first = faults[0]
     return Reason("missingRules", f"{first.service}: {first.wrong.value}")

@@ -17,11 +17,12 @@ from kdnsctl.__main__ import main
 from kdnsctl.cli.output import as_json, as_yaml
 from kdnsctl.cli.terminal import visible, width_of
 from kdnsctl.cli.values import is_node_name
-from kdnsctl.find.report import FindReport, KubeProxy, Peer, Problem, to_json
-from kdnsctl.model import Basis, Coverage, Scope, Verdict
+from kdnsctl.diagnosis.findings import Diagnosis
+from kdnsctl.find.report import FindReport, KubeProxy, NodeState, Peer, Problem, to_json
+from kdnsctl.model import Basis, Coverage, Reason, Scope, Verdict
 from tests.unit.cli import reports
 from tests.unit.cli.conftest import Judge, Ran, Run
-from tests.unit.cli.reports import HOSTILE, clean, failing, report, unknown
+from tests.unit.cli.reports import HOSTILE, LAST, clean, failing, report, unknown
 from tests.unit.cli.terminals import COLOR, Screen, on_terminal
 
 FORMS = ("table", "wide", "json", "yaml", "name")
@@ -120,6 +121,21 @@ def test_rows_for_scripts_always_have_the_same_columns(show: Show) -> None:
     (line,) = show(report(failing("a")), "--no-headers").lines
     failures = "CT_DEL_ENDPOINT(41),IPT_RESTORE_FAIL(2)"
     assert line.split() == f"a suspect log <unknown> {failures} 2026-11-23T03:12:09Z v1.30.3,iptables 1".split()
+
+
+@pytest.mark.parametrize(("found", "shown"), [(0, "<unknown>"), (3, "3")])
+def test_no_entry_that_counts_is_no_zero_where_the_state_could_not_be_judged(
+    show: Show, found: int, shown: str
+) -> None:
+    said = Diagnosis(Verdict.UNKNOWN, Reason("notSettled", "a second reading tells"), stale_entries=found)
+    node = failing("a", stale_entries=found, state=NodeState(LAST, "exec", said))
+    assert show(report(node), "--no-headers").lines[0].split()[3] == shown
+
+
+def test_no_stale_entry_is_a_zero_where_the_state_was_judged(show: Show) -> None:
+    said = Diagnosis(Verdict.CLEAN, Reason("noStaleEntries", "none"), stale_entries=0)
+    node = clean("a", stale_entries=0, state=NodeState(LAST, "exec", said))
+    assert show(report(node), "-o", "wide", "--no-headers").lines[0].split()[3] == "0"
 
 
 def test_wide_shows_every_node_and_more_of_each(show: Show) -> None:

@@ -99,6 +99,13 @@ def test_as_a_kubectl_plugin_the_usage_says_kubectl(run: Run) -> None:
             ["signatures", "CT_LIST_FAL"],
             "no signature 'CT_LIST_FAL'; did you mean 'CT_LIST_FAIL'? ('kdnsctl signatures' lists them)",
         ),
+        (
+            ["signatures", "C1"],
+            (
+                "'C1' is a finding of analyze (entries that lead to a dead backend), not a message in a log"
+                " ('kdnsctl signatures' lists those)"
+            ),
+        ),
         (["signatures", "-o", "json", "--no-headers"], "--no-headers has no effect with -o json"),
         (["--color", "pink", "signatures"], "--color: 'pink' is not one of 'auto', 'always', 'never'"),
         (["\x1b[31mred"], "unknown command '\\x1b[31mred' ('kdnsctl --help' lists them)"),

@@ -129,6 +129,7 @@ def test_rules_in_another_backend_are_not_missing() -> None:
 def test_rules_to_the_dead_make_a_node_affected_and_name_their_share() -> None:
     diagnosis = judged([rules(TWO, instead=(ALIVE, DEAD))])
     assert (diagnosis.verdict, diagnosis.reason.code) == (Verdict.AFFECTED, "staleRules")
+    assert diagnosis.reason.message.endswith(f"lead to {DEAD}:53, which does not serve it")
     dns, other = of(diagnosis, "R2")
     assert (dns.backends, dns.count, dns.severity) == ((f"{DEAD}:53",), 1, Severity.FAULT)
     assert "50% of new flows" in dns.explanation

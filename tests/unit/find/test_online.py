@@ -313,8 +313,9 @@ def test_a_selector_chooses_nodes(api: Server, find: Find) -> None:
     nodes = [node("a", labels={"pool": "x"}), node("b")]
     set_up(api, nodes, [pod("proxy-a", on="a"), pod("proxy-b", on="b")], {"proxy-a": container_log(healthy())})
     assert verdicts(find(selector="pool=x")) == {"a": "clean/nothingLogged"}
-    with pytest.raises(UsageError, match="no node has pool=y in"):
+    with pytest.raises(UsageError, match="no node has pool=y in") as refused:
         find(selector="pool=y")
+    assert "--show-labels" in refused.value.hint
 
 
 def test_an_unknown_node_is_an_error_before_anything_is_read(api: Server, find: Find) -> None:
