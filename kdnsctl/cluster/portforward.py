@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from kdnsctl.cancel import CancelScope
+from kdnsctl.cancel import CancelScope, duration
 from kdnsctl.cluster import podstreams
 from kdnsctl.cluster.errors import printable
 from kdnsctl.cluster.permission import Permission
-from kdnsctl.cluster.podstreams import PodStream, PodStreamError, StreamCutError
+from kdnsctl.cluster.podstreams import PodStream, PodStreamError, StreamCutError, StreamLateError
 from kdnsctl.cluster.retries import RetryPolicy
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.cluster.websockets import WebSocket
@@ -84,23 +84,40 @@ def get(
     `podstreams.opened` raises, and what `take` raises, which is how to end it early.
     """
     stream = PodStream(request.namespace, request.pod, "portforward", PROTOCOLS, {"ports": request.port}, str(request))
-    with podstreams.opened(connection, stream, scope=scope, seconds=seconds, began=opened, retry=retry) as socket:
-        try:
-            return _ask(socket, request, take)
-        except http.client.HTTPException as error:
-            raise StreamCutError(
-                f"{request} did not answer in HTTP, or not to the end: {type(error).__name__}",
-                hint="is it kube-proxy that listens there?",
-            ) from error
+    silent = True
+
+    def answers() -> None:
+        nonlocal silent
+        silent = False
+
+    try:
+        with podstreams.opened(connection, stream, scope=scope, seconds=seconds, began=opened, retry=retry) as socket:
+            try:
+                return _ask(socket, request, take, answers)
+            except http.client.HTTPException as error:
+                raise StreamCutError(
+                    f"{request} did not answer in HTTP, or not to the end: {type(error).__name__}",
+                    hint="is it kube-proxy that listens there?",
+                ) from error
+    except StreamLateError as error:
+        if not silent or seconds is None:
+            raise
+        # A process that is stopped does not even refuse: the kernel accepts for it.
+        raise StreamLateError(
+            f"{request} did not answer within {duration(seconds)}: kube-proxy may be stopped, or stuck"
+        ) from error
 
 
-def _ask(socket: WebSocket, request: ForwardRequest, take: Callable[[bytes], object]) -> ForwardEnd:
+def _ask(
+    socket: WebSocket, request: ForwardRequest, take: Callable[[bytes], object], answers: Callable[[], object]
+) -> ForwardEnd:
     socket.send(
         DATA, f"GET {request.path} HTTP/1.1\r\nHost: localhost:{request.port}\r\nConnection: close\r\n\r\n".encode()
     )
     response = http.client.HTTPResponse(_Wire(socket, request))  # type: ignore[arg-type]  # it only makes a file of it
     with contextlib.closing(response):
         response.begin()
+        answers()
         expected, chunked = response.length, response.chunked
         received = 0
         while piece := response.read(CHUNK):

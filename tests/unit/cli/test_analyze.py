@@ -265,6 +265,13 @@ def test_a_command_is_never_broken_up_it_is_to_be_copied(
         assert lines.count(command) == 1
 
 
+def test_to_collect_first_is_said_once_before_the_first_step_that_destroys(evidence: Path, run: Run) -> None:
+    with_table(evidence, "conntrack-stale.txt")
+    out = run("analyze", str(evidence)).out
+    assert out.count("Collect the evidence first") == 1
+    assert out.index("Collect the evidence first") < out.index("Restarting kube-proxy on this node")
+
+
 def test_name_prints_affected_nodes_that_are_certain(evidence: Path, run: Run) -> None:
     with_table(evidence, "conntrack-stale.txt")
     assert run("analyze", str(evidence), "-o", "name").out == "node/knode2\n"
