@@ -50,6 +50,7 @@ def test_one_reading_tells_use_by_the_timer(timeout: int, seen: Seen, active: bo
     assert finding.count == int(active)
     assert finding.severity is (Severity.FAULT if active else Severity.INFO)
     assert ("losing queries now" in finding.explanation) is active
+    assert ("1 of 1 stale UDP entry was used in the last 5 s" in finding.explanation) is active
 
 
 def test_the_nodes_own_timeouts_are_used_and_defaults_are_said_to_be_assumed() -> None:
