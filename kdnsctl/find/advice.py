@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from kdnsctl.cluster.kubeproxy import KubeProxy
 from kdnsctl.find.commands import MOST_NODES, NODE_NAME, suspects_of
 from kdnsctl.find.report import NodeFinding
-from kdnsctl.model import Verdict
+from kdnsctl.model import Basis, Verdict
 
 MOST_NAMED = 5
 COST = (
@@ -26,6 +26,7 @@ def notes(findings: Sequence[NodeFinding], counting: Sequence[tuple[str, str]]) 
             "and later, and some before it): only the node's conntrack table can show that they are healthy. --live "
             f"reads it: {COST}."
         )
+    yield from _unlogged(findings)
     mute = sum(finding.reason_code == "versionUnknown" for finding in findings)
     if mute:
         yield f"{mute} log(s) do not tell kube-proxy's version; give it (v1.30.8, not 1.30) with --kube-proxy-version."
@@ -52,6 +53,16 @@ def notes(findings: Sequence[NodeFinding], counting: Sequence[tuple[str, str]]) 
     yield from said[:MOST_NAMED]
     if len(said) > MOST_NAMED:
         yield f"The same is so for {len(said) - MOST_NAMED} more logs that repeat others."
+
+
+def _unlogged(findings: Sequence[NodeFinding]) -> Iterable[str]:
+    """What no log shows, where nothing was found and somebody may take that for health (kubernetes#125467)."""
+    verdicts = {finding.verdict for finding in findings if finding.basis is not Basis.STATE and finding.state is None}
+    if Verdict.CLEAN in verdicts and not verdicts & {Verdict.AFFECTED, Verdict.SUSPECT}:
+        yield (
+            "Clean is what the logs say: they do not show what kube-proxy left undone while it was down. If DNS still "
+            "times out on a clean node, look at its conntrack table."
+        )
 
 
 def next_looks(findings: Sequence[NodeFinding], *, live: bool) -> Iterable[str]:

@@ -160,7 +160,6 @@ def find_in_cluster(
             *_forbidden(findings, about),
             *_faults(findings),
             *_youngest(findings, since),
-            *_unlogged(findings),
             *notes(findings, ()),
         ),
         next_commands=(
@@ -365,14 +364,4 @@ def _youngest(findings: Sequence[NodeFinding], since: int | None) -> Iterable[st
         yield (
             f"Clean is said of the time since each log begins; the latest begins at {begins:%Y-%m-%dT%H:%M:%SZ} "
             f"({name}). With --since, nodes whose log does not reach back so far are unknown."
-        )
-
-
-def _unlogged(findings: Sequence[NodeFinding]) -> Iterable[str]:
-    """What no log shows, where nothing was found and somebody may take that for health (kubernetes#125467)."""
-    verdicts = {finding.verdict for finding in findings if finding.basis is not Basis.STATE and finding.state is None}
-    if Verdict.CLEAN in verdicts and not verdicts & {Verdict.AFFECTED, Verdict.SUSPECT}:
-        yield (
-            "Clean is what the logs say: they do not show what kube-proxy left undone while it was down. If DNS still "
-            "times out on a clean node, look at its conntrack table."
         )

@@ -197,7 +197,8 @@ def test_of_several_ports_the_one_asked_for_is_meant() -> None:
 
 def test_many_names_are_cut_short() -> None:
     others = {f"a/s{index}:udp": 1 for index in range(7)}
-    (note,) = notes([NodeFinding("n", Verdict.CLEAN, Basis.LOG, "", other_services=others)], [])
+    of_logs, note = notes([NodeFinding("n", Verdict.CLEAN, Basis.LOG, "", other_services=others)], [])
+    assert of_logs.startswith("Clean is what the logs say")
     assert note.endswith(
         "a/s0:udp, a/s1:udp, a/s2:udp, a/s3:udp, a/s4:udp and others; judge them with --service NAMESPACE/NAME."
     )

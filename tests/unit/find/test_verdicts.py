@@ -172,7 +172,8 @@ def test_a_release_with_a_silent_bug_is_never_clean(tmp_path: Path) -> None:
     assert report.nodes[0].reason == (
         "no failure logged, but v1.30.3 can leave stale entries without a line (kubernetes/kubernetes#127780)"
     )
-    (note,) = report.notes
+    note, of_logs = report.notes
+    assert of_logs.startswith("Clean is what the logs say")
     assert note.startswith(
         "1 node(s) run a release of kube-proxy that can leave stale entries without logging anything"
     )
@@ -308,7 +309,8 @@ def test_a_start_after_a_failure_before_the_window_heals(tmp_path: Path, at: int
     assert finding.reason.endswith(
         f"; 1 failure was logged before the window, at 2026-03-12T12:01:00Z, but kube-proxy started again at 2026-03-12T12:{at}:00Z"
     )
-    (note,) = report.notes
+    of_logs, note = report.notes
+    assert of_logs.startswith("Clean is what the logs say")
     assert note.startswith("1 clean node failed before the window (node-a); kube-proxy started again since")
 
 
