@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, BinaryIO, Final, Self
 
 import msgspec
 
@@ -78,7 +78,7 @@ class _Chain:
     end: int = 0
     torn: int = 0
 
-    def feed(self, file: Any) -> Iterator[Record]:
+    def feed(self, file: BinaryIO) -> Iterator[Record]:
         """The records from where `file` stands. Raises JournalError at the first line that does not fit."""
         self.torn = 0
         while line := file.readline(LONGEST + 2):
@@ -99,15 +99,20 @@ class _Chain:
 
 def read(path: Path) -> Reading:
     """All records of a journal. Raises OSError when it cannot be read; damage is told in `problem`."""
-    reader = _Chain()
-    records: list[Record] = []
     with path.open("rb") as file:
-        try:
-            for record in reader.feed(file):
-                records.append(record)  # noqa: PERF402 - what came before an error is kept
-        except JournalError as error:
-            return Reading(tuple(records), Reason(error.code, str(error)))
-    return Reading(tuple(records), None, reader.torn)
+        return read_from(file)
+
+
+def read_from(file: BinaryIO) -> Reading:
+    """`read`, from where an open file stands."""
+    chain = _Chain()
+    records: list[Record] = []
+    try:
+        for record in chain.feed(file):
+            records.append(record)  # noqa: PERF402 - what came before an error is kept
+    except JournalError as error:
+        return Reading(tuple(records), Reason(error.code, str(error)))
+    return Reading(tuple(records), None, chain.torn)
 
 
 def _now() -> datetime:
