@@ -2,8 +2,8 @@
 
 Addresses keep their prefixes: two that share n leading bits share exactly n leading bits afterwards, so that pods of
 one node, Service ranges and subnets stay what they are (the scheme of Crypto-PAn: Xu, Fan, Ammar, Moon, 2002, here
-with HMAC-SHA-256). And they keep their roles: private, link-local, loopback and multicast ranges map onto themselves, and
-nothing else maps into them. Names keep their kind and lose the rest.
+with HMAC-SHA-256). And they keep their roles: private, link-local, loopback and multicast ranges map onto themselves,
+and nothing else maps into them. Names keep their kind and lose the rest.
 
 Without the key nothing can be turned back, other than by who has both copies; with it everybody who has the key can
 make the same pseudonyms again. Nothing is read or written here.
