@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 from urllib.parse import urlencode
 
@@ -12,19 +12,29 @@ from kdnsctl.cluster.errors import AnswerError, printable
 
 T = TypeVar("T")
 
-Query = Mapping[str, str | int | bool | None]
+Query = Mapping[str, str | int | bool | Sequence[str] | None]
 
 MAX_WARNING = 500  # characters that are kept of a warning
 
 
 def encoded(query: Query | None) -> str:
-    """A query string with its question mark; parameters that are None are left out."""
-    given = {
-        name: str(value).lower() if isinstance(value, bool) else str(value)
-        for name, value in (query or {}).items()
-        if value is not None
-    }
+    """A query string with its question mark; parameters that are None are left out, sequences given once for each."""
+    given = [(name, text) for name, value in (query or {}).items() for text in _texts(value)]
     return f"?{urlencode(given)}" if given else ""
+
+
+def _texts(value: str | int | bool | Sequence[str] | None) -> Sequence[str]:  # noqa: FBT001 - one of many types
+    match value:
+        case None:
+            return ()
+        case str():
+            return (value,)
+        case bool():
+            return (str(value).lower(),)
+        case int():
+            return (str(value),)
+        case _:
+            return value
 
 
 def decode(body: bytes, type: type[T], what: str) -> T:  # noqa: A002

@@ -17,17 +17,18 @@ import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.response import BaseHTTPResponse
+from urllib3.response import BaseHTTPResponse, HTTPResponse
 
 from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster.network import Dialer, Socks, patience, shut
 from kdnsctl.cluster.proxies import Proxy
 
+SWITCHED = 101  # HTTP's status for: from here on it is the protocol that was asked for
 KEPT = 1024  # connections kept for the next request; more are closed after use, never waited for
 
 
@@ -169,3 +170,17 @@ class Pool:
     def close(self) -> None:
         """Close what is kept."""
         self._manager.clear()
+
+
+def switched(response: BaseHTTPResponse) -> tuple[IO[bytes], socket.socket]:
+    """What to read from and what to write to after a 101: HTTP is over, and the connection is the caller's.
+
+    Reading goes through the response's own buffer, which may already hold the beginning of what comes next.
+    """
+    connection = response.connection
+    if not isinstance(response, HTTPResponse) or not isinstance(connection, HTTPConnection):
+        raise TypeError(f"not a response of urllib3's own: {type(response).__name__}")
+    head = response._original_response  # noqa: SLF001 - urllib3 2.x has no public way to the buffer under a response
+    if connection.sock is None or head is None or head.fp is None:
+        raise ValueError("the connection of this response is gone")
+    return head.fp, connection.sock

@@ -13,7 +13,7 @@ import contextlib
 import random
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import quote
@@ -29,9 +29,10 @@ from kdnsctl.cluster.credentials import Credential, Credentials, why_refused
 from kdnsctl.cluster.errors import AnswerError, ApiError, UnauthorizedError, UnreachableError, api_error
 from kdnsctl.cluster.failures import failure
 from kdnsctl.cluster.network import Dialer
-from kdnsctl.cluster.pool import Pool
+from kdnsctl.cluster.pool import SWITCHED, Pool, switched
 from kdnsctl.cluster.retries import Retry, RetryPolicy, may_repeat
 from kdnsctl.cluster.target import Target
+from kdnsctl.cluster.websockets import WebSocket, agreed, new_key, upgrade
 from kdnsctl.model import KdnsctlError
 
 T = TypeVar("T")
@@ -155,22 +156,64 @@ class Connection:
         """
         what = f"GET {path}"
         quiet = self.request_timeout if silence is None else silence
+        with self._opened(path, query, {"Accept": accept}, scope, quiet, retry) as response:
+            yield Stream(_until_the_end_of(scope, self._chunks(response, what, scope, None)), *_named(response))
+
+    @contextlib.contextmanager
+    def websocket(
+        self,
+        path: str,
+        protocols: Sequence[str],
+        *,
+        scope: CancelScope,
+        query: Query | None = None,
+        silence: float | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> Iterator[WebSocket]:
+        """Open a websocket for the length of the block, and as long as `scope` lasts. `protocols`: the best first.
+
+        All else is as with `stream`, but that `silence` None means any length of it. What is opened may be opened
+        twice, if the first answer is lost. Raises AnswerError for an answer that is no websocket, or in no protocol
+        that was asked for.
+        """
+        what = f"GET {path}"
+        key = new_key()
+
+        def failed(error: Exception | None, received: int) -> Exception:
+            scope.check()
+            return self._failed(error, what, scope, scope, received=received)
+
+        with self._opened(path, query, upgrade(key, protocols), scope, silence, retry, wanted=SWITCHED) as response:
+            protocol = agreed(response.headers, key, protocols, what)
+            yield WebSocket(*switched(response), what, protocol, _named(response)[0], failed)
+
+    @contextlib.contextmanager
+    def _opened(
+        self,
+        path: str,
+        query: Query | None,
+        headers: Mapping[str, str],
+        scope: CancelScope,
+        silence: float | None,
+        retry: RetryPolicy | None,
+        *,
+        wanted: int | None = None,
+    ) -> Iterator[BaseHTTPResponse]:
+        """The response to a GET, open within the block; only the opening is retried."""
 
         def once(limit: CancelScope) -> contextlib.ExitStack:
             with contextlib.ExitStack() as stack:
                 sent = self._send(
-                    "GET", path, query, {"Accept": accept}, None, opening=limit, scope=scope, silence=quiet
+                    "GET", path, query, headers, None, opening=limit, scope=scope, silence=silence, wanted=wanted
                 )
-                response = stack.enter_context(sent)
-                opened.append(response)
+                opened.append(stack.enter_context(sent))
                 return stack.pop_all()
 
         opened: list[BaseHTTPResponse] = []
         with scope.child(self.request_timeout) as limit:
-            stack = self._until_done(once, "GET", what, scope, limit, retry or self._retry)
+            stack = self._until_done(once, "GET", f"GET {path}", scope, limit, retry or self._retry)
         with stack:
-            response = opened[-1]
-            yield Stream(_until_the_end_of(scope, self._chunks(response, what, scope, None)), *_named(response))
+            yield opened[-1]
 
     def close(self) -> None:
         """Close the connections that are kept."""
@@ -241,8 +284,12 @@ class Connection:
         opening: CancelScope,
         scope: CancelScope,
         silence: float | None,
+        wanted: int | None = None,
     ) -> Iterator[BaseHTTPResponse]:
-        """The response to one request, if it is a success; else the error it stands for."""
+        """The response to one request, if it is a success (`wanted`: this status only); else the error it stands for.
+
+        A success of another kind than wanted is an error without a name of its own, like a redirect.
+        """
         what = f"{method} {path}"
         with contextlib.ExitStack() as stack:
             try:
@@ -262,7 +309,7 @@ class Connection:
             self._note_warnings(response)
             self._state.has_answered = True
             self._dialer.answered()
-            if not 200 <= response.status < 300:
+            if not (200 <= response.status < 300 if wanted is None else response.status == wanted):
                 said = b""
                 for chunk in self._chunks(response, what, opening, None):
                     said += chunk

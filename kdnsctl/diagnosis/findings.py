@@ -35,7 +35,8 @@ class Finding:
     """What one check found. `id` is C1…Q1 of the catalogue; `count` counts entries, rules or counters, as it says.
 
     `service` is as kube-proxy spells it; `backends` are "ADDRESS:PORT". `explanation` says what was seen and what it
-    means, `advice` what to do; both are for people and hold nothing that came from the node unescaped.
+    means, `advice` what to do; both are for people and hold nothing that came from the node unescaped. `clients` are
+    those with the most entries; `more` counts the entries of all others.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Finding:
     backends: tuple[str, ...] = ()
     clients: tuple[Client, ...] = ()
     family: int | None = None
+    more: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,8 +38,9 @@ class Backend:
 class ServicePort:
     """One port of a Service with everything flows can be sent to, and the endpoints that serve it.
 
-    `addresses` are ClusterIPs, external IPs and load-balancer IPs, each in its shortest form; `node_port` is 0 when
-    there is none. `protocol` is lower case. `local_only` when a traffic policy or topology may leave endpoints out.
+    `addresses` are ClusterIPs, external IPs and load-balancer IPs, each in its shortest form (RFC 5952), without those
+    of load balancers with `ipMode: Proxy`, which kube-proxy does not program; `node_port` is 0 when there is none.
+    `protocol` is lower case. `local_only` when a traffic policy or topology may leave endpoints out.
     """
 
     namespace: str
@@ -62,9 +63,11 @@ class Truth:
     """Services and endpoints as they were at `at`; None when the time is not known.
 
     `gone` has, for a (Service port, address, port) that served earlier, since when it does not: known only from a
-    watch. `pods` are by address and leave out those on the host's network. `nodes` are the addresses of all nodes by
-    name. `service_ranges` are CIDRs of ClusterIPs where known. `services_known` and `endpoints_known` are False when
-    the list is missing: then nothing may be concluded from an absence.
+    watch, which began at `since` (None: there was none), so that what does not serve and is not in `gone` has not
+    served since then at least. Times are by the clock that readings are timed by. `pods` are by address and leave out
+    those on the host's network. `nodes` are the addresses of all nodes by name. `service_ranges` are CIDRs of
+    ClusterIPs where known. `services_known` and `endpoints_known` are False when the list is missing: then nothing may
+    be concluded from an absence.
     """
 
     services: tuple[ServicePort, ...] = ()
@@ -75,3 +78,4 @@ class Truth:
     gone: Mapping[tuple[str, str, int], datetime] = field(default_factory=dict)
     services_known: bool = True
     endpoints_known: bool = True
+    since: datetime | None = None

@@ -1,18 +1,23 @@
-"""A fact and its parser, as one thing, and the reading of it.
+"""Facts and their parsers, as pairs, and the reading of one.
 
-A parser takes blocks of bytes cut anywhere, and at the end the proof of whether they are all there was; so an output of
-any size is parsed in little memory.
+A parser takes blocks of bytes cut anywhere, and at the end how the reading went; so a table of any size is parsed in
+little memory. Parsers raise nothing for bad output: their records say what is missing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Literal, Protocol, TypeVar
 
 from kdnsctl.cancel import CancelScope
+from kdnsctl.facts import conntrack, kubeproxy, numbers, rules
 from kdnsctl.model import Fact
+from kdnsctl.netfilter import iptables, nft
+from kdnsctl.netfilter.conntrack import ConntrackReader, Summary
 from kdnsctl.netfilter.dump import Completeness
+from kdnsctl.netfilter.entries import Entry, Wanted
+from kdnsctl.netfilter.rules import NodeRules
 from kdnsctl.reach.shell import NodeShell, Reading
 
 T = TypeVar("T")
@@ -25,8 +30,8 @@ class Parser(Protocol[T_co]):
     def feed(self, block: bytes, /) -> object:
         """Take the next bytes."""
 
-    def finish(self, completeness: Completeness, /) -> T_co:
-        """The output is over, and is as whole as `completeness` says: what it was."""
+    def finish(self, reading: Reading, /) -> T_co:
+        """The output is over, and went as `reading` says: what it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +51,70 @@ class Answer(Generic[T]):
 
 
 def read(shell: NodeShell, pair: Pair[T], *, scope: CancelScope) -> Answer[T]:
-    """Read and parse one fact. Raises what `NodeShell.read` raises; a parser raises nothing for bad output."""
+    """Read and parse one fact. Raises what `NodeShell.read` raises."""
     parser = pair.parser()
     reading = shell.read(pair.fact, parser.feed, scope=scope)
-    return Answer(parser.finish(reading.completeness), reading)
+    return Answer(parser.finish(reading), reading)
 
 
-class Whole(Generic[T]):
-    """A parser for small outputs: keeps them whole, and has them parsed at the end. `Fact.max_bytes` bounds them."""
+def read_nft(shell: NodeShell, family: Literal[4, 6], *, scope: CancelScope) -> Answer[tuple[NodeRules, ...]]:
+    """kube-proxy's nftables rules of one family: as JSON, or as text where nft was built without JSON."""
+    answer = read(shell, NFT[family], scope=scope)
+    if rules.NO_JSON in answer.reading.stderr:
+        return read(shell, NFT_TEXT[family], scope=scope)
+    return answer
 
-    def __init__(self, parse: Callable[[bytes, Completeness], T]) -> None:
+
+def table(fact: Fact, wanted: Wanted, take: Callable[[Entry], object]) -> Pair[Summary]:
+    """A connection tracking table, whole or filtered on the node; each wanted entry goes to `take` as it comes."""
+    return Pair(fact, lambda: _Table(wanted, take))
+
+
+class _Table:
+    def __init__(self, wanted: Wanted, take: Callable[[Entry], object]) -> None:
+        self._reader = ConntrackReader(wanted)
+        self._take = take
+
+    def feed(self, block: bytes, /) -> None:
+        for entry in self._reader.feed(block):
+            self._take(entry)
+
+    def finish(self, reading: Reading, /) -> Summary:
+        summary = self._reader.finish(trailer=reading.trailer)
+        for entry in summary.last:
+            self._take(entry)
+        return summary
+
+
+class _Blocks(Generic[T]):
+    """A parser for outputs of moderate size: keeps them, and has them parsed at the end. `Fact.max_bytes` bounds it."""
+
+    def __init__(self, parse: Callable[[list[bytes], Completeness], T]) -> None:
         self._parse = parse
         self._blocks: list[bytes] = []
 
     def feed(self, block: bytes, /) -> None:
         self._blocks.append(block)
 
-    def finish(self, completeness: Completeness, /) -> T:
-        return self._parse(b"".join(self._blocks), completeness)
+    def finish(self, reading: Reading, /) -> T:
+        return self._parse(self._blocks, reading.completeness)
+
+
+def _pair(fact: Fact, parse: Callable[[bytes], T]) -> Pair[T]:
+    return Pair(fact, lambda: _Blocks(lambda blocks, _: parse(b"".join(blocks))))
+
+
+def _dump(fact: Fact, parse: Callable[[Iterable[bytes], Completeness], T]) -> Pair[T]:
+    return Pair(fact, lambda: _Blocks(parse))
+
+
+FILL: Final = _pair(conntrack.FILL, numbers.fill)
+COUNTERS: Final = _pair(conntrack.COUNTERS, numbers.counters)
+TIMEOUTS: Final = _pair(conntrack.TIMEOUTS, numbers.timeouts)
+LOCAL_PORTS: Final = _pair(conntrack.PORT_RANGE, numbers.local_ports)
+MODE: Final = _pair(kubeproxy.MODE, kubeproxy.mode)
+HEALTH: Final = _pair(kubeproxy.HEALTH, kubeproxy.health)
+METRICS: Final = _pair(kubeproxy.METRICS, kubeproxy.families)
+IPTABLES: Final = {family: _dump(fact, iptables.parse) for family, fact in rules.IPTABLES.items()}
+NFT: Final = {family: _dump(fact, nft.parse) for family, fact in rules.NFT.items()}
+NFT_TEXT: Final = {family: _dump(fact, nft.parse) for family, fact in rules.NFT_TEXT.items()}

@@ -40,7 +40,8 @@ def _nft(family: Family, table: str, *, json: bool) -> Fact:
 
 IPTABLES: Final = {4: _iptables(4, "iptables-save"), 6: _iptables(6, "ip6tables-save")}
 NFT: Final = {4: _nft(4, "ip", json=True), 6: _nft(6, "ip6", json=True)}
-# For an nft that was built without JSON: distroless-iptables v0.9.4, v0.9.5, v0.8.12 and v0.8.13 (kubernetes/release).
+# For an nft that says NO_JSON (nftables src/main.c): distroless-iptables v0.9.4, v0.9.5, v0.8.12 and v0.8.13 (kubernetes/release).
+NO_JSON: Final = b"JSON support not compiled-in"
 NFT_TEXT: Final = {4: _nft(4, "ip", json=False), 6: _nft(6, "ip6", json=False)}
 
 IPVS: Final = Fact(

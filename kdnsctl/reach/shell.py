@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kdnsctl.cancel import CancelScope
-from kdnsctl.model import Fact, Reason
+from kdnsctl.model import Fact, Proof, Reason
 from kdnsctl.netfilter.dump import Completeness
+from kdnsctl.netfilter.trailer import Trailer
 
 # Takes the next bytes of an output; pieces end anywhere. What it raises ends the reading.
 Sink = Callable[[bytes], object]
@@ -54,6 +55,13 @@ class Reading:
     def problem(self) -> Reason | None:
         """Why the output cannot be taken for whole; None when it can."""
         return self.completeness.problem
+
+    @property
+    def trailer(self) -> Trailer | None:
+        """What the node said last; None when it did not, or when not all that was before it came here."""
+        if self.completeness.proof is Proof.TRAILER and self.exit_code is not None:
+            return Trailer(self.exit_code, self.total)
+        return None
 
 
 class NodeShell(Protocol):
