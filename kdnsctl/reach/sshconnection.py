@@ -8,6 +8,7 @@ output means, is not known here.
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import subprocess
 import threading
@@ -18,12 +19,16 @@ from typing import Any, Final, Self
 import paramiko
 
 from kdnsctl.cancel import CancelScope
+from kdnsctl.cluster.errors import NoConnectionError
 from kdnsctl.cluster.network import Dialer, shut
 from kdnsctl.model import KdnsctlError
 from kdnsctl.reach.hostkeys import HostKeys
 from kdnsctl.reach.knownhosts import HostKey, name_of
 from kdnsctl.reach.sshconfig import Hop
-from kdnsctl.reach.sshlogin import Secrets, SshError, log_in
+from kdnsctl.reach.sshlogin import KeyRing, SshError, log_in
+
+# What it logs is raised as well, and said once, by us; without a handler Python prints it to the operator's terminal.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 WINDOW: Final = 16 * 1024 * 1024  # bytes on their way before the other side must wait: a long fat path stays full
 _PIECE: Final = 128 * 1024
@@ -53,7 +58,7 @@ class SshConnection:
         cls,
         hops: Sequence[Hop],
         host_keys: HostKeys,
-        secrets: Secrets,
+        keys: KeyRing,
         scope: CancelScope,
         *,
         dialer: Dialer | None = None,
@@ -71,7 +76,7 @@ class SshConnection:
                     on_failure.callback(transport.close)
                     transports.append(transport)
                     with _ending(transport, scope):
-                        log_in(transport, hop, secrets, limits.login)
+                        log_in(transport, hop, keys, limits.login)
                     transport.set_keepalive(limits.keepalive)
             on_failure.pop_all()
         return cls(hops[-1], tuple(transports), limits)
@@ -220,6 +225,9 @@ def _said_of(hop: Hop, scope: CancelScope) -> Iterator[None]:
     where = hop.name if hop.name == hop.hostname else f"{hop.name} ({hop.hostname}:{hop.port})"
     try:
         yield
+    except NoConnectionError as error:
+        scope.check()
+        raise SshError(f"no SSH connection to {where}: {error}", code="sshUnreachable") from error
     except KdnsctlError:
         scope.check()
         raise

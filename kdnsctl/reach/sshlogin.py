@@ -49,12 +49,42 @@ class NoSecrets:
         return None
 
 
-def log_in(transport: paramiko.Transport, hop: Hop, secrets: Secrets, seconds: float) -> None:
+class KeyRing:
+    """The key files of one run: each is read once for all hosts, and its passphrase asked for once. For any threads."""
+
+    def __init__(self, secrets: Secrets) -> None:
+        self._secrets = secrets
+        self._lock = threading.Lock()
+        self._keys: dict[str, paramiko.PKey] = {}
+
+    def load(self, file: str, certificates: tuple[str, ...]) -> paramiko.PKey:
+        """The key in a file, with its certificate if there is one. Raises OSError, SSHException or ValueError."""
+        with self._lock:  # whoever is asked for a passphrase is asked once, not by every thread
+            if file not in self._keys:
+                self._keys[file] = self._read(file)
+            key = self._keys[file]
+        for certificate in certificates:
+            with contextlib.suppress(OSError, ValueError, paramiko.SSHException):  # those of other keys do not fit
+                key.load_certificate(certificate)
+        return key
+
+    def _read(self, file: str) -> paramiko.PKey:
+        try:
+            return paramiko.PKey.from_path(file)
+        except (paramiko.PasswordRequiredException, TypeError) as error:  # TypeError: cryptography's, for PEM files
+            passphrase = self._secrets.passphrase(file)
+            if passphrase is None:
+                raise paramiko.SSHException("it has a passphrase, and nobody can be asked for it") from error
+            secret: Any = passphrase.encode()  # its annotation says str, and cryptography, where it goes, wants bytes
+            return paramiko.PKey.from_path(file, secret)
+
+
+def log_in(transport: paramiko.Transport, hop: Hop, keys: KeyRing, seconds: float) -> None:
     """Log in, with the first key that is accepted. Raises SshError (`sshLogin`), saying what was tried."""
     transport.auth_timeout = seconds
     tried: list[str] = []
-    with contextlib.closing(_keys(hop, secrets, tried)) as keys:
-        for what, key in keys:
+    with contextlib.closing(_candidates(hop, keys, tried)) as candidates:
+        for what, key in candidates:
             tried.append(what)
             try:
                 more = transport.auth_publickey(hop.user, key)
@@ -86,7 +116,7 @@ def _refused(hop: Hop, tried: list[str], why: str) -> SshError:
     )
 
 
-def _keys(hop: Hop, secrets: Secrets, tried: list[str]) -> Generator[tuple[str, paramiko.PKey], None, None]:
+def _candidates(hop: Hop, keys: KeyRing, tried: list[str]) -> Generator[tuple[str, paramiko.PKey], None, None]:
     """What to try, in order, with a name for each. What cannot be used is only named, in `tried`."""
     files = [file for file in hop.identity_files if Path(file).is_file()]
     wanted = {blob for file in hop.identity_files if (blob := _public_part(file))} if hop.identities_only else None
@@ -95,7 +125,7 @@ def _keys(hop: Hop, secrets: Secrets, tried: list[str]) -> Generator[tuple[str, 
         yield from _agent_keys(hop.agent, wanted, seen, tried)
     for file in files:
         try:
-            key = _load(file, hop.certificate_files, secrets)
+            key = keys.load(file, hop.certificate_files)
         except (OSError, paramiko.SSHException, ValueError) as error:
             tried.append(f"{file}: {error}")
             continue
@@ -127,38 +157,3 @@ def _public_part(file: str) -> bytes | None:
         with contextlib.suppress(OSError, ValueError, IndexError):
             return base64.b64decode(candidate.read_text(encoding="ascii").split()[1], validate=True)
     return None
-
-
-def _load(file: str, certificates: tuple[str, ...], secrets: Secrets) -> paramiko.PKey:
-    key = _PASSPHRASES.load(file, secrets)
-    for certificate in certificates:
-        with contextlib.suppress(OSError, ValueError, paramiko.SSHException):  # those of other keys do not fit
-            key.load_certificate(certificate)
-    return key
-
-
-class _Passphrases:
-    """Key files are read once for all hosts, and so is their passphrase asked for."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._keys: dict[tuple[str, float], paramiko.PKey] = {}
-
-    def load(self, file: str, secrets: Secrets) -> paramiko.PKey:
-        with self._lock:
-            known = (file, Path(file).stat().st_mtime)
-            if known not in self._keys:
-                self._keys[known] = self._read(file, secrets)
-            return self._keys[known]
-
-    def _read(self, file: str, secrets: Secrets) -> paramiko.PKey:
-        try:
-            return paramiko.PKey.from_path(file)
-        except (paramiko.PasswordRequiredException, TypeError) as error:  # TypeError: cryptography's, for PEM files
-            passphrase = secrets.passphrase(file)
-            if passphrase is None:
-                raise paramiko.SSHException("it has a passphrase, and nobody can be asked for it") from error
-            return paramiko.PKey.from_path(file, passphrase)
-
-
-_PASSPHRASES: Final = _Passphrases()
