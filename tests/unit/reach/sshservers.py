@@ -99,7 +99,9 @@ def server(place: Path, name: str, *, options: tuple[str, ...] = ()) -> Iterator
         yield started
     finally:
         process.terminate()
-        process.communicate()
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()  # not read to its end: sessions of a test that failed may still hold the other side
 
 
 def free_port() -> int:
