@@ -22,6 +22,7 @@ from kdnsctl.netfilter.conntracksaid import Said
 from kdnsctl.netfilter.dump import Completeness, Proof
 from kdnsctl.netfilter.entries import Entry, Key, Wanted
 from kdnsctl.netfilter.flowfields import text
+from kdnsctl.netfilter.lines import shown
 from kdnsctl.netfilter.trailer import Trailer
 
 MOST_LINE = 16 * 1024
@@ -32,14 +33,14 @@ MOST_PROTOCOLS = 64
 """Protocols that are counted apart; further ones are counted together as `OTHERS`."""
 OTHERS = "others"
 SHOWN = 200
-"""Bytes of an unreadable line that are shown."""
-
+"""Characters of an unreadable line that are shown."""
 
 _ADDRESS = rb"([0-9a-f.:]{2,45})"
 _PORT = rb"(?:[1-5]?[0-9]{1,4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 _ACCOUNT = rb"(?:packets=[0-9]{1,20} bytes=[0-9]{1,20} )?"
 LINES = re.compile(
-    rb"(?:ipv[46] +[0-9]{1,3} )?(udp|tcp|udplite|sctp|dccp) +[0-9]{1,3} (?:[0-9]{1,9} )?(?:[A-Z][A-Z0-9_]{1,30} )?"
+    rb"(?:ipv[46] {1,9}[0-9]{1,3} )?(udp|tcp|udplite|sctp|dccp) {1,9}[0-9]{1,3} "
+    rb"(?:[0-9]{1,9} )?(?:[A-Z][A-Z0-9_]{1,30} )?"
     rb"src=" + _ADDRESS + rb" dst=" + _ADDRESS + rb" sport=" + _PORT + rb" dport=([0-9]{1,5}) " + _ACCOUNT
     + rb"(?:\[UNREPLIED\] )?"
     rb"src=" + _ADDRESS + rb" dst=" + _ADDRESS + rb" sport=([0-9]{1,5}) dport=" + _PORT + rb" " + _ACCOUNT
@@ -315,17 +316,16 @@ class ConntrackReader:
     def _cannot_read(self, line: bytes, number: int) -> None:
         self._unreadable += 1
         if self._unreadable == 1:
-            self._example = text(line[:SHOWN].strip())
+            self._example = shown(line[:MOST_LINE].strip(), SHOWN)
             self._example_line = number
 
     # --- whether that was all
 
     def _completeness(self, trailer: Trailer | None, *, cut: bool) -> Completeness:
-        shown = self._said.shown
         proof = Proof.NONE
         if trailer is not None:
             proof = Proof.TRAILER
-        elif shown is not None:
+        elif self._said.shown is not None:
             proof = Proof.COUNT_LINE
         elif self._closed:
             proof = Proof.CLOSED
@@ -333,7 +333,7 @@ class ConntrackReader:
 
     def _problem(self, trailer: Trailer | None, proof: Proof, *, cut: bool) -> Reason | None:
         entries = sum(self._counts.values())
-        shown = self._said.shown
+        count = self._said.shown
         if trailer is not None and trailer.exit_code:
             return Reason("commandFailed", f"the command ended with exit code {trailer.exit_code} on the node")
         if self._said.problem:
@@ -347,8 +347,8 @@ class ConntrackReader:
         if self._unreadable:
             where = f"line {self._example_line:,}"
             return Reason("unreadable", f"{self._unreadable:,} lines cannot be read, the first is {where}")
-        if shown is not None and shown != entries:
-            return Reason("countDiffers", f"conntrack has shown {shown:,} entries, of which {entries:,} are here")
+        if count is not None and count != entries:
+            return Reason("countDiffers", f"conntrack has shown {count:,} entries, of which {entries:,} are here")
         if trailer is not None and trailer.total is not None and trailer.total < entries:
             return Reason("countDiffers", f"{entries:,} entries are here, of {trailer.total:,} in the table")
         if proof is Proof.NONE:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from kdnsctl.netfilter.flowfields import text
+from kdnsctl.netfilter.lines import shown
 
 MOST_SAID = 500
-"""Bytes of one message that are shown."""
+"""Characters of one message that are shown."""
 
 _COUNT = re.compile(
     rb"conntrack v\S{1,40} \(conntrack-tools\): (\d{1,12}) flow (entries|events) have been (shown|deleted)\.\s*\Z"
@@ -37,10 +37,10 @@ class Said:
             elif count[3] == b"shown":
                 self.shown = (self.shown or 0) + int(count[1])
             else:
-                self.problem = self.problem or text(line.strip()[:MOST_SAID])
+                self.problem = self.problem or shown(line.strip(), MOST_SAID)
             return True
         if line.startswith(b"conntrack v"):
-            self.problem = self.problem or text(line.strip()[:MOST_SAID])
+            self.problem = self.problem or shown(line.strip(), MOST_SAID)
             return True
         return _HARMLESS.match(line) is not None
 
@@ -48,4 +48,4 @@ class Said:
         """Take all of stderr. A line that is not known is a problem: something may have gone wrong."""
         for line in errors.splitlines():
             if line.strip() and not self.hear(line):
-                self.problem = self.problem or text(line.strip()[:MOST_SAID])
+                self.problem = self.problem or shown(line.strip(), MOST_SAID)

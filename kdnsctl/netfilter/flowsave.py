@@ -11,7 +11,7 @@ from kdnsctl.netfilter.entries import Entry, Seen
 from kdnsctl.netfilter.flowfields import PROTOCOL_NUMBERS, Fields, number, protocol, text
 
 COMMANDS = {b"-A": "", b"-I": "", b"-U": "UPDATE", b"-D": "DESTROY"}
-"""What begins a line. `-A` stands for entries as well as for events of new ones."""
+"""What begins a line. `-A` stands for entries as well as for new ones; who made them is told of events only."""
 
 _ORIGINAL = {b"-s": b"src", b"-d": b"dst", b"--sport": b"sport", b"--dport": b"dport"}
 _REPLY = {
@@ -27,12 +27,13 @@ _NUMBERS = {b"-t": "timeout", b"-w": "zone", b"-m": "mark"}
 
 def parse(line: bytes, at: int, addresses: Addresses, *, cut: bool = False) -> Entry | None:
     """The entry on line number `at`, or None. The last token of a line that was `cut` is not trusted."""
-    tokens = line.partition(b" [USERSPACE]")[0].split()
+    options, by_user, _ = line.partition(b" [USERSPACE]")
+    tokens = options.split()
     if cut:
         tokens = tokens[:-1]
     if not tokens or tokens[0] not in COMMANDS:
         return None
-    fields = Fields(event=COMMANDS[tokens[0]])
+    fields = Fields(event=COMMANDS[tokens[0]] or ("NEW" if by_user else ""))
     position = 1
     while position < len(tokens):
         option = tokens[position]

@@ -40,6 +40,7 @@ def proof_of(dump: bytes, errors: bytes = b"", trailer: Trailer | None = None) -
         (XML.rstrip(b"\n"), b"", None, Proof.CLOSED),
         (XML + XML, b"", None, Proof.CLOSED),
         (XML, (FORMS / "list.err").read_bytes(), None, Proof.COUNT_LINE),
+        (XML + (FORMS / "list.err").read_bytes(), b"", None, Proof.COUNT_LINE),
         ((FORMS / "list.txt").read_bytes(), LABELS, None, Proof.COUNT_LINE),
         ((FORMS / "list-save.txt").read_bytes(), (FORMS / "list.err").read_bytes(), None, Proof.COUNT_LINE),
     ],
@@ -82,6 +83,7 @@ def error(text: str) -> bytes:
         ((FORMS / "events.txt").read_bytes(), (FORMS / "events.err").read_bytes(), Trailer(0), "events"),
         ((FORMS / "events.xml").read_bytes(), b"", Trailer(0), "events"),
         ((FORMS / "events-save.txt").read_bytes(), b"", Trailer(0), "events"),
+        (b"".join((FORMS / "events-save.txt").read_bytes().splitlines(keepends=True)[:3]), b"", Trailer(0), "events"),
         (b"", (FORMS / "events.err").read_bytes(), None, "events"),
     ],
 )  # fmt: skip
@@ -101,6 +103,16 @@ def test_the_message_says_what_conntrack_said() -> None:
     proof = proof_of(b"", b"x" * 10_000 + b"\n")
     assert proof.problem is not None
     assert len(proof.problem.message) <= 500
+
+
+def test_what_a_node_wrote_is_shown_without_control_characters() -> None:
+    hostile = b"\x1b]0;owned\x07\x1b[2J\xff\r"
+    _, summary = read(hostile + b"\n", errors=error("Operation failed: ") + hostile)
+    assert summary.example.isprintable()
+    assert "owned" in summary.example
+    proof = proof_of(b"", hostile)
+    assert proof.problem is not None
+    assert proof.problem.message.isprintable()
 
 
 def test_only_messages_are_a_form_of_their_own() -> None:

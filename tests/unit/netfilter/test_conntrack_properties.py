@@ -201,6 +201,8 @@ FULL = (
         ("packets=1 ", "packets=1 sport=1 ", 0),
         ("packets=3", "packets=99999999999999999999", 1),
         ("packets=3", f"packets={'9' * 5000}", 1),
+        ("tcp ", f"tcp{' ' * 20_000}", 0),
+        ("ipv4 ", f"ipv4{' ' * 20_000}", 0),
         ("tcp ", "unknown ", 1),
         ("tcp      6 119 ", "unknown ", 0),
         ("ipv4     2 ", "", 1),
