@@ -104,7 +104,7 @@ class Bundle:
             bundle._artefacts.extend(_artefacts(read(directory / JOURNAL).records))
             bundle._set_reserve_aside()
             bundle.record(kind, dict(about))
-            bundle._account_for_leftovers()
+            bundle.account_for_leftovers()
             on_failure.pop_all()
         return bundle
 
@@ -196,8 +196,11 @@ class Bundle:
             if path not in (SUMS, RESERVE):
                 yield path, known.get(path) or _sha256(self.directory / path)
 
-    def _account_for_leftovers(self) -> None:
-        """Files that a crash left: half written, or whole and not yet in the journal. They are kept, as incomplete."""
+    def account_for_leftovers(self) -> None:
+        """Files that nobody finishes: half written, or whole and not yet in the journal. They are kept, as incomplete.
+
+        To be called when nothing is being written any more that counts: a crash, or work that hangs, left them.
+        """
         known = {path for one in self._artefacts for path in (one.path, one.errors)}
         for path in sorted(_files(self.directory)):
             if not path.startswith(("cluster/", "nodes/")) or path in known:

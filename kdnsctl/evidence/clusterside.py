@@ -67,7 +67,7 @@ class ClusterCollector:
     def during(self, scope: CancelScope) -> Iterator[None]:
         """List everything, and keep the watch open for the length of the block.
 
-        Raises BundleWriteError, and what ends the scope.
+        Raises what ends the scope.
         """
         for kind in KINDS:
             if kind.id != SLICES:
@@ -92,15 +92,18 @@ class ClusterCollector:
         self._write_list(kind, found.items, found.resource_version)
 
     def _write_list(self, kind: Kind, items: Iterable[msgspec.Raw], version: str) -> None:
-        file = self._bundle.begin(CLUSTER, kind.id, f"{kind.id}.json", Source(API, ("GET", kind.path)))
         head = {"apiVersion": kind.version, "kind": kind.kind, "metadata": {"resourceVersion": version}}
-        file.write(msgspec.json.encode(head)[:-1] + b',"items":[\n')
-        for number, item in enumerate(items):
-            file.write((b",\n" if number else b"") + without_secrets(bytes(item)))
-        file.write(b"\n]}\n")
-        problem = file.close(proof=Proof.CLOSED.value).problem
-        if problem is not None:
-            self.gaps.append(Gap(kind.id, problem))
+        try:
+            file = self._bundle.begin(CLUSTER, kind.id, f"{kind.id}.json", Source(API, ("GET", kind.path)))
+            try:
+                file.write(msgspec.json.encode(head)[:-1] + b',"items":[\n')
+                for number, item in enumerate(items):
+                    file.write((b",\n" if number else b"") + without_secrets(bytes(item)))
+                file.write(b"\n]}\n")
+            finally:
+                file.close(proof=Proof.CLOSED.value)
+        except BundleWriteError as error:
+            self.gaps.append(Gap(kind.id, Reason(error.code, str(error))))
 
     def _begin_watch(self, kind: Kind, scope: CancelScope) -> threading.Thread | None:
         events = watch(self._connection, kind.path, msgspec.Raw, scope=scope, note=self._reporter.noted)
@@ -111,7 +114,12 @@ class ClusterCollector:
             self._missing(SLICES, error)
             return None
         self._write_list(kind, first.items, first.resource_version)
-        file = self._bundle.begin(CLUSTER, WATCH, "endpointslices-watch.jsonl", Source(API, ("WATCH", kind.path)))
+        try:
+            source = Source(API, ("WATCH", kind.path))
+            file = self._bundle.begin(CLUSTER, WATCH, "endpointslices-watch.jsonl", source)
+        except BundleWriteError as error:
+            self.gaps.append(Gap(WATCH, Reason(error.code, str(error))))
+            return None
         thread = threading.Thread(target=self._follow, args=(events, file, scope), name="endpointslices", daemon=True)
         thread.start()
         return thread

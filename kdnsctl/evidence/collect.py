@@ -159,6 +159,7 @@ def collect(
                 scope=scope,
                 what="collecting",
             )
+        bundle.account_for_leftovers()  # of work that hangs, whose node has its reason already
         done = {outcome.node: outcome for outcome in outcomes}
         rows = tuple(_row(name, done.get(name), bundle, scope) for name in found.names)
         summary = {"nodes": {row.name: row.status.value for row in rows}}

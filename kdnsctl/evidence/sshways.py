@@ -6,23 +6,25 @@ DNS is not asked for a node: it may be what is broken. What the connection is ma
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING
 
 from kdnsctl.cancel import CancelScope
-from kdnsctl.reach.hostkeys import HostKeys, Policy
-from kdnsctl.reach.openssh import OpenSsh
 from kdnsctl.reach.shell import NodeShell
 from kdnsctl.reach.sshconfig import SshOptions, way_to
-from kdnsctl.reach.sshconnection import SshConnection
-from kdnsctl.reach.sshlogin import KeyRing, Secrets
 from kdnsctl.reach.sshshell import OPENSSH, SSH, Host, SshShell
 
-POLICIES: Final = tuple(policy.value for policy in Policy)
+if TYPE_CHECKING:
+    from kdnsctl.reach.hostkeys import HostKeys
+    from kdnsctl.reach.sshlogin import KeyRing, Secrets
 
 
 class SshWays:
-    """SSH to any node. `addresses` are asked for the InternalIP of a node; `openssh`: with the OpenSSH client."""
+    """SSH to any node. `addresses` are asked for the InternalIP of a node; `openssh`: with the OpenSSH client.
+
+    `policy` is one of `hostkeys.Policy`. What SSH needs is imported at the first node that is reached so.
+    """
 
     def __init__(
         self,
@@ -35,10 +37,11 @@ class SshWays:
     ) -> None:
         self._options = options
         self._secrets = secrets
-        self._policy = Policy(policy)
+        self._policy = policy
         self._openssh = openssh
-        self._host_keys = HostKeys(self._policy, note)
-        self._keys = KeyRing(secrets)
+        self._note = note
+        self._lock = threading.Lock()
+        self._known: tuple[HostKeys, KeyRing] | None = None
         self.addresses: Mapping[str, str] = {}
 
     @property
@@ -48,10 +51,25 @@ class SshWays:
 
     def open(self, node: str, scope: CancelScope, opened: contextlib.ExitStack) -> NodeShell:
         """Log in at a node; `opened` closes it. Raises KdnsctlError."""
+        from kdnsctl.reach.hostkeys import Policy  # noqa: PLC0415
+        from kdnsctl.reach.openssh import OpenSsh  # noqa: PLC0415
+        from kdnsctl.reach.sshconnection import SshConnection  # noqa: PLC0415
+
         hops = way_to(node, self._options, address=self.addresses.get(node), alias=node)
         host: Host
         if self._openssh:
-            host = opened.enter_context(OpenSsh.open(hops, self._options, scope, policy=self._policy))
+            host = opened.enter_context(OpenSsh.open(hops, self._options, scope, policy=Policy(self._policy)))
         else:
-            host = opened.enter_context(SshConnection.open(hops, self._host_keys, self._keys, scope))
+            host_keys, keys = self._shared()
+            host = opened.enter_context(SshConnection.open(hops, host_keys, keys, scope))
         return SshShell(host, node, self.rung, self._secrets.sudo_password)
+
+    def _shared(self) -> tuple[HostKeys, KeyRing]:
+        """Known hosts and keys, which are read once for all nodes."""
+        from kdnsctl.reach.hostkeys import HostKeys, Policy  # noqa: PLC0415
+        from kdnsctl.reach.sshlogin import KeyRing  # noqa: PLC0415
+
+        with self._lock:
+            if self._known is None:
+                self._known = HostKeys(Policy(self._policy), self._note), KeyRing(self._secrets)
+            return self._known
