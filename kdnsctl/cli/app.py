@@ -28,6 +28,14 @@ COMMANDS = {
         "Prove what is wrong with a node, from its connection tracking table and its rules",
         needs="kdnsctl.find.analyze_nodes:NEEDS",
     ),
+    "collect": Entry(
+        "kdnsctl.cli.collect:collect",
+        "Secure the evidence: nodes' tables and rules, kube-proxy's logs, and the cluster's side, in a bundle",
+        needs="kdnsctl.evidence.collect:NEEDS",
+    ),
+    "bundle": Entry(
+        "kdnsctl.cli.bundle:BUNDLE", "Look at evidence that was collected: a directory, or an archive of it"
+    ),
     "signatures": Entry("kdnsctl.cli.signatures:signatures", "List what kube-proxy logs, and what each line means"),
     "doctor": Entry("kdnsctl.cli.doctor:doctor", "Tell whether the cluster answers, and which commands may work on it"),
     "rbac": Entry("kdnsctl.cli.rbac:rbac", "Print the least Role with which commands can do their work"),

@@ -19,6 +19,7 @@ from kdnsctl.diagnosis.truth import Truth
 from kdnsctl.diagnosis.verdict import diagnose
 from kdnsctl.diagnosis.wording import count
 from kdnsctl.find.analysis import AnalyzeReport, NodeAnalysis, judged
+from kdnsctl.find.captures import latest_captures
 from kdnsctl.find.dumps import evidence_of, read_at
 from kdnsctl.find.inputs import Sifted, read_dumps, sift
 from kdnsctl.find.nodefiles import NodeFiles, by_node
@@ -55,7 +56,7 @@ def analyze_files(options: FileOptions, *, stdin: BinaryIO, reporter: Reporter, 
     """
     services = checked(options.services)
     with closing(Inputs(options.paths, stdin, twice=True)) as inputs:
-        sifted = sift(inputs, reporter)
+        sifted = sift(inputs, reporter, latest_captures(options.paths))
         objects = sifted.objects
         nodes = by_node(sifted.files, options.paths, node=options.node, known=objects.node_names())
         if not nodes:

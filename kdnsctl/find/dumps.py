@@ -71,9 +71,12 @@ class Dumps:
             self.rules.append((file, found))
 
     def add_text(self, file: Artefact, content: bytes) -> None:
-        """Keep a small file."""
+        """Keep a small file. Settings may lie in several, each of which tells others."""
         known = self.texts.get(file.sort)
         if known is not None:
+            if file.sort is Sort.SETTINGS and not numbers.settings(known[1]).keys() & numbers.settings(content).keys():
+                self.texts[file.sort] = (known[0], known[1].rstrip(b"\n") + b"\n" + content)
+                return
             raise _twice(known[0], file, file.sort.value)
         self.texts[file.sort] = (file, content)
 

@@ -7,12 +7,13 @@ neither objects nor a node's state is listed as skipped. Nothing is judged here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Final
 
 from kdnsctl.diagnosis.index import Index
+from kdnsctl.find.captures import is_earlier, is_record
 from kdnsctl.find.dumps import DumpError, Dumps
 from kdnsctl.find.nodefiles import Artefact, is_second, partner
 from kdnsctl.find.objectfiles import MOST_JSON, MOST_YAML, NotObjectsError, Objects
@@ -27,6 +28,7 @@ MOST_FILES: Final = 100_000  # of which something is kept; a stranger's archive 
 MOST_TEXT: Final = 16 << 20  # bytes of a small file; metrics of a large cluster have about 1 MB
 ERRORS: Final = ".err"
 NOT_EVIDENCE: Final = "notEvidence"
+EARLIER: Final = "earlierCapture"
 
 
 @dataclass(slots=True)
@@ -40,8 +42,11 @@ class Sifted:
     unread: list[Unreadable] = field(default_factory=list)
 
 
-def sift(inputs: Inputs, reporter: Reporter) -> Sifted:
-    """Look at every input, and take in the objects. Raises UsageError where two say what is true of the same."""
+def sift(inputs: Inputs, reporter: Reporter, latest: Mapping[str, int] | None = None) -> Sifted:
+    """Look at every input, and take in the objects. Raises UsageError where two say what is true of the same.
+
+    `latest` has the last capture of each bundle among the inputs: earlier ones are left out.
+    """
     sifted = Sifted()
     empty: list[Artefact] = []
     reporter.started("looking at files", None)
@@ -50,6 +55,10 @@ def sift(inputs: Inputs, reporter: Reporter) -> Sifted:
             reporter.advanced(ordinal)
             if isinstance(item, Unreadable):
                 sifted.unread.append(item)
+            elif is_earlier(item.path, latest or {}):
+                sifted.skipped.append(Problem(EARLIER, "of an earlier capture of its bundle", item.name))
+            elif is_record(item.path, latest or {}):
+                sifted.skipped.append(Problem(NOT_EVIDENCE, "a record of the bundle itself", item.name))
             elif len(sifted.files) >= MOST_FILES:
                 sifted.skipped.append(Problem(Code.TOO_LARGE, f"more than {MOST_FILES} files", item.name))
                 break

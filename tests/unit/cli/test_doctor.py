@@ -44,7 +44,7 @@ def test_the_table_says_what_works_and_what_to_do(cluster: Server, run: Run) -> 
     assert "get pods/log in kube-system                   no        the logs of kube-proxy cannot be read" in ran.out
     assert "list nodes                                    yes       -" in ran.out
     assert "find-affected   fails   without get pods/log in kube-system; not --kubelet-logs" in ran.out
-    assert ran.out.endswith("\nNext:\n  kdnsctl rbac find-affected analyze\n")
+    assert ran.out.endswith("\nNext:\n  kdnsctl rbac find-affected analyze collect\n")
     assert "kubectl kdns rbac find-affected" in run("doctor", program="/usr/bin/kubectl-kdns").out
     cluster.on(REVIEWS, allowing("list", "get", "watch", "create"))
     ran = run("doctor", "find-affected")

@@ -1,0 +1,269 @@
+"""`kdnsctl collect`: words into options, one call, the report on the screen (kind `CollectReport`).
+
+What is collected, and how, is known to `evidence`.
+"""
+
+from __future__ import annotations
+
+import enum
+import getpass
+import sys
+import threading
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kdnsctl import __version__
+from kdnsctl.cli import completing, values
+from kdnsctl.cli.options import Answer, Common, Connection, Form, said
+from kdnsctl.cli.terminal import put, tell
+from kdnsctl.model import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from kdnsctl.evidence.collect import CollectReport
+    from kdnsctl.evidence.sshways import SshWays
+    from kdnsctl.model import Reporter
+
+DEADLINE = timedelta(minutes=10)
+HEADINGS = ("NODE", "STATUS", "VIA", "WHOLE", "MISSING", "REASON")
+_STYLES = {"complete": "green", "partial": "yellow", "failed": "red"}
+
+
+class Rung(enum.StrEnum):
+    """How nodes are reached, as `evidence.collect.Via`."""
+
+    AUTO = "auto"
+    EXEC = "exec"
+    SSH = "ssh"
+    OPENSSH = "openssh"
+
+
+class HostKeyPolicy(enum.StrEnum):
+    """What becomes of a host that no known_hosts file knows, as `reach.hostkeys.Policy`."""
+
+    STRICT = "strict"
+    ACCEPT_NEW = "accept-new"
+
+
+@dataclass(frozen=True, slots=True)
+class Ssh:
+    """How nodes are reached over SSH. What is not said is as in the ssh_config."""
+
+    ssh_user: Annotated[str | None, typer.Option("--ssh-user", metavar="NAME", help="User to log in as.")] = None
+    ssh_key: Annotated[
+        list[Path], typer.Option("--ssh-key", metavar="FILE", help="Key to log in with (repeatable).")
+    ] = field(default_factory=list)
+    ssh_port: Annotated[
+        int | None, typer.Option("--ssh-port", metavar="PORT", min=1, max=65535, help="Port of the nodes' SSH servers.")
+    ] = None
+    ssh_jump: Annotated[
+        list[str],
+        typer.Option("--ssh-jump", metavar="[USER@]HOST[:PORT]", help="Host to go through (repeatable, in order)."),
+    ] = field(default_factory=list)
+    ssh_config: Annotated[
+        Path | None, typer.Option("--ssh-config", metavar="FILE", help="File to read instead of ~/.ssh/config.")
+    ] = None
+    known_hosts: Annotated[
+        Path | None, typer.Option("--known-hosts", metavar="FILE", help="The only file with known host keys.")
+    ] = None
+    host_key_policy: Annotated[
+        HostKeyPolicy,
+        typer.Option("--host-key-policy", help="strict: only known hosts. accept-new: note those of new ones."),
+    ] = HostKeyPolicy.STRICT
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What is collected, and within which time."""
+
+    item: Annotated[
+        list[str], typer.Option("--item", metavar="ID", help="Collect this item of nodes only (repeatable).")
+    ] = field(default_factory=list)
+    skip: Annotated[
+        list[str], typer.Option("--skip", metavar="ID", help="Leave this item of nodes out (repeatable).")
+    ] = field(default_factory=list)
+    timeout: Annotated[
+        timedelta | None,
+        typer.Option(
+            "--timeout",
+            metavar="DURATION",
+            parser=values.duration,
+            help="How long each command may take on a node. Default: 10s to 60s, by what it reads.",
+        ),
+    ] = None
+    parallel: Annotated[
+        int, typer.Option("--parallel", metavar="N", min=1, max=1000, help="Nodes that are read at once.")
+    ] = 16
+    deadline: Annotated[
+        timedelta | None,
+        typer.Option(
+            "--deadline",
+            metavar="DURATION",
+            parser=values.duration,
+            help="Stop after this time and keep what was had by then. Default: 10m.",
+        ),
+    ] = None
+
+
+def collect(
+    ctx: typer.Context,
+    common: Common,
+    connection: Connection,
+    answer: Answer,
+    ssh: Ssh,
+    extent: Extent,
+    nodes: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NODE]...", parser=values.node, autocompletion=completing.complete_node, help="Nodes to read."
+        ),
+    ] = None,
+    selector: Annotated[
+        str | None, typer.Option("--selector", "-l", metavar="SELECTOR", help="The nodes with these labels.")
+    ] = None,
+    all_nodes: Annotated[bool, typer.Option("--all", help="All nodes.", show_default=False)] = False,  # noqa: FBT002  # typer's way
+    directory: Annotated[
+        Path | None,
+        typer.Option("--directory", "-O", metavar="DIR", help="Where to. Default: ./kdnsctl-evidence-TIME."),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option("--resume", metavar="DIR", help="Go on with the bundle in DIR: a new capture is added to it."),
+    ] = None,
+    via: Annotated[
+        Rung, typer.Option("--via", help="How nodes are reached. auto: exec into kube-proxy, else SSH.")
+    ] = Rung.AUTO,
+) -> int:
+    """Secure the evidence: nodes' tables and rules, kube-proxy's logs, and the cluster's side, in a bundle.
+
+    Examples:
+      # Before anything is repaired: two nodes, read through their kube-proxy's pods
+      kdnsctl collect ip-10-0-0-1 ip-10-0-0-2 -O ./evidence
+      # Where exec is forbidden, or kube-proxy is no pod
+      kdnsctl collect ip-10-0-0-1 --via ssh --ssh-user ec2-user --ssh-key ~/.ssh/nodes
+      # It was interrupted, or nodes were missing
+      kdnsctl collect ip-10-0-0-1 --resume ./evidence
+      # What does it prove?
+      kdnsctl analyze ./evidence
+
+    Nothing is changed. Pods of kdnsctl's own on a node, --plan and redaction are not there yet.
+
+    Exit codes: 0 all of it was collected, 4 something is missing, 1 failed, 2 wrong usage, 130 interrupted.
+    """
+    chosen = _chosen(ctx, nodes, selector, all_nodes=all_nodes)
+    if directory and resume:
+        raise UsageError("-O and --resume exclude each other: a new bundle, or one that is there")
+    useless = said(ctx, "ssh_user", "ssh_key", "ssh_port", "ssh_jump", "ssh_config", "known_hosts", "host_key_policy")
+    if via is Rung.EXEC and useless:
+        raise UsageError(f"{', '.join(useless)} has no effect with --via exec")
+
+    # Late: what connects and collects is not needed for --help and TAB.
+    from kdnsctl.cancel import INTERRUPTED, CancelScope  # noqa: PLC0415
+    from kdnsctl.cli import output, progress  # noqa: PLC0415
+    from kdnsctl.cli.connecting import connected  # noqa: PLC0415
+    from kdnsctl.evidence import collect as collecting  # noqa: PLC0415
+    from kdnsctl.evidence.items import chosen as chosen_items  # noqa: PLC0415
+    from kdnsctl.find.scope import Chosen  # noqa: PLC0415
+
+    now = datetime.now(UTC)
+    options = collecting.CollectOptions(
+        directory=resume or directory or Path(f"kdnsctl-evidence-{now:%Y%m%dT%H%M%SZ}"),
+        chosen=Chosen(tuple(dict.fromkeys(chosen)), selector),
+        via=collecting.Via(via.value),
+        items=chosen_items(extent.item, extent.skip),
+        resume=resume is not None,
+        seconds=None if extent.timeout is None else max(1, round(extent.timeout.total_seconds())),
+        parallel=extent.parallel,
+    )
+    scope = CancelScope((extent.deadline or DEADLINE).total_seconds())
+    about: dict[str, Any] = {"kdnsctl": __version__}
+    with progress.reporting(common.color) as reporter, connected(connection, common, scope, reporter) as cluster:
+        ways = None if via is Rung.EXEC else _ssh_ways(ssh, common, reporter, openssh=via is Rung.OPENSSH)
+        report = collecting.collect(options, cluster, ways, scope=scope, reporter=reporter, about=about)
+    for note in report.notes:
+        tell(note)
+    if answer.output is Form.TABLE:
+        put("\n".join(_lines(report, common, ctx.find_root().info_name or "kdnsctl")) + "\n")
+    else:
+        output.document(collecting.to_json(report), answer.format)
+    if scope.reason is INTERRUPTED:
+        tell("interrupted; what was had by then is in the bundle")
+        return ExitCode.INTERRUPTED
+    return report.exit_code
+
+
+def _chosen(ctx: typer.Context, nodes: list[str] | None, selector: str | None, *, all_nodes: bool) -> list[str]:
+    ways = [*(["NODE"] if nodes else []), *(["--selector"] if selector is not None else [])]
+    ways += ["--all"] if all_nodes else []
+    if len(ways) > 1:
+        raise UsageError(f"{' and '.join(ways)} exclude each other: choose nodes in one way")
+    if not ways:
+        raise UsageError("which nodes? Name them, or --all, or -l SELECTOR", hint=f"see {ctx.command_path} --help")
+    return nodes or []
+
+
+def _ssh_ways(ssh: Ssh, common: Common, reporter: Reporter, *, openssh: bool) -> SshWays:
+    from kdnsctl.evidence.sshways import SshWays  # noqa: PLC0415
+    from kdnsctl.reach.sshconfig import SshOptions  # noqa: PLC0415
+
+    options = SshOptions(
+        config=None if ssh.ssh_config is None else str(ssh.ssh_config),
+        user=ssh.ssh_user,
+        port=ssh.ssh_port,
+        identity_files=tuple(str(key) for key in ssh.ssh_key),
+        jumps=tuple(ssh.ssh_jump),
+        known_hosts=None if ssh.known_hosts is None else str(ssh.known_hosts),
+    )
+    asking = not common.no_input and sys.stdin is not None and sys.stdin.isatty()
+    return SshWays(
+        options, _Asked(asking=asking), policy=ssh.host_key_policy.value, openssh=openssh, note=reporter.noted
+    )
+
+
+class _Asked:
+    """Secrets from the terminal, each asked for once; nobody is asked without one. Never kept on disk, never shown."""
+
+    def __init__(self, *, asking: bool) -> None:
+        self._asking = asking
+        self._lock = threading.Lock()
+        self._known: dict[str, str | None] = {}
+
+    def passphrase(self, file: str) -> str | None:
+        return self._ask(f"passphrase of {file}: ")
+
+    def sudo_password(self, node: str) -> str | None:  # noqa: ARG002  # one for all nodes
+        return self._ask("password for sudo on the nodes: ")
+
+    def _ask(self, question: str) -> str | None:
+        if not self._asking:
+            return None
+        with self._lock:
+            if question not in self._known:
+                self._known[question] = getpass.getpass(question) or None
+            return self._known[question]
+
+
+def _lines(report: CollectReport, common: Common, program: str) -> list[str]:
+    from kdnsctl.cli import table  # noqa: PLC0415
+    from kdnsctl.cli.coverage import count  # noqa: PLC0415
+    from kdnsctl.cli.terminal import columns, has_color, visible  # noqa: PLC0415
+    from kdnsctl.evidence.collect import Status  # noqa: PLC0415
+
+    width, paint = columns(sys.stdout), table.painter(color=has_color(sys.stdout, common.color))
+    rows: list[table.Row] = []
+    for node in report.nodes:
+        missing = [gap.item for gap in node.missing if gap.item]
+        texts = (node.via or "-", str(node.whole), ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "") or "-")
+        cells = [table.Cell.of(text) for text in (*texts, node.reason or "-")]
+        rows.append([table.Cell.of(node.name), table.Cell.of(node.status, style=_STYLES[node.status]), *cells])
+    lines = [*table.lay_out(HEADINGS, rows, width=width, paint=paint), ""]
+    for gap in report.cluster_missing:
+        lines += table.wrapped(visible(f"missing of the cluster: {gap.item}: {gap.reason.message}"), width)
+    counts = {status: sum(node.status is status for node in report.nodes) for status in Status}
+    told = ", ".join(f"{number} {status.value}" for status, number in counts.items() if number)
+    lines += table.wrapped(visible(f"{count(len(report.nodes), 'node')}: {told}. Bundle: {report.bundle}"), width)
+    lines += table.wrapped(f"SHA-256 of SHA256SUMS: {report.sums_digest}", width)
+    return [*lines, "", "Next:", f"  {program} analyze {visible(str(report.bundle))}"]

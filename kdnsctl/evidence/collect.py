@@ -1,0 +1,288 @@
+"""collect: nodes in scope → their state and the cluster's, read by the rungs of `reach` → a bundle and a report.
+
+Every node in scope is in the report exactly once: complete, partial or failed. Nothing is changed on any node or in the
+cluster, and nothing is judged: `analyze` does that with the bundle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from kdnsctl import fleet
+from kdnsctl.access.needs import Needs
+from kdnsctl.cancel import CancelScope
+from kdnsctl.cluster import execs, logs, portforward, proxyload
+from kdnsctl.cluster.objects import Node
+from kdnsctl.cluster.transport import Connection
+from kdnsctl.evidence import clusterside
+from kdnsctl.evidence.bundle import Bundle
+from kdnsctl.evidence.clusterside import ClusterCollector
+from kdnsctl.evidence.items import ITEMS, Item
+from kdnsctl.evidence.nodeside import Gap, NodeCollector, NodeSide, Way
+from kdnsctl.facts import conntrack
+from kdnsctl.find.online import identity_of
+from kdnsctl.find.scope import Chosen, InScope, nodes_in_scope
+from kdnsctl.model import ExitCode, Outcome, Reason, Reporter, Scope
+from kdnsctl.reach.kubeproxyexec import RUNG as EXEC
+from kdnsctl.reach.kubeproxyexec import KubeProxyExec
+from kdnsctl.reach.shell import NodeShell
+
+if TYPE_CHECKING:
+    from kdnsctl.evidence.sshways import SshWays
+
+API_VERSION: Final = "kdnsctl.io/v1"
+PARALLEL: Final = 16
+NEEDED: Final = tuple(
+    replace(one, without="nodes can only be read over SSH") for one in execs.needed(proxyload.NEEDED[1].namespace or "")
+)
+NEEDS: Final = Needs(
+    needed=(*proxyload.NEEDED, *clusterside.NEEDED, *NEEDED),
+    helpful=(
+        *proxyload.HELPFUL,
+        *clusterside.HELPFUL,
+        *(replace(one, without="kube-proxy is not asked how it is") for one in portforward.needed("kube-system")),
+        replace(logs.needed("kube-system"), without="kube-proxy's logs are not collected"),
+    ),
+)
+
+
+class Via(enum.StrEnum):
+    """How nodes are reached."""
+
+    AUTO = "auto"  # exec, else ssh
+    EXEC = "exec"
+    SSH = "ssh"
+    OPENSSH = "openssh"
+
+
+class Status(enum.StrEnum):
+    """What came of one node."""
+
+    COMPLETE = "complete"
+    PARTIAL = "partial"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class CollectOptions:
+    """What collect was asked. `seconds` replaces how long each command may take on a node, None: as the facts say."""
+
+    directory: Path
+    chosen: Chosen = field(default_factory=Chosen)
+    via: Via = Via.AUTO
+    items: tuple[Item, ...] = ITEMS
+    resume: bool = False
+    seconds: int | None = None
+    parallel: int = PARALLEL
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    """One node: by which rung it was reached ("" for none), how many items are whole, and what is missing."""
+
+    name: str
+    status: Status
+    via: str = ""
+    whole: int = 0
+    missing: tuple[Gap, ...] = ()
+
+    @property
+    def reason(self) -> str:
+        """Why it is not complete: each reason once, in words."""
+        return "; ".join(dict.fromkeys(gap.reason.message for gap in self.missing))
+
+
+@dataclass(frozen=True, slots=True)
+class CollectReport:
+    """What was collected. `sums_digest` is the SHA-256 of SHA256SUMS; `cluster_missing` what lacks of the cluster."""
+
+    cluster: str
+    bundle: Path
+    capture: int
+    started: datetime
+    ended: datetime
+    nodes: tuple[NodeRow, ...]
+    cluster_missing: tuple[Gap, ...]
+    scope: Scope
+    sums_digest: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """OK when nothing is missing, else INCOMPLETE."""
+        whole = all(node.status is Status.COMPLETE for node in self.nodes) and not self.cluster_missing
+        return ExitCode.OK if whole and self.scope is Scope.FULL else ExitCode.INCOMPLETE
+
+
+def collect(
+    options: CollectOptions,
+    connection: Connection,
+    ssh: SshWays | None,
+    *,
+    scope: CancelScope,
+    reporter: Reporter,
+    about: Mapping[str, Any],
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> CollectReport:
+    """Collect from every node in scope. `ssh` leads to nodes over SSH, None where that is not wanted.
+
+    When `scope` ends meanwhile, the bundle is finished with what was had, and `scope.reason` tells. Raises what
+    `nodes_in_scope`, `Bundle.create` and `Bundle.resume` raise, and BundleWriteError when nothing fits.
+    """
+    started = now()
+    found = nodes_in_scope(connection, options.chosen, scope=scope)
+    said = {**about, "nodes": list(found.names), "items": [item.id for item in options.items], "via": options.via.value}
+    with _bundle(options, said, now) as bundle:
+        if ssh is not None:
+            ssh.addresses = _internal_addresses(found.nodes)
+        collector = ClusterCollector(bundle, connection, reporter)
+        ways = _Ways(options.via, connection, ssh, found)
+
+        def work(node: str, limit: CancelScope) -> NodeSide:
+            with contextlib.ExitStack() as opened:
+                return ways.collector(bundle, node, opened, options.seconds).collect(options.items, limit)
+
+        outcomes: Sequence[Outcome[NodeSide]] = ()
+        with contextlib.suppress(_EndedError), _until_the_end(scope), collector.during(scope):
+            outcomes = fleet.run(
+                found.names,
+                work,
+                parallel=options.parallel,
+                deadline=None,
+                reporter=reporter,
+                scope=scope,
+                what="collecting",
+            )
+        bundle.account_for_leftovers()  # of work that hangs, whose node has its reason already
+        done = {outcome.node: outcome for outcome in outcomes}
+        rows = tuple(_row(name, done.get(name), bundle, scope) for name in found.names)
+        summary = {"nodes": {row.name: row.status.value for row in rows}}
+        digest = bundle.finish(summary)
+        return CollectReport(
+            cluster=identity_of(connection.target),
+            bundle=options.directory,
+            capture=bundle.capture,
+            started=started,
+            ended=now(),
+            nodes=rows,
+            cluster_missing=tuple(collector.gaps),
+            scope=found.scope,
+            sums_digest=digest,
+            notes=found.notes,
+        )
+
+
+def to_json(report: CollectReport) -> dict[str, Any]:
+    """The report as plain data (docs/schemas/CollectReport.schema.json)."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "CollectReport",
+        "cluster": report.cluster,
+        "bundle": str(report.bundle),
+        "capture": report.capture,
+        "startedAt": report.started.isoformat(),
+        "endedAt": report.ended.isoformat(),
+        "scope": report.scope.value,
+        "sumsSha256": report.sums_digest,
+        "nodes": [
+            {
+                "name": node.name,
+                "status": node.status.value,
+                "via": node.via or None,
+                "whole": node.whole,
+                "missing": [_gap(gap) for gap in node.missing],
+            }
+            for node in report.nodes
+        ],
+        "clusterMissing": [_gap(gap) for gap in report.cluster_missing],
+        "notes": list(report.notes),
+    }
+
+
+def _gap(gap: Gap) -> dict[str, str]:
+    return {"item": gap.item, "code": gap.reason.code, "message": gap.reason.message}
+
+
+class _Ways:
+    """Which rungs may reach a node, and how."""
+
+    def __init__(self, via: Via, connection: Connection, ssh: SshWays | None, found: InScope) -> None:
+        self._via = via
+        self._connection = connection
+        self._ssh = ssh
+        self._found = found
+
+    def collector(self, bundle: Bundle, node: str, opened: contextlib.ExitStack, seconds: int | None) -> NodeCollector:
+        """What collects the node; what it opens is closed with `opened`."""
+        proxy = self._found.proxies.get(node)
+        place = proxy.place if proxy and proxy.place and proxy.place.running else None
+        shell = KubeProxyExec(self._connection, node, place) if place else None
+        ways: list[Way] = []
+        if shell is not None and self._via in (Via.AUTO, Via.EXEC):
+            ways.append(Way(EXEC, _probed(shell) if self._via is Via.AUTO and self._ssh else lambda _: shell))
+        if self._ssh is not None and self._via is not Via.EXEC:
+            ssh = self._ssh
+            ways.append(Way(ssh.rung, lambda scope: ssh.open(node, scope, opened)))
+        return NodeCollector(bundle, self._connection, node, place, ways, shell, seconds=seconds)
+
+
+def _probed(shell: NodeShell) -> Callable[[CancelScope], NodeShell]:
+    """A shell that has been seen to work: where it does not, there is another way."""
+
+    def open_(scope: CancelScope) -> NodeShell:
+        shell.read(conntrack.PORT_RANGE, lambda _: None, scope=scope)
+        return shell
+
+    return open_
+
+
+class _EndedError(Exception):
+    """The scope is over, and what was had is kept."""
+
+
+@contextlib.contextmanager
+def _until_the_end(scope: CancelScope) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        scope.cancel()
+        raise _EndedError from None
+    except Exception as error:
+        if scope.reason is None:
+            raise
+        raise _EndedError from error
+
+
+def _internal_addresses(nodes: Sequence[Node]) -> dict[str, str]:
+    return {
+        node.metadata.name: one.address
+        for node in nodes
+        for one in reversed(node.status.addresses)
+        if one.type == "InternalIP"
+    }
+
+
+def _bundle(options: CollectOptions, about: Mapping[str, Any], now: Callable[[], datetime]) -> Bundle:
+    """A new bundle, or a new capture in one: tables and what is true for them must be of the same time."""
+    if options.resume:
+        return Bundle.resume(options.directory, about, again=True, now=now)
+    return Bundle.create(options.directory, about, now)
+
+
+def _row(name: str, outcome: Outcome[NodeSide] | None, bundle: Bundle, scope: CancelScope) -> NodeRow:
+    had = sum(1 for one in bundle.artefacts if (one.node, one.capture, one.complete) == (name, bundle.capture, True))
+    if outcome is None or outcome.value is None:
+        ended = scope.reason or Reason("internalError", "the node was not read")
+        reason = (outcome.reason if outcome else None) or ended
+        via = next((one.via for one in bundle.artefacts if (one.node, one.capture) == (name, bundle.capture)), "")
+        return NodeRow(name, Status.PARTIAL if had else Status.FAILED, via, had, (Gap("", reason),))
+    side = outcome.value
+    # What came through the API alone is not the node: its table and rules are.
+    status = Status.COMPLETE if not side.gaps else Status.PARTIAL if had and side.via else Status.FAILED
+    return NodeRow(name, status, side.via, side.whole, tuple(side.gaps))

@@ -1,0 +1,233 @@
+"""A node's side of a bundle: item after item, by the first rung that reaches the node, each with its proof.
+
+What cannot be read is recorded with the reason and does not end the rest. What kube-proxy tells over HTTP, and its
+logs, come through the API whichever way the node is reached. Nothing is judged here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from kdnsctl.cancel import CancelScope
+from kdnsctl.cluster import logs
+from kdnsctl.cluster.kubeproxy import PodPlace
+from kdnsctl.cluster.transport import Connection
+from kdnsctl.evidence.artefactfile import ArtefactFile, BundleWriteError, Source
+from kdnsctl.evidence.bundle import Bundle
+from kdnsctl.evidence.items import AS_TEXT, MODE, Item
+from kdnsctl.model import Fact, KdnsctlError, Proof, Reason, Toolset
+from kdnsctl.netfilter.kubeproxy import parse_proxy_mode
+from kdnsctl.netfilter.rules import Mode
+from kdnsctl.netfilter.trailer import MARKER
+from kdnsctl.reach.shell import NodeShell, Reading
+
+API: Final = "api"
+MOST_LOG: Final = 512 << 20  # bytes of one log; a kubelet keeps 10 MiB of each file by default
+HTTP_STATUS: Final = "httpStatus"  # an unhealthy kube-proxy answers 503: that is the evidence, not a gap in it
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """An item that is missing, or not whole."""
+
+    item: str
+    reason: Reason
+
+
+@dataclass(slots=True)
+class NodeSide:
+    """What came of one node: how many items are whole, and what is missing. `via` is the rung that reached it."""
+
+    via: str = ""
+    whole: int = 0
+    gaps: list[Gap] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A rung that may reach a node: `open` gives its shell, or raises KdnsctlError."""
+
+    rung: str
+    open: Callable[[CancelScope], NodeShell]
+
+
+class NodeCollector:
+    """Collects one node. `place` is its kube-proxy's pod, None without; `close` ends what a way has opened."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        connection: Connection,
+        node: str,
+        place: PodPlace | None,
+        ways: Sequence[Way],
+        forward: NodeShell | None,
+        *,
+        seconds: int | None = None,
+    ) -> None:
+        self._bundle = bundle
+        self._connection = connection
+        self._node = node
+        self._place = place
+        self._ways = list(ways)
+        self._forward = forward
+        self._seconds = seconds
+        self._shell: NodeShell | None = None
+        self._unreached: KdnsctlError | None = None
+        self._mode: Mode | None = None
+        self._side = NodeSide()
+
+    def collect(self, items: Iterable[Item], scope: CancelScope) -> NodeSide:
+        """Collect what this capture does not have whole. Raises BundleWriteError without room, what ends the scope."""
+        for item in items:
+            scope.check()
+            if not self._wanted(item):
+                continue
+            if self._bundle.has(self._node, item.id):
+                self._side.whole += 1
+                continue
+            try:
+                problem = self._read(item, scope) if item.fact else self._log(item, scope)
+            except BundleWriteError:
+                raise
+            except KdnsctlError as error:
+                scope.check()
+                problem = Reason(error.code, str(error))
+                self._missing(item, problem)
+            if problem is None:
+                self._side.whole += 1
+            elif not self._optional(item):
+                self._side.gaps.append(Gap(item.id, problem))
+        return self._side
+
+    def _wanted(self, item: Item) -> bool:
+        if item.modes and self._mode is not None and self._mode not in item.modes:
+            return False
+        as_json = AS_TEXT.get(item.id)
+        if as_json is not None:
+            return not self._bundle.has(self._node, as_json)
+        if self._place is None and (item.fact is None or item.fact.endpoint is not None):
+            return False  # there is no pod of kube-proxy: nothing to ask
+        if item.previous:
+            return self._place is not None and self._place.restarts > 0
+        return True
+
+    def _optional(self, item: Item) -> bool:
+        """Whether its absence is no gap: rules of a mode that kube-proxy may not run in."""
+        return bool(item.modes) and self._mode is None
+
+    def _read(self, item: Item, scope: CancelScope) -> Reason | None:
+        fact = item.fact
+        if fact is None:
+            raise ValueError(f"{item.id} is no fact")
+        if self._seconds is not None:
+            fact = dataclasses.replace(fact, seconds=self._seconds)
+        kept = bytearray()
+        if fact.endpoint is not None:
+            if self._forward is None:
+                raise KdnsctlError("kube-proxy's pod does not run: it cannot be asked", code="notRunning")
+            problem = self._read_by(self._forward, item, fact, scope, kept)
+        else:
+            problem = self._read_by(self._reached(scope), item, fact, scope, kept)
+        if item is MODE and problem is None:
+            self._mode = parse_proxy_mode(bytes(kept))
+        return problem
+
+    def _reached(self, scope: CancelScope) -> NodeShell:
+        """The shell of the first way that works. Raises why none does, each time again."""
+        if self._shell is not None:
+            return self._shell
+        if self._unreached is not None:
+            raise self._unreached
+        failed: list[KdnsctlError] = []
+        for way in self._ways:
+            try:
+                self._shell = way.open(scope)
+            except KdnsctlError as error:
+                scope.check()
+                failed.append(error)
+            else:
+                self._side.via = self._shell.rung
+                return self._shell
+        why = "; ".join(str(error) for error in failed) or "there is no way to it"
+        self._unreached = KdnsctlError(why, code=failed[-1].code if failed else "noWay")
+        raise self._unreached
+
+    def _read_by(self, shell: NodeShell, item: Item, fact: Fact, scope: CancelScope, kept: bytearray) -> Reason | None:
+        if not shell.can(fact):
+            raise KdnsctlError(f"{fact.title} cannot be read by {shell.rung}: no tool for it", code="noTool")
+        file = self._bundle.begin(
+            self._node, item.id, item.name, Source(shell.rung, _words(fact)), compress=item.compress
+        )
+
+        def sink(piece: bytes) -> None:
+            file.write(piece)
+            if item is MODE:
+                kept.extend(piece)
+
+        try:
+            reading = shell.read(fact, sink, scope=scope)
+        except BaseException as error:
+            _close_broken(file, error)
+            raise
+        if item.sealed:
+            _seal(file, reading)
+        problem = reading.problem
+        if problem is not None and problem.code == HTTP_STATUS:
+            problem = None
+        artefact = file.close(
+            exit_code=reading.exit_code,
+            errors=reading.stderr,
+            proof=reading.completeness.proof.value,
+            problem=None if problem is None else Reason(problem.code, problem.message),
+        )
+        return artefact.problem
+
+    def _log(self, item: Item, scope: CancelScope) -> Reason | None:
+        if self._place is None:
+            raise ValueError("there is no pod whose log it is")
+        place = self._place
+        request = logs.LogRequest(
+            place.namespace, place.pod, place.container, previous=item.previous, limit_bytes=MOST_LOG
+        )
+        try:
+            with logs.open_log(self._connection, request, scope=scope) as log:
+                file = self._bundle.begin(
+                    self._node, item.id, item.name, Source(API, ("logs", place.pod)), compress=item.compress
+                )
+                try:
+                    for piece in log:
+                        file.write(piece)
+                except BaseException as error:
+                    _close_broken(file, error)
+                    raise
+                limited = Reason("tooLong", f"it is longer than {MOST_LOG} bytes; the rest was not read")
+                return file.close(proof=Proof.CLOSED.value, problem=limited if log.limited else None).problem
+        except logs.NoPreviousLogError:
+            return None
+
+    def _missing(self, item: Item, why: Reason) -> None:
+        """Note in the journal what could not even be begun."""
+        said = {"node": self._node, "item": item.id, "problem": {"code": why.code, "message": why.message}}
+        self._bundle.record("missing", said)
+
+
+def _words(fact: Fact) -> tuple[str, ...]:
+    if fact.endpoint is not None:
+        return ("GET", f"http://127.0.0.1:{fact.endpoint.port}{fact.endpoint.path}")
+    return fact.commands[Toolset.KUBE_PROXY]
+
+
+def _seal(file: ArtefactFile, reading: Reading) -> None:
+    """Keep the node's trailer: it came, was checked and taken off, and offline it is what proves the output whole."""
+    if reading.trailer is not None:
+        file.write(f"{MARKER} {secrets.token_hex(8)} rc={reading.trailer.exit_code};\n".encode())
+
+
+def _close_broken(file: ArtefactFile, error: BaseException) -> None:
+    code = error.code if isinstance(error, KdnsctlError) else "interrupted"
+    file.close(problem=Reason(code, str(error) or type(error).__name__))

@@ -1,0 +1,137 @@
+"""collect from a lab in which DNS really fails: by every rung, with a node that is not reached, and killed midway."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from kdnsctl.lab import space
+from kdnsctl.lab.spacedir import LabDir
+from tests.lab.conftest import ROOT, Kdnsctl, lab_of
+
+NAME = "collect"
+BROKEN = "knode2"
+SCHEMA = json.loads((ROOT / "docs/schemas/CollectReport.schema.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def lab(command_home: Path) -> Iterator[LabDir]:
+    """Three nodes with sshd, kube-proxy 1.30, one of them with stale entries."""
+    where = lab_of(command_home, NAME)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(command_home)}
+    for words in (["up", NAME], ["break", NAME, "--mode", "delete-fails", "--node", BROKEN]):
+        command = [sys.executable, "-P", "-m", "kdnsctl", "lab", *words]
+        made = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert made.returncode == 0, made.stderr
+    yield where
+    space.down(NAME, root=where.root.parent)
+
+
+@pytest.fixture(autouse=True)
+def speaking_to_it(lab: LabDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(lab.kubeconfig))
+
+
+def verdicts(kdnsctl: Kdnsctl, bundle: Path) -> dict[str, str]:
+    ran = kdnsctl("analyze", str(bundle), "-o", "json")
+    return {node["name"]: node["verdict"] for node in json.loads(ran.out)["nodes"]}
+
+
+EXPECTED = {"knode1": "clean", BROKEN: "affected", "knode3": "clean"}
+
+
+def report_of(out: str) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads(out)
+    jsonschema.validate(report, SCHEMA)
+    return report
+
+
+@pytest.mark.parametrize("via", ["exec", "ssh", "openssh", "auto"])
+def test_what_was_collected_is_sound_and_names_the_broken_node(
+    kdnsctl: Kdnsctl, lab: LabDir, tmp_path: Path, via: str
+) -> None:
+    bundle = tmp_path / "evidence"
+    how = [] if via == "exec" else ["--ssh-config", str(lab.ssh / "config")]
+    ran = kdnsctl("collect", "--all", "-O", str(bundle), "--via", via, *how, "-o", "json")
+    assert ran.code == 0, ran.err + ran.out
+    report = report_of(ran.out)
+    assert [(node["name"], node["status"], node["missing"]) for node in report["nodes"]] == [
+        (name, "complete", []) for name in EXPECTED
+    ]
+    assert {node["via"] for node in report["nodes"]} == {"exec" if via == "auto" else via}
+    verified = kdnsctl("bundle", "verify", str(bundle), "-o", "json")
+    assert verified.code == 0, verified.out
+    assert json.loads(verified.out)["sumsSha256"] == report["sumsSha256"]
+    assert verdicts(kdnsctl, bundle) == EXPECTED
+
+
+def test_no_secret_of_the_cluster_or_the_operator_is_in_a_bundle(kdnsctl: Kdnsctl, lab: LabDir, tmp_path: Path) -> None:
+    bundle = tmp_path / "evidence"
+    assert kdnsctl("collect", BROKEN, "-O", str(bundle), "--via", "exec").code == 0
+    secrets = [(lab.root / "operator.token").read_bytes().strip(), b"PRIVATE KEY"]
+    content = b"".join(path.read_bytes() for path in bundle.rglob("*") if path.is_file() and path.suffix != ".gz")
+    assert all(secret not in content for secret in secrets)
+    pods = json.loads((bundle / "cluster/01/pods.json").read_text())["items"]
+    assert pods
+    assert not any("env" in container for pod in pods for container in pod["spec"]["containers"])
+    modes = {path.stat().st_mode & 0o777 for path in bundle.rglob("*") if path.is_file()}
+    assert modes == {0o600}
+
+
+def test_a_node_that_is_not_reached_has_its_row_and_the_rest_is_complete(
+    kdnsctl: Kdnsctl, lab: LabDir, tmp_path: Path
+) -> None:
+    config = tmp_path / "config"
+    config.write_text("Host knode3\n    ProxyCommand false\n\n" + (lab.ssh / "config").read_text())
+    bundle = tmp_path / "evidence"
+    ran = kdnsctl("collect", "--all", "-O", str(bundle), "--via", "ssh", "--ssh-config", str(config), "-o", "json")
+    assert ran.code == 4
+    rows = {node["name"]: node for node in report_of(ran.out)["nodes"]}
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "knode1": "complete",
+        BROKEN: "complete",
+        "knode3": "failed",
+    }
+    assert {gap["code"] for gap in rows["knode3"]["missing"]} == {"sshUnreachable"}
+    assert kdnsctl("bundle", "verify", str(bundle)).code == 0
+    assert verdicts(kdnsctl, bundle) == {"knode1": "clean", BROKEN: "affected", "knode3": "unknown"}
+    table = kdnsctl("analyze", str(bundle))
+    assert table.code == 3
+
+
+def test_a_run_that_is_killed_leaves_what_resume_finishes(
+    kdnsctl: Kdnsctl, as_process: tuple[list[str], dict[str, str]], lab: LabDir, tmp_path: Path
+) -> None:
+    command, environment = as_process
+    bundle = tmp_path / "evidence"
+    running = subprocess.Popen(
+        [*command, "collect", "--all", "-O", str(bundle), "--via", "exec", "--parallel", "1"],
+        env={**environment, "KUBECONFIG": str(lab.kubeconfig)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    journal = bundle / "journal.jsonl"
+    while running.poll() is None and not (journal.is_file() and b"conntrack.a" in journal.read_bytes()):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            running.wait(0.02)
+    running.kill()
+    running.wait()
+    assert not (bundle / "SHA256SUMS").exists()
+    assert kdnsctl("bundle", "verify", str(bundle)).code == 3
+    refused = kdnsctl("collect", "--all", "-O", str(bundle), "--via", "exec")
+    assert refused.code == 2
+    ran = kdnsctl("collect", "--all", "--resume", str(bundle), "--via", "exec", "-o", "json")
+    assert ran.code == 0, ran.err
+    assert report_of(ran.out)["capture"] == 2
+    verified = kdnsctl("bundle", "verify", str(bundle))
+    assert verified.code == 0, verified.out
+    assert verdicts(kdnsctl, bundle) == EXPECTED

@@ -1,0 +1,69 @@
+"""`kdnsctl bundle show` and `verify` on bundles that are sound, and on ones that were touched."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from tests.unit.cli.conftest import Run
+from tests.unit.evidence.test_verify import make_bundle
+
+SCHEMA = json.loads((Path(__file__).parents[3] / "docs/schemas/BundleReport.schema.json").read_text())
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return make_bundle(tmp_path / "evidence")
+
+
+def test_a_sound_bundle_is_called_so(run: Run, place: Path) -> None:
+    ran = run("bundle", "verify", str(place))
+    assert (ran.code, ran.err) == (0, "")
+    assert f"{place}: sound. 3 artefacts of 1 nodes, 1 of them not whole." in " ".join(ran.out.split())
+    assert "SHA-256 of SHA256SUMS: " in ran.out
+
+
+def test_show_lists_what_is_whole_and_why_the_rest_is_not(run: Run, place: Path) -> None:
+    ran = run("bundle", "show", str(place))
+    assert ran.code == 0
+    rows = [line.split() for line in ran.lines]
+    assert any(row[:3] == ["1", "<cluster>", "services"] and "yes" in row for row in rows)
+    assert any(row[1:3] == ["knode1", "iptables"] and "COMMIT" in row and "yes" not in row for row in rows)
+
+
+def test_one_flipped_bit_is_found(run: Run, place: Path) -> None:
+    file = place / "cluster/01/services.json"
+    content = bytearray(file.read_bytes())
+    content[3] ^= 1
+    file.write_bytes(content)
+    for command in ("show", "verify"):
+        ran = run("bundle", command, str(place))
+        assert ran.code == 3
+        assert "BROKEN" in ran.out
+        assert "cluster/01/services.json" in ran.out
+        assert "sound." not in ran.out
+
+
+def test_a_report_for_programs_keeps_to_its_schema(run: Run, place: Path) -> None:
+    (place / "nodes/knode1/01/added.txt").write_text("x")
+    ran = run("bundle", "verify", str(place), "-o", "json")
+    assert ran.code == 3
+    report = json.loads(ran.out)
+    jsonschema.validate(report, SCHEMA)
+    assert report["sound"] is False
+    assert {flaw["path"] for flaw in report["flaws"]} == {"nodes/knode1/01/added.txt"}
+    assert [one["node"] for one in report["artefacts"]] == [None, "knode1", "knode1"]
+
+
+def test_escapes_of_a_stranger_do_not_reach_the_terminal(run: Run, place: Path) -> None:
+    (place / "nodes/knode1/01/\x1b[31mred").write_text("x")
+    ran = run("bundle", "show", str(place))
+    assert ran.code == 3
+    assert "\x1b" not in ran.out
+
+
+def test_what_is_no_bundle_is_wrong_usage(run: Run, tmp_path: Path) -> None:
+    ran = run("bundle", "verify", str(tmp_path / "nothing"))
+    assert ran.code == 2
+    assert "there is no bundle" in ran.err
