@@ -63,7 +63,8 @@ class Reading:
 
     `entries` counts all entries seen, None when that is not known. `families` and `addresses` say what was asked of
     the node: address families, and, when the node filtered, the original destinations it let through (None: all).
-    `began` and `at` are when reading began and ended. `lost` counts wanted entries of groups that were too many.
+    `began` and `at` are when reading began and ended. `lost` counts wanted entries of groups that were too many. `udp`
+    counts the entries of UDP among all, None when nothing follows from their absence.
     """
 
     groups: Mapping[Key, Group]
@@ -74,6 +75,7 @@ class Reading:
     at: datetime | None = None
     entries: int | None = None
     lost: int = 0
+    udp: int | None = None
 
 
 # Only these are on the stream timer; an entry that saw a reply but is not assured is on the short one
@@ -142,13 +144,14 @@ class Collector:
         began: datetime | None = None,
         at: datetime | None = None,
         entries: int | None = None,
+        udp: int | None = None,
     ) -> Reading:
         """What was read, now that the dump has ended; see `Reading` for the arguments."""
         groups = {
             key: Group(key, group.count, group.clients, group.more, group.flows, group.mask)
             for key, group in self._groups.items()
         }
-        return Reading(groups, completeness, families, addresses, began, at, entries, self._lost)
+        return Reading(groups, completeness, families, addresses, began, at, entries, self._lost, udp)
 
     def _count_client(self, group: _Growing, source: str) -> None:
         known = group.clients.get(source)

@@ -78,6 +78,14 @@ def _gaps_of_reading(reading: Reading, case: Case, services: tuple[ServicePort, 
     whole = reading.completeness
     if not whole.complete:
         yield whole.problem or Reason("conntrackUnproven", "nothing shows that the conntrack dump is whole")
+    if reading.entries == 0:
+        # A node has entries at least of its own connections, the one it was read through among them. A container with
+        # a network of its own has a table of its own, and no error says so (net/netfilter/nf_conntrack_standalone.c).
+        empty = "the conntrack table has no entry at all: it may be that of another network namespace than the node's"
+        yield Reason("tableEmpty", empty)
+    elif reading.udp == 0:
+        # `conntrack -L -p tcp` ends with a count like any other.
+        yield Reason("noUdpEntries", "the conntrack dump has no entry of UDP: it may be one of other protocols only")
     if reading.lost:
         yield Reason("tooManyGroups", f"{reading.lost} entries were left out: too many different destinations")
     destinations = dict.fromkeys(address for service in services for address in service.addresses)

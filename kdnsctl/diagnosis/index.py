@@ -152,7 +152,7 @@ class Index:
         return Meaning(Kind.REUSED if key.reply_source in self.truth.pods else Kind.DEAD, service)
 
     def _unowned(self, key: Key) -> Meaning | None:
-        if not self.truth.services_known:
+        if not self.truth.services_known or key.destination in self.truth.others:
             return None
         if key.destination not in self._addresses and not self._in_ranges(key.destination):
             return None

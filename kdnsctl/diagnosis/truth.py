@@ -67,7 +67,8 @@ class Truth:
     served since then at least. `unchanged` has, by NAMESPACE/NAME of a Service, since when none of its endpoints has
     come or gone, where that is known. Times are by the clock that readings are timed by. `pods` are by address and
     leave out those on the host's network. `nodes` are the addresses of all nodes by name. `service_ranges` are CIDRs
-    of ClusterIPs where known. `services_known` and `endpoints_known` are False when the list is missing: then nothing
+    of ClusterIPs where known. `others` are the addresses of Services that kube-proxy leaves to somebody: nothing is
+    said of flows to them. `services_known` and `endpoints_known` are False when the list is missing: then nothing
     may be concluded from an absence.
     """
 
@@ -81,3 +82,4 @@ class Truth:
     endpoints_known: bool = True
     since: datetime | None = None
     unchanged: Mapping[str, datetime] = field(default_factory=dict)
+    others: frozenset[str] = frozenset()

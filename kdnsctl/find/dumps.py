@@ -52,7 +52,8 @@ class Dumps:
         # Which families were asked for is not in a dump: conntrack 1.4.2 lists IPv4 only when none is named. Of an
         # empty one only its name can tell.
         families = summary.families or frozenset({6 if _NAMED_IPV6.search(file.path) else 4})
-        reading = collector.reading(whole, families=families, at=file.modified, entries=summary.entries)
+        udp = summary.by_protocol.get("udp", 0)
+        reading = collector.reading(whole, families=families, at=file.modified, entries=summary.entries, udp=udp)
         self.tables.append(Table(file, reading, families))
 
     def add_rules(self, file: Artefact, blocks: Iterable[bytes]) -> None:
@@ -167,6 +168,7 @@ def _table(tables: list[Table]) -> Reading | None:
             at=one.at,
             entries=(one.entries or 0) + (other.entries or 0),
             lost=one.lost + other.lost,
+            udp=(one.udp or 0) + (other.udp or 0),
         )
         together = Table(together.file, reading, together.families | table.families)
     return together.reading

@@ -32,7 +32,7 @@ from kdnsctl.diagnosis.verdict import case_of, diagnose, unsettled
 from kdnsctl.find import bracket
 from kdnsctl.find.bracket import Bracket, View, WallClock
 from kdnsctl.find.states import Wish, read_again, read_state
-from kdnsctl.find.truths import addresses_of, pods_by_address, ports_of
+from kdnsctl.find.truths import addresses_of, left_to_others, pods_by_address, ports_of
 from kdnsctl.model import KdnsctlError, Outcome, Reason, Reporter, Verdict
 from kdnsctl.netfilter.rules import Mode
 from kdnsctl.reach.kubeproxyexec import KubeProxyExec
@@ -138,6 +138,7 @@ def judge_nodes(
         nodes={node.metadata.name: addresses_of(node) for node in nodes},
         service_ranges=_ranges(connection, scope) if options.whole else (),
         services_known=not options.services and views == (View(),),
+        others=left_to_others(services),
     )
     ahead = bracket.server_ahead(connection, clock, scope=scope)
     with Bracket(connection, services, views, scope=scope, clock=clock, note=reporter.noted, ahead=ahead) as truths:

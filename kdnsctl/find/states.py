@@ -116,9 +116,13 @@ def read_again(
     """The same node later: its table and rules once more, beside the first reading. Raises as `read_state`."""
     notes = _Notes(list(evidence.missing))
     table = read_table(shell, wish, truth, scope=scope, clock=clock)
+    counters = None
+    if evidence.counters is not None:  # what they count is told by how they grow
+        counters = _value(notes.attempt(Item.COUNTERS, lambda: pairs.read(shell, pairs.COUNTERS, scope=scope), scope))
     later = read_rules(shell, evidence.running_mode, wish.families, notes, scope=scope)
     return replace(
         evidence,
+        counters_later=counters,
         conntrack_later=table,
         rules_later=later,
         rules_later_at=clock.now(),

@@ -20,6 +20,7 @@ from kdnsctl.diagnosis.truth import Backend, PodRef, ServicePort, Truth
 NODE_ADDRESSES = frozenset({"InternalIP", "ExternalIP"})
 PROXY = "Proxy"  # ipMode of a load balancer's address that packets do not keep: kube-proxy leaves it alone (KEP-1860)
 POLICY_LOCAL = "Local"
+OTHER_PROXY = "service.kubernetes.io/service-proxy-name"
 OVER = frozenset({"Succeeded", "Failed"})  # phases of pods whose addresses may be others' by now
 
 Slices = Mapping[tuple[str, str], Sequence[EndpointSlice]]
@@ -41,6 +42,7 @@ def truth_of(
     `all_services`: there are no others. `all_slices`: a Service without slices has no endpoints. When that is not
     sure (a list from a file may be of one Service), such a Service is left out, and nothing follows from its absence.
     """
+    services = None if services is None else list(services)
     by_service = grouped(slices or ())
     ports: list[ServicePort] = []
     complete = all_services and services is not None
@@ -60,6 +62,7 @@ def truth_of(
         at=at,
         services_known=complete,
         endpoints_known=slices is not None,
+        others=left_to_others(services or ()),
     )
 
 
@@ -73,8 +76,19 @@ def grouped(slices: Iterable[EndpointSlice]) -> dict[tuple[str, str], list[Endpo
 
 
 def handled(service: Service) -> bool:
-    """Whether kube-proxy has anything to do for a Service (k8s.io/kubernetes pkg/proxy/util ShouldSkipService)."""
-    return service.spec.type != "ExternalName" and service.spec.cluster_ip not in ("", "None")
+    """Whether kube-proxy has anything to do for a Service.
+
+    k8s.io/kubernetes pkg/proxy/util ShouldSkipService; and whoever is named by the label, with any value or none, does
+    its work for the Service instead (cmd/kube-proxy, the selector of its informers).
+    """
+    return (
+        not _of_others(service) and service.spec.type != "ExternalName" and service.spec.cluster_ip not in ("", "None")
+    )
+
+
+def left_to_others(services: Iterable[Service]) -> frozenset[str]:
+    """The addresses of Services that are not kube-proxy's, but somebody's who translates them too."""
+    return frozenset(shortest(each) for service in services if _of_others(service) for each in addresses_for(service))
 
 
 def ports_of(service: Service, slices: Iterable[EndpointSlice]) -> list[ServicePort]:
@@ -157,6 +171,10 @@ def shortest(address: str) -> str:
         return str(ipaddress.ip_address(address))
     except ValueError:
         return address
+
+
+def _of_others(service: Service) -> bool:
+    return OTHER_PROXY in service.metadata.labels
 
 
 def _may_leave_out(service: Service, slices: Iterable[EndpointSlice]) -> bool:

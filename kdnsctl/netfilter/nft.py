@@ -114,9 +114,10 @@ def _document(text: str, position: int, tables: dict[str, NftTable]) -> tuple[in
 def _take(item: Mapping[str, Any], tables: dict[str, NftTable]) -> None:
     """One object of a document: a table, chain, rule, map, or something that does not matter here."""
     for kind, body in item.items():
-        if not isinstance(body, dict) or body.get("family") not in FAMILIES:
+        family = body.get("family") if isinstance(body, dict) else None
+        if not isinstance(family, str) or family not in FAMILIES:
             continue
-        family, name = body["family"], body.get("name")
+        name = body.get("name")
         if body.get("name" if kind == "table" else "table") != TABLE:
             continue
         table = tables.setdefault(family, NftTable(family))

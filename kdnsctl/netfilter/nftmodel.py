@@ -9,6 +9,7 @@ packets in the same hooks.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -63,7 +64,8 @@ def share_of(key: str, modulus: int) -> float:
 
 def branch(chains: Iterable[tuple[str, float]], chance: float | None) -> Step:
     """A rule that goes to one of several chains."""
-    return Step(Action.GOTO, chance, tuple(chains))
+    chosen = tuple(chains)
+    return Step(Action.GOTO, _possible(chance, (share for _, share in chosen)), chosen)
 
 
 def send(places: Iterable[tuple[str, str, float]], chance: float | None) -> Step:
@@ -76,7 +78,13 @@ def send(places: Iterable[tuple[str, str, float]], chance: float | None) -> Step
         targets[address, port] = targets.get((address, port), 0.0) + share
     if not targets:
         return Step(Action.UNREADABLE, chance)
+    chance = _possible(chance, targets.values())
     return Step(Action.SEND, chance, targets=tuple(Target(*at, share) for at, share in targets.items()))
+
+
+def _possible(chance: float | None, shares: Iterable[float]) -> float | None:
+    """The chance of a rule; None if its shares are more than all packets, as in no map of a kernel."""
+    return chance if math.fsum(shares) <= 1.0 + TOLERANCE else None
 
 
 def send_to(text: str, chance: float | None) -> Step:

@@ -123,6 +123,34 @@ def test_what_a_cut_table_still_has_counts(evidence: Path, analyzed: Analyzed, l
     assert "countDiffers" in {gap["code"] for gap in node["missing"]}
 
 
+@pytest.mark.parametrize(
+    ("entries", "why"),
+    [
+        (b"", "tableEmpty"),  # such as that of a container with a network of its own
+        (
+            (
+                b"tcp      6 86390 ESTABLISHED src=10.244.2.3 dst=10.96.0.1 sport=40000 dport=443 src=10.0.0.1 "
+                b"dst=10.244.2.3 sport=6443 dport=40000 [ASSURED] mark=0 use=1\n"
+            ),
+            "noUdpEntries",  # such as of `conntrack -L -p tcp`
+        ),
+    ],
+)
+def test_a_whole_table_without_any_udp_is_never_clean(
+    evidence: Path, analyzed: Analyzed, entries: bytes, why: str
+) -> None:
+    rules = (evidence / "knode2" / "rules").read_bytes()
+    for old, new in (("10.244.1.2", "10.244.1.5"), ("10.244.2.2", "10.244.3.4")):
+        rules = rules.replace(old.encode(), new.encode())
+    (evidence / "knode2" / "rules").write_bytes(rules)
+    said = f"conntrack v1.4.7 (conntrack-tools): {entries.count(10)} flow entries have been shown.\n"
+    (evidence / "knode2" / "table").write_bytes(entries)
+    (evidence / "knode2" / "table.err").write_text(said)
+    node = only(analyzed(str(evidence), code=4))
+    assert (node["verdict"], node["staleEntries"], node["complete"]) == ("unknown", 0, False)
+    assert [gap["code"] for gap in node["missing"]] == [why]
+
+
 def test_an_empty_table_is_one_when_conntrack_said_so(evidence: Path, analyzed: Analyzed) -> None:
     (evidence / "knode2" / "table").write_bytes(b"")
     (evidence / "knode2" / "rules").unlink()
@@ -131,7 +159,7 @@ def test_an_empty_table_is_one_when_conntrack_said_so(evidence: Path, analyzed: 
     )
     node = only(analyzed(str(evidence), code=4))  # the rules are missing
     assert (node["verdict"], node["staleEntries"]) == ("unknown", 0)
-    assert {gap["code"] for gap in node["missing"]} == {"noFile"}
+    assert {gap["code"] for gap in node["missing"]} == {"noFile", "tableEmpty"}
 
 
 def test_a_table_for_each_address_family_is_one_table(evidence: Path, analyzed: Analyzed) -> None:

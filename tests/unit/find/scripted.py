@@ -97,12 +97,14 @@ class Shell:
         node: str,
         *tables: bytes | KdnsctlError | tuple[bytes, Reason],
         rules: bytes = RULES,
+        counters: Iterable[bytes] = (),
         during: Callable[[], None] = lambda: None,
     ) -> None:
         self.node = node
         self.read_facts: list[str] = []
         self._tables = list(tables) or [TABLE]
         self._rules = rules
+        self._counters = list(counters)
         self._during = during
 
     def can(self, fact: Fact) -> bool:
@@ -119,6 +121,8 @@ class Shell:
             output = self._tables.pop(0) if len(self._tables) > 1 else self._tables[0]
         elif fact.id == "iptables.v4":
             output = self._rules
+        elif fact.id == "conntrack.counters" and self._counters:
+            output = self._counters.pop(0)
         if isinstance(output, KdnsctlError):
             raise output
         content, broke = output if isinstance(output, tuple) else (output, None)

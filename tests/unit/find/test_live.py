@@ -120,6 +120,23 @@ def test_entries_that_a_second_look_still_has_count(api: Server, judge: Judge, t
     )
 
 
+def test_a_second_look_reads_the_counters_again(api: Server, judge: Judge) -> None:
+    Slices(api, endpoint_slice(NEW))
+    shell = Shell("a", STALE_TABLE, counters=(b"entries insert_failed\n10 5\n", b"entries insert_failed\n10 8\n"))
+    findings = {one.id: one for one in state(judge(shell, thorough=True)).diagnosis.findings}
+    assert shell.read_facts.count("conntrack.counters") == 2
+    assert "between the two readings" in findings["T2"].explanation
+    assert findings["T2"].count == 3
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_empty_table_is_not_taken_for_the_nodes(api: Server, judge: Judge, whole: bool) -> None:
+    Slices(api, endpoint_slice(NEW))
+    judged = judge(Shell("a", b""), whole=whole)
+    assert said(judged) == (Verdict.UNKNOWN, 0, 1)
+    assert state(judged).diagnosis.reason.code == "tableEmpty"
+
+
 def test_entries_that_kube_proxy_has_cleaned_up_meanwhile_do_not(api: Server, judge: Judge) -> None:
     Slices(api, endpoint_slice(NEW))
     assert said(judge(Shell("a", STALE_TABLE, TABLE))) == (Verdict.CLEAN, 0, 2)

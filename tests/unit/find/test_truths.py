@@ -9,10 +9,12 @@ import msgspec
 import pytest
 
 from kdnsctl.cluster.objects import EndpointSlice, Node, Pod, Service
+from kdnsctl.diagnosis.index import Index, Kind
 from kdnsctl.diagnosis.truth import Truth
 from kdnsctl.find.objectfiles import NotObjectsError, Objects
 from kdnsctl.find.truths import only, truth_of
 from kdnsctl.model import UsageError
+from kdnsctl.netfilter.entries import Key
 
 
 def service(name: str = "dns", namespace: str = "kube-system", *, status: Any = None, **spec: Any) -> Service:
@@ -66,6 +68,19 @@ def test_every_address_of_a_service_is_one_and_each_in_its_shortest_form() -> No
 )
 def test_what_kube_proxy_does_not_handle_is_left_out(left_out: Service) -> None:
     assert truth_of([left_out], []).services == ()
+
+
+@pytest.mark.parametrize("proxy", ["kube-router", ""])
+def test_a_service_left_to_another_proxy_is_left_out_and_flows_to_it_are_nobodys_fault(proxy: str) -> None:
+    theirs = service("theirs", clusterIP="10.96.0.77", clusterIPs=["10.96.0.77"])
+    theirs.metadata.labels["service.kubernetes.io/service-proxy-name"] = proxy
+    truth = truth_of([service(), theirs], [endpoints("10.244.1.5")], service_ranges=("10.96.0.0/16",))
+    assert [str(port) for port in truth.services] == [str(port) for port in truth_of([service()], []).services]
+    index = Index(truth, "a")
+    assert index.meaning(Key("udp", "10.96.0.77", 53, "10.244.9.9", 53)) is None
+    gone = index.meaning(Key("udp", "10.96.0.78", 53, "10.244.9.9", 53))
+    assert gone is not None
+    assert gone.kind is Kind.GONE
 
 
 def test_named_target_ports_are_the_numbers_that_the_slices_carry_and_both_families_count() -> None:

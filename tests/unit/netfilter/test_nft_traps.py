@@ -55,6 +55,12 @@ def test_a_ruleset_with_both_families_gives_both(form: str) -> None:
     assert all(each.completeness.complete for each in found)
 
 
+@pytest.mark.parametrize("family", [["ip"], {"ip": 4}, None, 4])
+def test_a_family_that_is_no_word_is_nobodys(family: Any) -> None:
+    document = json.dumps({"nftables": [{"table": {"family": family, "name": "kube-proxy"}}]})
+    assert code(read(document)) == "tableMissing"
+
+
 def test_a_warning_before_the_document_does_no_harm() -> None:
     text = "# Warning: table ip kube-proxy is managed by somebody, do not touch!\n"
     assert read(text + NftWriter([DNS]).document()).completeness.complete
@@ -132,6 +138,20 @@ def test_a_destination_without_port_keeps_the_port() -> None:
             ("10.1.1.1", None, 0.5),
             ("10.1.1.2", None, 0.5),
         ]
+
+
+def test_more_than_all_flows_is_no_share() -> None:
+    """No kernel holds a map that has a number twice: who is in it is told, but not how often it is taken."""
+    key = {"numgen": {"mode": "random", "mod": 2, "offset": 0}}
+    data = {"set": [[{"range": [0, 1]}, {"concat": ["10.1.1.1", 53]}], [1, {"concat": ["10.1.1.2", 53]}]]}
+    text = "dnat ip to numgen random mod 2 map { 0-1 : 10.1.1.1 . 53, 1 : 10.1.1.2 . 53 }"
+    for rules in with_rules((text, [{"dnat": {"addr": {"map": {"key": key, "data": data}}}}])):
+        found = {target.address: target.probability for target in dns_of(rules).targets}
+        assert found == {"10.1.1.1": None, "10.1.1.2": None}
+    goto = [[{"range": [0, 1]}, {"goto": {"target": SVC}}], [0, {"goto": {"target": SVC}}]]
+    twice = "numgen random mod 2 vmap { 0-1 : goto " + SVC + ", 0 : goto " + SVC + " }"
+    for rules in with_rules((twice, [{"vmap": {"key": key, "data": {"set": goto}}}])):
+        assert all(target.probability is None for target in dns_of(rules).targets)
 
 
 def test_shares_are_those_of_the_numbers() -> None:
