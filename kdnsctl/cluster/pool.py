@@ -15,7 +15,7 @@ import contextlib
 import contextvars
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -27,7 +27,7 @@ from urllib3.response import BaseHTTPResponse, HTTPResponse
 from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster.network import Dialer, Socks, patience, shut
 from kdnsctl.cluster.proxies import Proxy
-from kdnsctl.cluster.unchunked import UnchunkedResponse
+from kdnsctl.cluster.unchunked import Unchunked, UnchunkedResponse
 
 SWITCHED = 101  # HTTP's status for: from here on it is the protocol that was asked for
 KEPT = 1024  # connections kept for the next request; more are closed after use, never waited for
@@ -173,6 +173,24 @@ class Pool:
     def close(self) -> None:
         """Close what is kept."""
         self._manager.clear()
+
+
+def reader(response: BaseHTTPResponse) -> Callable[[int], bytes]:
+    """What reads up to so many bytes of the body as soon as there are any; b"" at its end.
+
+    A chunked body that is not compressed is read past urllib3, whose way to `Unchunked` costs as much as the decoding
+    there. Raises what urllib3 raises, and there http.client's own HTTPException and OSError instead.
+    """
+
+    def through_urllib3(size: int) -> bytes:
+        return response.read1(size, decode_content=True)
+
+    head = response._original_response if isinstance(response, HTTPResponse) else None  # noqa: SLF001 - as in `switched`
+    if head is None or not isinstance(head.fp, Unchunked) or response.headers.get("Content-Encoding"):
+        return through_urllib3
+    body = head.fp
+    # At the end urllib3 reads too: so it learns that the connection is free.
+    return lambda size: body.read1(size) or through_urllib3(size)
 
 
 def switched(response: BaseHTTPResponse) -> tuple[IO[bytes], socket.socket]:

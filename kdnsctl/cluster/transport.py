@@ -15,6 +15,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -29,7 +30,7 @@ from kdnsctl.cluster.credentials import Credential, Credentials, why_refused
 from kdnsctl.cluster.errors import AnswerError, ApiError, UnauthorizedError, UnreachableError, api_error
 from kdnsctl.cluster.failures import failure
 from kdnsctl.cluster.network import Dialer
-from kdnsctl.cluster.pool import SWITCHED, Pool, switched
+from kdnsctl.cluster.pool import SWITCHED, Pool, reader, switched
 from kdnsctl.cluster.retries import Retry, RetryPolicy, may_repeat
 from kdnsctl.cluster.target import Target
 from kdnsctl.cluster.websockets import WebSocket, agreed, new_key, upgrade
@@ -338,13 +339,13 @@ class Connection:
         """The body as it comes. A body longer than `at_most` bytes is an AnswerError."""
         received = 0
         try:
-            # Not `stream`, which waits until it has as much as it was asked for.
-            while chunk := response.read1(CHUNK, decode_content=True):
+            read = reader(response)
+            while chunk := read(CHUNK):
                 received += len(chunk)
                 if at_most is not None and received > at_most:
                     raise AnswerError(f"the answer to {what} is larger than {at_most >> 20} MiB; it was not read on")
                 yield chunk
-        except (HTTPError, OSError, ValueError) as error:
+        except (HTTPError, HTTPException, OSError, ValueError) as error:
             raise self._failed(error, what, scope, scope, received=received) from error
         # A body without a length ends with the connection, also when it is us who have shut that.
         if scope.reason is not None:

@@ -22,7 +22,8 @@ from kdnsctl.logs.framing import Line, strip_ansi, unwrap
 from kdnsctl.logs.headless import ends_inside, may_be_failure, recognise_record, record_behind_prefix
 from kdnsctl.logs.klog import STAMP_LENGTH, Head, TextClock, json_time, parse
 from kdnsctl.logs.signatures import CATALOGUE, Kind, Known, recognise
-from kdnsctl.logs.sinks import Nowhere, Sink, StreamKey, StreamSink, TextSink
+from kdnsctl.logs.sinks import CountSink, Nowhere, Sink, StreamKey, StreamSink, TextSink
+from kdnsctl.logs.syncs import syncs_in
 from kdnsctl.logs.times import rfc3339
 
 MOST_LINE = 16 * 1024 * 1024
@@ -72,10 +73,12 @@ Decided = dict[bytes, Known | None]
 class Scanner:
     """Scans one input, which may hold one stream or many interleaved ones.
 
-    `decided` is shared with scanners of other inputs, in any thread; without it each finds out for itself.
+    `decided` is shared with scanners of other inputs, in any thread; without it each finds out for itself. `at_once`
+    has the ends of syncs counted by the block, for sinks that need not see each of them; see `syncs` and `CountSink`.
     """
 
-    def __init__(self, sink: Sink, clock: TextClock, decided: Decided | None = None) -> None:
+    def __init__(self, sink: Sink, clock: TextClock, decided: Decided | None = None, *, at_once: bool = False) -> None:
+        self._at_once = at_once
         self._sink = sink
         self._clock = clock
         self._carry: list[bytes] = []
@@ -141,6 +144,12 @@ class Scanner:
     def _block(self, block: bytes) -> None:
         if b"\x1b" in block:
             block = strip_ansi(block)
+        if self._at_once and not self._open and (syncs := syncs_in(block)):
+            stream = self._stream_of(None)
+            if isinstance(stream, CountSink) and stream.hits(
+                syncs.known, syncs.count, syncs.first, syncs.last, syncs.payload
+            ):
+                block = syncs.rest
         position = self._lines(block, 0) if self._open else 0
         while position < len(block):
             position = self._hits(block, position)

@@ -32,6 +32,14 @@ class TextSink(Protocol):
         """One of the stream's lines that hold no record of klog's; not all of them are told."""
 
 
+@runtime_checkable
+class CountSink(Protocol):
+    """What a StreamSink also is when it takes many records of one message at once."""
+
+    def hits(self, known: Known, count: int, first: int, last: int, payload: bytes) -> bool:
+        """So many records between two moments, and one of them; False: each has to be told, nothing was counted."""
+
+
 class Sink(Protocol):
     """Gives out one StreamSink for each stream."""
 

@@ -191,6 +191,17 @@ class Tally:
         elif signature.names_service and signature.id in ("STALE_EP", "EP_SET"):
             self._endpoint_change(signature.id, time, payload)
 
+    def hits(self, known: Known, count: int, first: int, last: int, payload: bytes) -> bool:
+        """Count many records of a message of which only number, first and last matter; see CountSink."""
+        if self.since is not None and first < self.since <= last:
+            return False
+        self.hit(known, first, payload)
+        if count > 1:
+            self.hit(known, last, payload)
+        if self.since is None or first >= self.since:
+            self.counts[known.signature.id].count += max(count - 2, 0)
+        return True
+
     def _new_wording(self, known: Known) -> None:
         self._wordings.add(known)
         if self.shared_process and known.signature.id in MANY_HOLD_IT:
