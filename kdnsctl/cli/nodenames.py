@@ -42,7 +42,7 @@ def from_stdin(stream: BinaryIO | None, *, include: Collection[Verdict] = ()) ->
     if len(content) > MAX_INPUT:
         raise UsageError(f"standard input is larger than {MAX_INPUT >> 20} MiB; these are not names of nodes")
     try:
-        text = content.decode("utf-8")
+        text = content.decode("utf-8-sig")  # PowerShell begins what it writes into a file or a pipe with a BOM
     except UnicodeDecodeError:
         raise UsageError("standard input is no text: names of nodes are expected, or a report of -o json") from None
     return _of_report(text, include) if text.lstrip().startswith("{") else _of_lines(text)
@@ -85,7 +85,7 @@ def _of_report(text: str, include: Collection[Verdict]) -> Named:
     names: list[str] = []
     nameless = suspects = 0
     for node in _nodes(report):
-        verdict, name = node.get("verdict"), node.get("name")
+        verdict, name = str(node.get("verdict")), node.get("name")
         if verdict != Verdict.AFFECTED and verdict not in include:
             suspects += verdict == Verdict.SUSPECT
         elif node.get("identified", True) is not True:

@@ -31,6 +31,18 @@ def test_names_one_on_each_line_with_or_without_their_kind() -> None:
     assert names("node/a\r\nb\n\n  c.d  \nnode/a\n") == ("a", "b", "c.d")
 
 
+@pytest.mark.parametrize("content", ["a\r\nb\r\n", report(("a", "affected"), ("b", "affected"))])
+def test_a_byte_order_mark_is_no_part_of_a_name_or_report(content: str) -> None:
+    assert names("\ufeff" + content) == ("a", "b")
+
+
+@pytest.mark.parametrize("verdict", [[], {}, None, 3, ["affected"]])
+def test_a_verdict_that_is_none_chooses_no_node(verdict: Any) -> None:
+    nodes = [{"name": "a", "verdict": verdict}, {"name": "b", "verdict": "affected"}]
+    content = json.dumps({"apiVersion": "kdnsctl.io/v1", "kind": "FindReport", "nodes": nodes}).encode()
+    assert from_stdin(io.BytesIO(content), include=frozenset({Verdict.SUSPECT})).names == ("b",)
+
+
 @pytest.mark.parametrize("content", ["", "\n", " \r\n\n"])
 def test_empty_input_names_nothing(content: str) -> None:
     assert names(content) == ()
