@@ -54,7 +54,7 @@ def analyze_nodes(
     `nodes_in_scope` and `judge_nodes` raise.
     """
     services = checked(options.services)
-    about = nodes_in_scope(connection, options.chosen, scope=scope)
+    about = nodes_in_scope(connection, options.chosen, scope=scope, command="analyze")
     asked = LiveOptions(
         services=services,
         settle=options.settle,

@@ -48,6 +48,10 @@ class Dumps:
         """Read a dump of the table. `errors` is what conntrack said beside it; `index` tells which entries matter."""
         reader, collector = ConntrackReader(index.wanted), Collector()
         summary, problem = _read(blocks, reader, collector, errors)
+        if problem is None and summary.total is not None and summary.total > summary.entries:
+            # Which entries a filter let through is not in a dump.
+            left_out = f"{summary.total:,} lines were in the table, and a filter has let {summary.entries:,} through"
+            problem = Reason("filtered", left_out)
         whole = Completeness(summary.completeness.proof, problem) if problem else summary.completeness
         # Which families were asked for is not in a dump: conntrack 1.4.2 lists IPv4 only when none is named. Of an
         # empty one only its name can tell.

@@ -31,6 +31,7 @@ from kdnsctl.diagnosis.truth import PodRef, Truth
 from kdnsctl.diagnosis.verdict import case_of, diagnose, unsettled
 from kdnsctl.find import bracket
 from kdnsctl.find.bracket import Bracket, View, WallClock
+from kdnsctl.find.refusals import Refusals
 from kdnsctl.find.states import Wish, read_again, read_state
 from kdnsctl.find.truths import addresses_of, left_to_others, pods_by_address, ports_of
 from kdnsctl.model import KdnsctlError, Outcome, Reason, Reporter, Verdict
@@ -196,12 +197,19 @@ class _Judge:
         self._clock = clock
         self._ports = tuple(port for service in services for port in ports_of(service, ()))
         self._names = _PodNames(connection)
+        self._refusals = Refusals(connection)
 
     def read(self, shell: NodeShell, proxy: KubeProxy, scope: CancelScope) -> _Pending:
         """The first look at a node."""
         wish = self._wish(proxy.version or self._options.version or "", None)
         before = self._truths.truth(self._base, self._clock.now())
-        evidence = read_state(shell, wish, before, scope=scope, clock=self._clock)
+        namespace = _place(proxy).namespace
+        self._refusals.check(namespace)
+        try:
+            evidence = read_state(shell, wish, before, scope=scope, clock=self._clock)
+        except ForbiddenError as error:
+            self._refusals.learn(namespace, error, scope)
+            raise
         return self._judged(shell, evidence, scope, last=False)
 
     def look_again(self, shell: NodeShell, pending: _Pending, scope: CancelScope) -> _Pending:

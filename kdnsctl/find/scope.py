@@ -46,8 +46,10 @@ class InScope:
     nodes: tuple[Node, ...] = ()
 
 
-def nodes_in_scope(connection: Connection, chosen: Chosen, *, scope: CancelScope) -> InScope:
-    """List the nodes and find kube-proxy on them.
+def nodes_in_scope(
+    connection: Connection, chosen: Chosen, *, scope: CancelScope, command: str = "find-affected"
+) -> InScope:
+    """List the nodes and find kube-proxy on them. `command` is the one whose permissions a hint names.
 
     Raises UsageError when a node does not exist or the selector matches none; KdnsctlError with the code `forbidden`
     when nothing at all is left to look at; else as `list_all` does.
@@ -63,7 +65,7 @@ def nodes_in_scope(connection: Connection, chosen: Chosen, *, scope: CancelScope
                 hint="name the nodes, or have somebody allow `list nodes`",
                 code=error.code,
             ) from error
-        return _unlisted(connection, chosen.names, error, scope)
+        return _unlisted(connection, chosen.names, error, scope, command)
     known = {node.metadata.name: node for node in listed}
     names = tuple(dict.fromkeys(chosen.names)) if chosen.names else tuple(sorted(known))
     missing = [name for name in names if name not in known]
@@ -85,7 +87,9 @@ def nodes_in_scope(connection: Connection, chosen: Chosen, *, scope: CancelScope
     return InScope(names, found.proxies, Scope.FULL, found.notes, nodes=tuple(nodes))
 
 
-def _unlisted(connection: Connection, named: Sequence[str], error: ForbiddenError, scope: CancelScope) -> InScope:
+def _unlisted(
+    connection: Connection, named: Sequence[str], error: ForbiddenError, scope: CancelScope, command: str
+) -> InScope:
     note = (
         f"Nodes may not be listed ({error}): in scope are the nodes named and those of the kube-proxy pods that can be "
         "read. Nodes without such a pod are missing here."
@@ -94,19 +98,19 @@ def _unlisted(connection: Connection, named: Sequence[str], error: ForbiddenErro
         found = discover(connection, None, scope=scope)
     except ForbiddenError as blind:
         if not named:
-            raise _nothing_to_look_at(blind) from blind
+            raise _nothing_to_look_at(blind, command) from blind
         why = f"neither nodes nor kube-proxy's pods may be listed: {blind}"
         return InScope(tuple(dict.fromkeys(named)), {}, Scope.PARTIAL, (note,), blind=why)
     names = tuple(dict.fromkeys([*named, *found.proxies]))
     if not names:
-        raise _nothing_to_look_at(error) from error
+        raise _nothing_to_look_at(error, command) from error
     return InScope(names, found.proxies, Scope.PARTIAL, (note, *found.notes))
 
 
-def _nothing_to_look_at(error: ForbiddenError) -> KdnsctlError:
+def _nothing_to_look_at(error: ForbiddenError, command: str) -> KdnsctlError:
     return KdnsctlError(
         f"no node can be found: {error}",
-        hint="have somebody allow what `kdnsctl rbac find-affected` prints (`list nodes` first), or name the nodes",
+        hint=f"have somebody allow what `kdnsctl rbac {command}` prints (`list nodes` first), or name the nodes",
         code=error.code,
     )
 

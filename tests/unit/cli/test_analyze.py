@@ -43,6 +43,14 @@ def with_table(evidence: Path, form: str) -> None:
         shutil.copy(NODE / "conntrack-stale.err", evidence / "knode2" / "table.err")
 
 
+def with_healthy_rules(evidence: Path) -> None:
+    """As kube-proxy would have written them after the rollout."""
+    rules = (evidence / "knode2" / "rules").read_bytes()
+    for old, new in ((b"10.244.1.2", b"10.244.1.5"), (b"10.244.2.2", b"10.244.3.4")):
+        rules = rules.replace(old, new)
+    (evidence / "knode2" / "rules").write_bytes(rules)
+
+
 @pytest.fixture
 def analyzed(run: Run, pytestconfig: pytest.Config) -> Callable[..., dict[str, Any]]:
     """Runs analyze; the report, which is as its schema says."""
@@ -139,16 +147,27 @@ def test_what_a_cut_table_still_has_counts(evidence: Path, analyzed: Analyzed, l
 def test_a_whole_table_without_any_udp_is_never_clean(
     evidence: Path, analyzed: Analyzed, entries: bytes, why: str
 ) -> None:
-    rules = (evidence / "knode2" / "rules").read_bytes()
-    for old, new in (("10.244.1.2", "10.244.1.5"), ("10.244.2.2", "10.244.3.4")):
-        rules = rules.replace(old.encode(), new.encode())
-    (evidence / "knode2" / "rules").write_bytes(rules)
+    with_healthy_rules(evidence)
     said = f"conntrack v1.4.7 (conntrack-tools): {entries.count(10)} flow entries have been shown.\n"
     (evidence / "knode2" / "table").write_bytes(entries)
     (evidence / "knode2" / "table.err").write_text(said)
     node = only(analyzed(str(evidence), code=4))
     assert (node["verdict"], node["staleEntries"], node["complete"]) == ("unknown", 0, False)
     assert [gap["code"] for gap in node["missing"]] == [why]
+
+
+@pytest.mark.parametrize(("total", "verdict"), [(1, "clean"), (900, "unknown")])
+def test_a_table_that_the_node_has_filtered_is_not_the_table(
+    evidence: Path, analyzed: Analyzed, total: int, verdict: str
+) -> None:
+    with_healthy_rules(evidence)
+    (evidence / "knode2" / "table").write_bytes(
+        b"1:ipv4     2 udp      17 20 src=10.244.2.3 dst=10.96.0.10 sport=9 dport=53 src=10.244.1.5 dst=10.244.2.3 "
+        b"sport=53 dport=9 mark=0 zone=0 use=2\n%d:#kdnsctl-end 0a rc=0;\n" % (total + 1)
+    )
+    node = only(analyzed(str(evidence), code=0 if verdict == "clean" else 4))
+    assert node["verdict"] == verdict
+    assert [gap["code"] for gap in node["missing"]] == ([] if verdict == "clean" else ["filtered"])
 
 
 def test_an_empty_table_is_one_when_conntrack_said_so(evidence: Path, analyzed: Analyzed) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from kdnsctl.access.review import PATH as REVIEWS
 from kdnsctl.cancel import CancelScope
-from kdnsctl.cluster.errors import ForbiddenError
+from kdnsctl.cluster.errors import Failure, ForbiddenError
 from kdnsctl.cluster.retries import NO_RETRIES
 from kdnsctl.find.live import HELPFUL, NEEDED, Judged, LiveOptions, State, judge_nodes
 from kdnsctl.model import KdnsctlError, Reason, SilentReporter, Verdict
-from tests.unit.cluster.apiserver import Server
+from tests.unit.cluster.apiserver import Server, reply
 from tests.unit.cluster.conftest import Connect
 from tests.unit.find.clusters import FORBIDDEN
 from tests.unit.find.scripted import (
@@ -236,6 +237,29 @@ def test_a_node_that_may_not_be_read_is_its_own_affair(api: Server, judge: Judge
     assert reason is not None
     assert (reason.code, reason.message) == ("forbidden", "pods/exec is forbidden")
     assert said(judged, "b") == (Verdict.CLEAN, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "message", "tried"),
+    [
+        (False, 'pods "p" is forbidden: User "u" cannot get resource "pods/exec" in API group ""', 1),
+        (True, 'pods "p" is forbidden: User "u" cannot get resource "pods/exec" in API group ""', 9),
+        (False, 'admission webhook "no-exec" denied the request', 9),
+    ],
+)
+def test_where_exec_is_refused_for_good_not_every_node_is_tried(
+    api: Server, judge: Judge, allowed: bool, message: str, tried: int
+) -> None:
+    Slices(api, endpoint_slice(NEW))
+    api.on(REVIEWS, reply({"status": {"allowed": allowed}}))
+    shells = [Shell(f"n{number}", ForbiddenError(Failure("GET exec", 403, message=message))) for number in range(9)]
+    judged = judge(*shells, parallel=1)
+    reasons = [judged.outcomes[shell.node].reason for shell in shells]
+    assert [reason.code for reason in reasons if reason] == ["forbidden"] * 9
+    assert sum(bool(shell.read_facts) for shell in shells) == tried
+    assert sum(seen.path == REVIEWS for seen in api.requests) == 2  # asked once: may we get, may we create
+    spared = [reason for reason in reasons if reason and "not tried, since another node was refused" in reason.message]
+    assert len(spared) == 9 - tried
 
 
 def test_stale_rules_make_a_node_affected_without_any_entry(api: Server, judge: Judge) -> None:
