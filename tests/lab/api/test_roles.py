@@ -79,12 +79,12 @@ CLEAN = dict.fromkeys(("knode1", "knode2", "knode3"), "clean/nothingLogged")
 def test_with_the_printed_role_a_stranger_can_do_all_that_an_administrator_can(
     server: ApiServer, kdnsctl: Kdnsctl, only: list[str]
 ) -> None:
-    before = kdnsctl("doctor", "--as", "jane", "-o", "json")
+    before = kdnsctl("doctor", "find-affected", "--as", "jane", "-o", "json")
     assert (before.returncode, json.loads(before.stdout)["commands"][0]["ability"]) == (1, "fails")
     assert kdnsctl("find-affected", "--as", "jane").returncode == 1
     printed = kdnsctl("rbac", "find-affected", "--bind-to", "user:jane", *only)
     apply(server, list(yaml.safe_load_all(printed.stdout)))
-    after = kdnsctl("doctor", "--as", "jane", "-o", "json")
+    after = kdnsctl("doctor", "find-affected", "--as", "jane", "-o", "json")
     command = json.loads(after.stdout)["commands"][0]
     assert (after.returncode, command["ability"]) == ((4, "limited") if only else (0, "works"))
     assert command["options"] == {"--kubelet-logs": False}
