@@ -87,7 +87,7 @@ def test_with_the_printed_role_a_stranger_can_do_all_that_an_administrator_can(
     after = kdnsctl("doctor", "find-affected", "--as", "jane", "-o", "json")
     command = json.loads(after.stdout)["commands"][0]
     assert (after.returncode, command["ability"]) == ((4, "limited") if only else (0, "works"))
-    assert command["options"] == {"--kubelet-logs": False}
+    assert command["options"] == {"--kubelet-logs": False, "--live": False}
     ran = kdnsctl("find-affected", "--as", "jane", "-o", "json")
     assert (ran.returncode, verdicts(ran)) == (0, CLEAN)
     assert ("The DNS Services cannot be read" in ran.stderr) is bool(only)
