@@ -6,19 +6,17 @@ Text that says nothing gives None, or nothing: who read it knows whether it was 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
 from kdnsctl.diagnosis.evidence import Fill, Timeouts
+from kdnsctl.netfilter.counters import read_counters
 
-GLOBAL: Final = "entries"  # each CPU's line repeats it (net/netfilter/nf_conntrack_standalone.c)
+GLOBAL: Final = "entries"  # not a counter: how many there are now
 
 # As `grep -H` prints the files, and as sysctl prints the names.
 _SETTING: Final = re.compile(rb"(?m)^(?:/proc/sys/)?net[/.]netfilter[/.](nf_conntrack_\w{1,60}) ?[:=] ?(\d{1,18})\r?$")
 _PORTS: Final = re.compile(rb"\s*(?:net\.ipv4\.ip_local_port_range ?= ?)?(\d{1,5})\s+(\d{1,5})\s*\Z")
-_PAIR: Final = re.compile(r"(\w+)=(\d{1,18})(?:\s|$)")
-_HEX: Final = re.compile(r"[0-9a-f]{1,16}\Z")
 
 
 def settings(data: bytes) -> dict[str, int]:
@@ -52,31 +50,11 @@ def local_ports(data: bytes) -> tuple[int, int] | None:
 
 
 def counters(data: bytes) -> Mapping[str, int] | None:
-    """The counters since boot, summed over the CPUs; None for text that has none.
+    """The counters since boot, summed over the CPUs and named as `conntrack -S` names them, with `entries`, the fill.
 
-    From /proc/net/stat/nf_conntrack, in hexadecimal below a heading that differs between kernels, or from
-    `conntrack -S`, as `name=value` in decimal.
+    None for text that has none. Lines that were cut off count for nothing.
     """
-    lines = data.decode("ascii", "replace").splitlines()
-    if lines and lines[0].split()[:1] == [GLOBAL]:
-        return _of_columns(lines[0].split(), lines[1:])
-    total: Counter[str] = Counter()
-    for line in lines:
-        if line.startswith("cpu="):
-            total.update({name: int(value) for name, value in _PAIR.findall(line) if name != "cpu"})
-    return dict(total) or None
-
-
-def _of_columns(names: list[str], lines: list[str]) -> Mapping[str, int] | None:
-    total: Counter[str] = Counter()
-    entries = 0
-    read = 0
-    for line in lines:
-        values = line.split()
-        if len(values) != len(names) or not all(_HEX.match(value) for value in values):
-            continue
-        row = {name: int(value, 16) for name, value in zip(names, values, strict=True)}
-        entries = row[GLOBAL]
-        total.update(row)
-        read += 1
-    return {**total, GLOBAL: entries} if read else None
+    read = read_counters(data)
+    if read is None:
+        return None
+    return read.totals if read.entries is None else {**read.totals, GLOBAL: read.entries}

@@ -64,6 +64,13 @@ def test_counters_of_proc_are_hexadecimal_and_summed_but_for_the_global_one() ->
     }
 
 
+def test_counters_of_proc_have_the_names_that_the_checks_look_for() -> None:
+    """The kernel's own heading says clashres and chainlength: T2 and T3 would never see them."""
+    recorded = numbers.counters((RECORDED / "proc-stat-nf_conntrack.txt").read_bytes())
+    assert recorded is not None
+    assert {"insert_failed", "clash_resolve", "chaintoolong", "search_restart", "drop", "early_drop"} <= recorded.keys()
+
+
 def test_counters_of_conntrack_are_decimal() -> None:
     recorded = numbers.counters((RECORDED / "conntrack-stats.txt").read_bytes())
     assert recorded is not None
