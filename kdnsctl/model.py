@@ -20,6 +20,9 @@ from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 
+API_VERSION = "kdnsctl.io/v1"
+"""The version of every document that is written for programs: keys may be added to it, none changes its meaning."""
+
 
 class ExitCode(enum.IntEnum):
     """What the process tells its caller. 3 wins over 4; 130 is the shell's convention for SIGINT."""

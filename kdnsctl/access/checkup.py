@@ -15,9 +15,7 @@ from typing import Any
 from kdnsctl.access.needs import Needs
 from kdnsctl.access.review import Access
 from kdnsctl.cluster.target import Target
-from kdnsctl.model import ExitCode
-
-API_VERSION = "kdnsctl.io/v1"
+from kdnsctl.model import API_VERSION, ExitCode
 
 
 class State(enum.StrEnum):

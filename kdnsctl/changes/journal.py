@@ -115,7 +115,8 @@ def read_from(file: BinaryIO) -> Reading:
     return Reading(tuple(records), None, chain.torn)
 
 
-def _now() -> datetime:
+def utc_now() -> datetime:
+    """The time now, as records carry it."""
     return datetime.now(UTC)
 
 
@@ -125,12 +126,12 @@ class Journal:
 
     path: Path
     _descriptor: int
-    _now: Callable[[], datetime] = _now
+    _now: Callable[[], datetime] = utc_now
     _chain: _Chain = field(default_factory=_Chain)
     _one_thread: threading.Lock = field(default_factory=threading.Lock)  # flock tells processes apart, not threads
 
     @classmethod
-    def open(cls, path: Path, now: Callable[[], datetime] = _now) -> Self:
+    def open(cls, path: Path, now: Callable[[], datetime] = utc_now) -> Self:
         """Open a journal, or begin one (mode 0600) in a directory that exists.
 
         Raises RefusedError when it cannot be written, before anything is: without a journal nothing may be changed.

@@ -13,11 +13,11 @@ import typer
 
 from kdnsctl.cli import values
 from kdnsctl.cli.options import Common, Format, Rendering, check_rendering
+from kdnsctl.model import API_VERSION
 
 if TYPE_CHECKING:
     from kdnsctl.logs.signatures import Signature, Variant
 
-API_VERSION = "kdnsctl.io/v1"
 HEADINGS = ("ID", "KIND", "SEVERITY", "VERSIONS", "SUMMARY")
 WIDE_HEADINGS = (*HEADINGS, "MEANS", "DOES-NOT-MEAN", "SOURCE")
 TEXT_WIDTH = 100  # cells; longer lines are hard to read

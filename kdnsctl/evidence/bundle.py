@@ -29,12 +29,11 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from kdnsctl.changes.journal import Journal, Record, read
+from kdnsctl.changes.journal import Journal, Record, read, utc_now
 from kdnsctl.evidence.artefactfile import CUT, PART, ArtefactFile, Source, new_file, write_error
 from kdnsctl.evidence.artefacts import CLUSTER, Artefact, safe_name, unsafe_name
-from kdnsctl.model import KdnsctlError, Reason, RefusedError, UsageError
+from kdnsctl.model import API_VERSION, KdnsctlError, Reason, RefusedError, UsageError
 
-API_VERSION: Final = "kdnsctl.io/v1"
 MANIFEST: Final = "manifest.json"
 JOURNAL: Final = "journal.jsonl"
 SUMS: Final = "SHA256SUMS"
@@ -74,7 +73,7 @@ class Bundle:
             raise RefusedError(
                 f"no bundle can be written to {directory}: {error.strerror}; nothing was collected"
             ) from error
-        return cls._open(directory, 1, "begun", about, now or _utc_now)
+        return cls._open(directory, 1, "begun", about, now or utc_now)
 
     @classmethod
     def resume(
@@ -89,7 +88,7 @@ class Bundle:
             raise UsageError(f"there is no bundle in {directory}; nothing was collected")
         captures = [record.body.get("capture", 0) for record in read(directory / JOURNAL).records]
         last = max((capture for capture in captures if isinstance(capture, int)), default=0)
-        return cls._open(directory, last + 1 if again else max(last, 1), "resumed", about, now or _utc_now)
+        return cls._open(directory, last + 1 if again else max(last, 1), "resumed", about, now or utc_now)
 
     @classmethod
     def _open(
@@ -286,7 +285,3 @@ def _files(directory: Path) -> Iterable[str]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)

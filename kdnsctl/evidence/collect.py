@@ -28,7 +28,7 @@ from kdnsctl.evidence.nodeside import Gap, NodeCollector, NodeSide, Way
 from kdnsctl.facts import conntrack
 from kdnsctl.find.online import identity_of
 from kdnsctl.find.scope import Chosen, InScope, nodes_in_scope
-from kdnsctl.model import ExitCode, Outcome, Reason, Reporter, Scope
+from kdnsctl.model import API_VERSION, ExitCode, Outcome, Reason, Reporter, Scope
 from kdnsctl.reach.kubeproxyexec import RUNG as EXEC
 from kdnsctl.reach.kubeproxyexec import KubeProxyExec
 from kdnsctl.reach.shell import NodeShell
@@ -36,7 +36,6 @@ from kdnsctl.reach.shell import NodeShell
 if TYPE_CHECKING:
     from kdnsctl.evidence.sshways import SshWays
 
-API_VERSION: Final = "kdnsctl.io/v1"
 PARALLEL: Final = 16
 NEEDED: Final = tuple(
     replace(one, without="nodes can only be read over SSH") for one in execs.needed(proxyload.NEEDED[1].namespace or "")

@@ -77,8 +77,7 @@ def _of_directory(directory: Path, allowance: Allowance) -> Iterator[File]:
             # Without waiting for a FIFO's other end, and not through a link that appeared just now.
             descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
-            why = "a link" if place.is_symlink() else unreadable(error)
-            yield File(path, _Nothing(), refused=f"it is {why}" if isinstance(why, str) else str(why))
+            yield File(path, _Nothing(), refused="it is a link" if place.is_symlink() else str(unreadable(error)))
             continue
         with open(descriptor, "rb", buffering=0) as raw:  # noqa: PTH123 - of a descriptor, not of a path
             if stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -12,7 +12,6 @@ from typing import Any
 
 from kdnsctl.diagnosis.findings import Diagnosis, Finding
 from kdnsctl.find.report import (
-    API_VERSION,
     KubeProxy,
     Problem,
     coverage_to_json,
@@ -20,7 +19,7 @@ from kdnsctl.find.report import (
     problem_to_json,
     timestamp,
 )
-from kdnsctl.model import Basis, Coverage, Reason, Verdict
+from kdnsctl.model import API_VERSION, Basis, Coverage, Reason, Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,7 @@ from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 from kdnsctl.diagnosis.findings import Diagnosis, Finding
-from kdnsctl.model import Basis, Coverage, Verdict
-
-API_VERSION = "kdnsctl.io/v1"
+from kdnsctl.model import API_VERSION, Basis, Coverage, Verdict
 
 _ORDER = (Verdict.AFFECTED, Verdict.SUSPECT, Verdict.UNKNOWN, Verdict.CLEAN, Verdict.NOT_APPLICABLE)
 

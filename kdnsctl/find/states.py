@@ -17,7 +17,7 @@ from kdnsctl.diagnosis.flows import Reading as Table
 from kdnsctl.diagnosis.index import Index, family_of
 from kdnsctl.diagnosis.proxystate import state_of
 from kdnsctl.diagnosis.truth import ServicePort, Truth
-from kdnsctl.facts import conntrack, kubeproxy, pairs, rules
+from kdnsctl.facts import conntrack, pairs
 from kdnsctl.facts.pairs import Answer, Pair
 from kdnsctl.find.bracket import WallClock
 from kdnsctl.model import Fact, KdnsctlError, Reason
@@ -28,10 +28,6 @@ from kdnsctl.reach.shell import NodeShell
 T = TypeVar("T")
 Family = Literal[4, 6]
 
-# What --live reads; analyze reads the rest as well.
-TABLE_AND_RULES: Final = (conntrack.TABLE, *rules.IPTABLES.values(), *rules.NFT.values(), rules.IPVS)
-ASKED_OF_KUBE_PROXY: Final = (kubeproxy.MODE, kubeproxy.HEALTH, kubeproxy.METRICS)
-MORE: Final = (conntrack.COUNTERS, conntrack.FILL, conntrack.TIMEOUTS, conntrack.PORT_RANGE)
 UNHEALTHY: Final = 503  # HTTP's status of /healthz
 _BOTH: Final = frozenset({4, 6})
 

@@ -1,8 +1,7 @@
-"""How full a connection tracking table is, its timeouts, and what the kernel has counted: numbers by name.
+"""What the kernel has counted of connection tracking: numbers by name.
 
-Read from `conntrack -S` (two sets of keys: over netlink, and without the capability for it over /proc), from
-/proc/net/stat/nf_conntrack and from the files of /proc/sys/net/netfilter. Counters are since boot, so one reading alone
-says little; that, and whether a table is too full, is for others to say.
+Read from `conntrack -S` (two sets of keys: over netlink, and without the capability for it over /proc) and from
+/proc/net/stat/nf_conntrack. Counters are since boot, so one reading alone says little; that is for others to say.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ _COUNTER = re.compile(r"([a-z_]{1,32})=([0-9]{1,20})")
 _NAME_AND_NUMBER = re.compile(r"([a-z_]{1,32})\s+([0-9]{1,20})")
 _NAME = re.compile(r"[a-z_]{1,32}")
 _HEXADECIMAL = re.compile(r"[0-9a-f]{1,16}")
-_SETTING = re.compile(r"(?:[A-Za-z0-9_./-]*[./])?([a-z][a-z0-9_]{0,63})(?::| *= *)([0-9]{1,20})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +33,6 @@ class Counters:
     totals: Mapping[str, int]
     entries: int | None = None
     unreadable: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class TableNumbers:
-    """The sysctls net.netfilter.nf_conntrack_*; timeouts in seconds. None is what was not there to read."""
-
-    count: int | None = None
-    maximum: int | None = None
-    buckets: int | None = None
-    udp_timeout: int | None = None
-    udp_timeout_stream: int | None = None
 
 
 @dataclass(slots=True)
@@ -110,30 +97,3 @@ def _read_column(lines: Iterable[str], sums: _Sums) -> None:
     found = [_NAME_AND_NUMBER.fullmatch(line) for line in lines]
     sums.add((match[1], int(match[2])) for match in found if match)
     sums.unreadable += found.count(None)
-
-
-def read_settings(output: bytes) -> dict[str, int]:
-    """Whole numbers by the last part of their name.
-
-    Lines are `PATH:NUMBER`, as `grep -H ''` prints them, or `NAME = NUMBER`, as sysctl does. Other
-    lines, and settings that are no number, are passed over: who needs one finds that it is not there.
-    """
-    found = map(_SETTING.fullmatch, output.decode("ascii", "replace").splitlines())
-    return {match[1]: int(match[2]) for match in found if match}
-
-
-def read_number(content: bytes) -> int | None:
-    """The number that is all of a file of /proc/sys, or None."""
-    match = re.fullmatch(rb"\s*([0-9]{1,20})\s*", content)
-    return int(match[1]) if match else None
-
-
-def table_numbers(settings: Mapping[str, int]) -> TableNumbers:
-    """The numbers of the table among settings, by the names of their files."""
-    return TableNumbers(
-        count=settings.get("nf_conntrack_count"),
-        maximum=settings.get("nf_conntrack_max"),
-        buckets=settings.get("nf_conntrack_buckets"),
-        udp_timeout=settings.get("nf_conntrack_udp_timeout"),
-        udp_timeout_stream=settings.get("nf_conntrack_udp_timeout_stream"),
-    )

@@ -25,7 +25,6 @@ from kdnsctl.reach.sshconfig import Hop, SshOptions
 from kdnsctl.reach.sshconnection import Limits
 from kdnsctl.reach.sshlogin import SshError
 
-OWN_FAILURE: Final = 255  # ssh(1): it exits with this if an error occurred; a command may, too
 PATIENCE: Final = 5.0  # seconds that a connection gets to end by itself
 _READY: Final = b"kdnsctl-ready"
 _HOLD: Final = f"echo {_READY.decode()}; cat"

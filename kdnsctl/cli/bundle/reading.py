@@ -14,14 +14,13 @@ import typer
 
 from kdnsctl.cli.options import Answer, Common, Form
 from kdnsctl.cli.terminal import put
-from kdnsctl.model import ExitCode
+from kdnsctl.model import API_VERSION, ExitCode
 
 if TYPE_CHECKING:
     from kdnsctl.cli.table import Row
     from kdnsctl.evidence.artefacts import Artefact
     from kdnsctl.evidence.verify import Verification
 
-API_VERSION: Final = "kdnsctl.io/v1"
 HEADINGS: Final = ("CAPTURE", "NODE", "ITEM", "VIA", "BYTES", "WHOLE", "PATH")
 FLAW_HEADINGS: Final = ("FLAW", "PATH", "DETAIL")
 OF_CLUSTER: Final = "<cluster>"  # a spelling that no node can have

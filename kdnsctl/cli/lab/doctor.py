@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from kdnsctl.cli.lab.shared import API_VERSION, GET_PACKAGES, say
+from kdnsctl.cli.lab.shared import GET_PACKAGES, say
 from kdnsctl.cli.options import Answer, Common, Form
-from kdnsctl.model import ExitCode, KdnsctlError
+from kdnsctl.model import API_VERSION, ExitCode, KdnsctlError
 
 if TYPE_CHECKING:
     from kdnsctl.lab.doctor import Check

@@ -9,7 +9,6 @@ import typer
 
 from kdnsctl.cli import values
 from kdnsctl.cli.lab.shared import (
-    API_VERSION,
     DEFAULT_NAME,
     Mode,
     Name,
@@ -23,6 +22,7 @@ from kdnsctl.cli.lab.shared import (
     say_filled,
 )
 from kdnsctl.cli.options import Answer, Common, Form
+from kdnsctl.model import API_VERSION
 
 if TYPE_CHECKING:
     from kdnsctl.lab.incident import Incident

@@ -24,7 +24,6 @@ from kdnsctl.cli.terminal import columns, flush, put, tell, width_of
 from kdnsctl.model import CancelledError, KdnsctlError, UsageError
 
 T = TypeVar("T")
-API_VERSION = "kdnsctl.io/v1"
 DEFAULT_NAME = "default"
 _NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,30}[a-z0-9])?", re.ASCII)
 # What the extra `lab` brings: the name to install, and the name to import.

@@ -10,7 +10,6 @@ import typer
 
 from kdnsctl.cli.lab.incident import to_json as incident_to_json
 from kdnsctl.cli.lab.shared import (
-    API_VERSION,
     complete_lab,
     contained,
     each_of,
@@ -21,7 +20,7 @@ from kdnsctl.cli.lab.shared import (
     shown_path,
 )
 from kdnsctl.cli.options import Answer, Common, Form
-from kdnsctl.model import ExitCode, KdnsctlError
+from kdnsctl.model import API_VERSION, ExitCode, KdnsctlError
 
 if TYPE_CHECKING:
     from kdnsctl.cli.table import Cell

@@ -9,11 +9,7 @@ from hypothesis import strategies as st
 from kdnsctl.netfilter.counters import (
     MOST_NAMES,
     Counters,
-    TableNumbers,
     read_counters,
-    read_number,
-    read_settings,
-    table_numbers,
 )
 from tests.unit.netfilter.reading import NODE
 
@@ -96,27 +92,6 @@ def test_names_without_end_are_not_kept() -> None:
     assert len(counters.totals) == MOST_NAMES
 
 
-def test_settings_are_read_by_the_last_part_of_their_name() -> None:
-    output = (
-        b"/proc/sys/net/netfilter/nf_conntrack_count:146\n"
-        b"/proc/sys/net/netfilter/nf_conntrack_max:262144\n"
-        b"net.netfilter.nf_conntrack_udp_timeout = 30\n"
-        b"nf_conntrack_udp_timeout_stream=120\n"
-        b"/proc/sys/net/ipv4/ip_local_port_range:32768\t60999\n"
-        b"grep: /proc/sys/net/netfilter/nf_conntrack_buckets: Permission denied\n"
-    )
-    assert table_numbers(read_settings(output)) == TableNumbers(146, 262_144, None, 30, 120)
-    assert table_numbers({}) == TableNumbers()
-
-
-@pytest.mark.parametrize(
-    ("content", "number"),
-    [(b"262144\n", 262_144), (b"0", 0), (b"", None), (b"-1\n", None), (b"1 2\n", None), (b"x", None)],
-)
-def test_a_file_is_one_number_or_none(content: bytes, number: int | None) -> None:
-    assert read_number(content) == number
-
-
 @given(
     st.binary(max_size=300)
     | st.lists(st.sampled_from(OVER_PROC.split(b" ") + HEADER.split(b" ") + [b"\n"])).map(b" ".join)
@@ -124,5 +99,3 @@ def test_a_file_is_one_number_or_none(content: bytes, number: int | None) -> Non
 def test_no_bytes_make_it_fail(dump: bytes) -> None:
     counters = read_counters(dump)
     assert counters is None or (counters.cpus > 0 and len(counters.totals) <= MOST_NAMES)
-    assert all(value >= 0 for value in read_settings(dump).values())
-    read_number(dump)
