@@ -5,14 +5,15 @@ what still is as the step left it. What somebody else changed since is drift: it
 
 Records: `stepBegun` (the step), `stepDone` (`of`: the number of its beginning, `changed`), `stepFailed` (`of`, `code`,
 `message`, `certain`: whether nothing can have been done); the same for undoing: `undoBegun` (`of`: the step's
-beginning), `undoDone`, `undoFailed`. `stepDone` and `undoDone` have the server's `auditId`.
+last beginning, `all`: of all that it takes back), `undoDone`, `undoFailed`. `stepDone` and `undoDone` have the
+server's `auditId`.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from kdnsctl.changes.fields import VERBS
@@ -78,9 +79,13 @@ def _apply(verb: Verb, step: Step, means: Means, log: Log, kinds: tuple[str, str
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A step of a journal that was taken, or may have been (`certain` False). `number` is that of its beginning."""
+    """A step of a journal that was taken, or may have been (`certain` False).
 
-    number: int
+    `numbers` are the records in which it was begun: several steps that changed the same thing are one from the first
+    `before` to the last `after`.
+    """
+
+    numbers: tuple[int, ...]
     step: Step
     certain: bool
 
@@ -111,11 +116,10 @@ def to_undo(records: Sequence[Record]) -> list[Taken]:
     ends: dict[int, Record] = {}
     undone: set[int] = set()
     for record in records:
-        of = record.body.get("of")
         if record.kind in (DONE, FAILED):
-            ends[int(of or 0)] = record
+            ends[int(record.body.get("of") or 0)] = record
         elif record.kind == UNDO_DONE:
-            undone.add(int(of or 0))
+            undone.update(int(number) for number in record.body.get("all") or ())
     found: list[Taken] = []
     for record in records:
         if record.kind != BEGUN or record.number in undone:
@@ -124,8 +128,26 @@ def to_undo(records: Sequence[Record]) -> list[Taken]:
         changed = end is not None and end.kind == DONE and end.body.get("changed") is True
         nothing = end is not None and not changed and (end.kind == DONE or end.body.get("certain") is True)
         if not nothing:
-            found.append(Taken(record.number, _step(record), changed))
-    return found[::-1]
+            _add(found, Taken((record.number,), _step(record), changed))
+    return [one for one in found[::-1] if not _goes_nowhere(one)]
+
+
+def _add(found: list[Taken], taken: Taken) -> None:
+    """Add a step, as one with an earlier one that it goes on from."""
+    step = taken.step
+    for place, earlier in enumerate(found):
+        old = earlier.step
+        same = (old.verb, old.args, old.uid) == (step.verb, step.args, step.uid)
+        if same and earlier.certain and taken.certain and old.after == step.before and old.before != old.after:
+            whole = replace(step, before=old.before)
+            found[place] = Taken((*earlier.numbers, *taken.numbers), whole, certain=True)
+            return
+    found.append(taken)
+
+
+def _goes_nowhere(taken: Taken) -> bool:
+    """Whether what was changed has been changed back since."""
+    return len(taken.numbers) > 1 and taken.step.before == taken.step.after
 
 
 def undo(
@@ -143,12 +165,25 @@ def _undone(taken: Taken, log: Log, means: Means, run: str, verbs: Mapping[str, 
     back = verb.inverse(taken.step)
     if back is None:
         return UndoneStep(taken, verb.says(taken.step), Undone.NO_WAY_BACK)
-    says = verb.says(back)
     means.scope.check()
-    about = {"run": run, "of": taken.number}
-    log.append(UNDO_BEGUN, {**about, "step": back.to_json(), "says": says})
+    about = {"run": run, "of": taken.numbers[-1], "all": list(taken.numbers)}
+    log.append(UNDO_BEGUN, {**about, "step": back.to_json(), "says": verb.says(back)})
+    return _outcome(
+        taken, verb.says(back), lambda: _apply(verb, back, means, log, (UNDO_DONE, UNDO_FAILED), about), means
+    )
+
+
+def take_back(
+    taken: Taken, back: Step, log: Log, means: Means, run: str, verbs: Mapping[str, Verb] = VERBS
+) -> UndoneStep:
+    """Take back by the step `back` what is known from elsewhere than this journal; it is journaled as a step."""
+    says = verb_of(back, verbs).says(back)
+    return _outcome(taken, says, lambda: take(back, log, means, run, verbs), means)
+
+
+def _outcome(taken: Taken, says: str, do: Callable[[], Effect], means: Means) -> UndoneStep:
     try:
-        effect = _apply(verb, back, means, log, (UNDO_DONE, UNDO_FAILED), about)
+        effect = do()
     except DriftError as error:
         return UndoneStep(taken, says, Undone.DRIFT, Reason(error.code, str(error), error))
     except NotFoundError as error:

@@ -56,6 +56,27 @@ def lease_name(node: str) -> str:
     return f"kdnsctl-{hashlib.sha256(node.encode()).hexdigest()[:16]}"
 
 
+def lease_of(connection: Connection, node: str, *, scope: CancelScope, namespace: str = NAMESPACE) -> str:
+    """Who holds the lock of a node now; empty when nobody does. Raises as `Connection.get`, but for a missing Lease."""
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{lease_name(node)}"
+    try:
+        reply = connection.request("GET", path, scope=scope)
+    except NotFoundError:
+        return ""
+    spec = decode(reply.body, dict[str, Any], f"GET {path}").get("spec") or {}
+    until = _until(spec)
+    return str(spec.get("holderIdentity") or "") if until and until > _date(reply) else ""
+
+
+def _until(spec: dict[str, Any]) -> datetime | None:
+    """When a Lease ends; None for one that was never renewed, or not in a way that can be read."""
+    try:
+        renewed = datetime.fromisoformat(spec.get("renewTime") or "")
+        return renewed + timedelta(seconds=float(spec.get("leaseDurationSeconds", LASTS)))
+    except (TypeError, ValueError):
+        return None
+
+
 @dataclass(slots=True)
 class Locks:
     """Locks that are held: the scope in which to work. `without` are nodes without one, as Leases are forbidden."""
@@ -190,15 +211,9 @@ class _Leases:
 
     def _refuse_if_held(self, node: str, lease: dict[str, Any], server_time: datetime) -> None:
         spec = lease.get("spec") or {}
-        holder, renewed = spec.get("holderIdentity"), spec.get("renewTime")
-        if not holder or holder == str(self._actor):
+        holder, until = spec.get("holderIdentity"), _until(spec)
+        if not holder or holder == str(self._actor) or until is None:
             return
-        try:
-            until = datetime.fromisoformat(renewed or "") + timedelta(
-                seconds=float(spec.get("leaseDurationSeconds", LASTS))
-            )
-        except (TypeError, ValueError):
-            return  # it never was renewed: nobody holds it
         if until > server_time:
             left = max(1, round((until - server_time).total_seconds()))
             raise LockedError(

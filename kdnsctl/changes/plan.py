@@ -69,7 +69,12 @@ def rehearsed(plan: Plan, means: Means, verbs: Mapping[str, Verb] = VERBS) -> Pl
 
 def sentences(node: NodePlan, verbs: Mapping[str, Verb] = VERBS) -> list[str]:
     """What will be done about a node, one line each."""
-    return [*(verb_of(step, verbs).says(step) for step in node.steps), *node.then]
+    return [*(sentence(step, verbs) for step in node.steps), *node.then]
+
+
+def sentence(step: Step, verbs: Mapping[str, Verb] = VERBS) -> str:
+    """One step in words."""
+    return verb_of(step, verbs).says(step)
 
 
 def to_json(plan: Plan, verbs: Mapping[str, Verb] = VERBS) -> dict[str, Any]:
@@ -86,7 +91,7 @@ def to_json(plan: Plan, verbs: Mapping[str, Verb] = VERBS) -> dict[str, Any]:
                 "steps": [
                     {
                         **step.to_json(),
-                        "description": verb_of(step, verbs).says(step),
+                        "description": sentence(step, verbs),
                         "refused": _reason((plan.refused or {}).get((node.node, place))),
                     }
                     for place, step in enumerate(node.steps)
