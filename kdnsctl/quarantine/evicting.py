@@ -157,9 +157,7 @@ def _look(pod: Pod, around: Surroundings, scope: CancelScope) -> Pod | None:
     return found if same else None
 
 
-def _again(
-    pod: Pod, error: ApiError | UnreachableError, count: int, around: Surroundings, scope: CancelScope
-) -> None:
+def _again(pod: Pod, error: ApiError | UnreachableError, count: int, around: Surroundings, scope: CancelScope) -> None:
     seconds = FAILURE_PAUSE.wait(min(count, 10), error, around.dice)
     around.note(f"{name_of(pod)}: {error}; trying again in {seconds:.1f}s")
     pause(scope, seconds)
