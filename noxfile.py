@@ -103,7 +103,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(venv_backend=BACKEND)
 def faults(session: nox.Session) -> None:
-    """End commands at every moment and fail nodes in every way, in the lab; the tests do a few of these. Some minutes."""
+    """Fail nodes, servers and commands in every way, in the lab; the tests do a few of these. Some minutes."""
     prepare(session)
     session.run("pytest", *(session.posargs or ("tests/lab/drain/test_faults.py",)), env={"KDNSCTL_FAULTS": "all"})
 

@@ -122,14 +122,20 @@ def misfortunes(dice: random.Random) -> Iterator[Fault]:
     """Between one and six kinds of trouble, each for a few requests."""
     status = Refused(409, "Conflict", "Operation cannot be fulfilled", details={}).status()
     late = Refused(504, "Timeout", "couldn't update PodDisruptionBudget due to conflicts", details={}).status()
+    actions: tuple[Respond | Disturb, ...] = (
+        overloaded(1),
+        overloaded(None),
+        internal_error(),
+        Respond(409, status=status),
+        Respond(504, status=late),
+        Respond(503, "unavailable\n"),
+        Disturb(after_bytes=0),
+        Disturb(after_bytes=9),
+        Disturb(after_bytes=9, reset=False),
+        Disturb(delay=0.02, piece=64),
+    )
     for _ in range(dice.randint(1, 6)):
-        action = dice.choice(
-            (
-                overloaded(1), overloaded(None), internal_error(),
-                Respond(409, status=status), Respond(504, status=late), Respond(503, "unavailable\n"), Disturb(after_bytes=0), Disturb(after_bytes=9),
-                Disturb(after_bytes=9, reset=False), Disturb(delay=0.02, piece=64),
-            )
-        )  # fmt: skip
+        action = dice.choice(actions)
         method, path = dice.choice((("POST", EVICTION), ("POST", EVICTION), ("GET", POD), ("GET", "watch=true")))
         yield Fault(action, method=method, path=path, times=dice.randint(1, 4), after=dice.randint(0, 6))
 
