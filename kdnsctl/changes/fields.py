@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
+from kdnsctl.changes.pods import POD_VERBS
 from kdnsctl.changes.verbs import DriftError, Effect, Means, Verb
 from kdnsctl.cluster.answers import decode
 from kdnsctl.cluster.errors import ConflictError, CutOffError, InvalidError
@@ -271,4 +272,5 @@ VERBS: Final[Mapping[str, Verb]] = {
         _set_record,
         lambda name, _, value: f"remove the record from {name}" if value is None else f"write the record on {name}",
     ),
+    **POD_VERBS,
 }

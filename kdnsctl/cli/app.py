@@ -38,7 +38,7 @@ COMMANDS = {
     ),
     "quarantine": Entry(
         "kdnsctl.cli.quarantine:quarantine",
-        "Stop nodes from hurting, and keep them for forensics: hold, cordon, capture, judge",
+        "Stop nodes from hurting, and keep them for forensics: hold, cordon, capture, judge, drain",
         needs="kdnsctl.quarantine.quarantine:NEEDS",
     ),
     "status": Entry(
