@@ -1,4 +1,4 @@
-"""Keeping nodes from hurting anybody, and keeping them for forensics: hold, cordon, capture, judge, drain; and the way
+"""Keeping nodes from hurting anybody and keeping them for forensics: hold, cordon, capture, judge, drain; and the way
 back, exactly.
 
 `record` is what is written on a node, `holds` keeps autoscalers and repair controllers off it, `guards` say no,
