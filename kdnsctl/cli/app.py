@@ -40,6 +40,7 @@ COMMANDS = {
         "kdnsctl.cli.quarantine:quarantine",
         "Stop nodes from hurting, and keep them for forensics: hold, cordon, capture, judge, drain",
         needs="kdnsctl.quarantine.quarantine:NEEDS",
+        changes=True,
     ),
     "status": Entry(
         "kdnsctl.cli.status:status",
@@ -50,6 +51,7 @@ COMMANDS = {
         "kdnsctl.cli.release:release",
         "Give nodes back exactly as they were before their quarantine",
         needs="kdnsctl.quarantine.release:NEEDS",
+        changes=True,
     ),
     "incident": Entry("kdnsctl.cli.incident:INCIDENT", "Look at what was changed in an incident, and take it back"),
     "signatures": Entry("kdnsctl.cli.signatures:signatures", "List what kube-proxy logs, and what each line means"),

@@ -36,7 +36,7 @@ def document(ran: Ran) -> dict[str, Any]:
 
 def nodes(kubectl: Kubectl) -> list[dict[str, Any]]:
     """All nodes without what changes by itself."""
-    found: list[dict[str, Any]] = json.loads(kubectl("get", "nodes", "-o", "json").stdout)["items"]
+    found: list[dict[str, Any]] = json.loads(kubectl.text("get", "nodes", "-o", "json"))["items"]
     for node in found:
         for key in ("resourceVersion", "managedFields"):
             node["metadata"].pop(key, None)
