@@ -106,8 +106,7 @@ def cleanup(
             if not yes:
                 for line in _lines(found, common, sys.stderr):
                     tell(line)
-                whom = cluster.target.user or "nobody in particular"
-                tell(f"on {cluster.target} as {whom}")
+                tell(f"on {cluster.target}")
             number = len(found.to_delete)
             what = "this pod" if number == 1 else f"these {number} pods"
             confirm(f"Delete {what}?", yes=yes, no_input=common.no_input)

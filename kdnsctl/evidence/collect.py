@@ -25,7 +25,7 @@ from kdnsctl.evidence.bundle import Bundle
 from kdnsctl.evidence.clusterside import ClusterCollector
 from kdnsctl.evidence.items import ITEMS, Item
 from kdnsctl.evidence.nodeside import Gap, NodeCollector, NodeSide
-from kdnsctl.evidence.ways import Ladder, Via
+from kdnsctl.evidence.ways import VIA_POD, Ladder, Via
 from kdnsctl.find.online import identity_of
 from kdnsctl.find.scope import Chosen, nodes_in_scope
 from kdnsctl.model import API_VERSION, ExitCode, Outcome, Reason, Reporter, Scope
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from kdnsctl.evidence.sshways import SshWays
 
 PARALLEL: Final = 16
-VIA_POD: Final = "--via pod"
 NEEDED: Final = tuple(
     replace(one, without="nodes can only be read through pods of our own, or over SSH")
     for one in execs.needed(proxyload.NEEDED[1].namespace or "")

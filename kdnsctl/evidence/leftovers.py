@@ -20,6 +20,7 @@ from kdnsctl.cluster.errors import ForbiddenError
 from kdnsctl.cluster.objects import Pod
 from kdnsctl.cluster.permission import Permission
 from kdnsctl.cluster.transport import Connection
+from kdnsctl.evidence.ways import VIA_POD
 from kdnsctl.find.online import identity_of
 from kdnsctl.model import API_VERSION, ExitCode, Reporter, Scope
 from kdnsctl.reach.podkeeper import PodSettings
@@ -28,10 +29,11 @@ from kdnsctl.reach.podspec import OPERATOR, RUN, SELECTOR
 AT_ONCE: Final = 16
 ENDED: Final = ("Succeeded", "Failed")
 NEEDS: Final = Needs(
-    needed=(
-        Permission("list", "pods", without="pods that were left are not found"),
-        Permission("delete", "pods", namespace=PodSettings().namespace, without="pods that were left stay"),
-    )
+    needed=(Permission("list", "pods", without="pods that were left are not found"),),
+    # Who may make pods needs it; nobody else gets it unasked, for it is good for kube-proxy's pods as well.
+    with_option={
+        VIA_POD: (Permission("delete", "pods", namespace=PodSettings().namespace, without="what was left stays"),)
+    },
 )
 
 

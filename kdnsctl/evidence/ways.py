@@ -30,6 +30,7 @@ from kdnsctl.reach.shell import NodeShell
 if TYPE_CHECKING:
     from kdnsctl.evidence.sshways import SshWays
 
+VIA_POD: Final = "--via pod"  # the option that permissions for pods of our own are told with
 OF_KUBE_PROXY: Final = (Toolset.KUBE_PROXY,)
 OF_TOOLS: Final = (Toolset.TOOLS, Toolset.KUBE_PROXY)  # our tools image has what kube-proxy's has, too
 _RUNTIMES: Final = ("docker-pullable://", "docker://", "containerd://", "cri-o://")
