@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import jsonschema
 import pytest
+import yaml
 
 from kdnsctl.lab.api.access import Rule
 from kdnsctl.lab.api.faults import Disturb, Fault
@@ -25,6 +26,7 @@ from kdnsctl.lab.store import DeleteOptions, Store
 from kdnsctl.reach import ownpod
 from kdnsctl.reach.podkeeper import operator
 from tests.lab.api.fake_kubelet import report_ready
+from tests.lab.api.test_roles import apply
 from tests.lab.conftest import ROOT, Kdnsctl, Ran
 
 NODES: Final = ("knode1", "knode2", "knode3")
@@ -339,6 +341,23 @@ def test_a_plan_says_what_is_missing_for_what(
     text = kdnsctl("collect", "knode2", "--plan", "--via", "pod", "--pod-namespace", "tight")
     assert "0 of 1 nodes would be read whole" in text.out
     assert "missing of knode2: conntrack.a" in text.out
+
+
+def test_with_the_printed_role_a_stranger_reads_through_pods_and_cleans_up(
+    collect: Callable[..., Ran], kdnsctl: Kdnsctl, server: ApiServer, store: Store, tmp_path: Path
+) -> None:
+    printed = kdnsctl("rbac", "collect", "cleanup", "--only-needed", "--with-pods", "--bind-to", "user:jane")
+    assert printed.code == 0, printed.err
+    apply(server, list(yaml.safe_load_all(printed.out)))
+    (tmp_path / "kubeconfig").write_text(server.kubeconfig("jane", ()), encoding="utf-8")
+    ran = collect("--item", "conntrack.ports")
+    assert (row(ran)["status"], json.loads(ran.out)["podsLeft"]) == ("complete", [])
+    assert gone(store)
+    assert kdnsctl("cleanup", "--yes").code == 0
+    without = kdnsctl("rbac", "collect", "cleanup", "--only-needed")
+    assert not {"delete"} & {
+        verb for role in yaml.safe_load_all(without.out) for rule in role["rules"] for verb in rule["verbs"]
+    }
 
 
 @pytest.fixture
