@@ -26,7 +26,7 @@ from kdnsctl.cluster.retries import RetryPolicy
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.model import KdnsctlError
 
-GATHERED = 256 << 10  # bytes: what is done with a piece has a cost of its own, and a usual log is then one piece
+GATHERED = 64 << 10  # bytes: each piece has costs of its own; larger ones save 4 % and take half as much memory again
 FIRST_LINE = 16 << 10  # bytes; a longer first line without a timestamp is judged by its beginning
 TAIL = 4 << 10  # bytes kept of the end
 STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d) ")
@@ -107,7 +107,7 @@ class PodLog:
         return limit is not None and self.received >= limit
 
     def __iter__(self) -> Iterator[bytes]:
-        """Pieces of about 256 KiB, not cut at lines.
+        """Pieces of about 64 KiB, not cut at lines.
 
         Raises KubeletTextError, CutLogError, CutOffError, UnreachableError, or what ended the scope; always after all
         bytes that came before were given.
