@@ -121,6 +121,22 @@ def test_entries_that_a_second_look_still_has_count(api: Server, judge: Judge, t
     )
 
 
+def test_ctrl_c_just_when_a_second_look_is_told_of_keeps_the_first(
+    api: Server, judge: Judge, told: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Slices(api, endpoint_slice(NEW))
+    broken, fine = Shell("a", STALE_TABLE), Shell("b")
+
+    def interrupted(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(told, "noted", interrupted)
+    judged = judge(broken, fine)
+    assert said(judged, "a")[0] is Verdict.UNKNOWN  # there is something that nobody has confirmed
+    assert said(judged, "b") == (Verdict.CLEAN, 0, 1)
+    assert broken.read_facts.count("conntrack") == 1
+
+
 def test_a_second_look_reads_the_counters_again(api: Server, judge: Judge) -> None:
     Slices(api, endpoint_slice(NEW))
     shell = Shell("a", STALE_TABLE, counters=(b"entries insert_failed\n10 5\n", b"entries insert_failed\n10 8\n"))
