@@ -9,6 +9,7 @@ import io
 import json
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 from kdnsctl.changes import journal
 from kdnsctl.changes.fields import RECORD
 from kdnsctl.changes.lock import lease_name
+from kdnsctl.lab.api.access import Rule
 from kdnsctl.lab.api.faults import Fault, Respond
 from kdnsctl.lab.api.server import ApiServer
 from kdnsctl.lab.kinds import EVENTS, LEASES, NODES
@@ -155,6 +157,40 @@ def test_incident_undo_takes_it_back_by_the_journal(kdnsctl: Kdnsctl, node: Call
     assert all(one["auditId"] for one in shown["records"] if one["kind"] == "stepDone")
 
 
+def grant(server: ApiServer, manifests: list[dict[str, Any]], user: str, without: str = "") -> None:
+    """Allow a user what printed roles allow, as RBAC would; but for the verb and resource `without`."""
+    for role in manifests:
+        namespace = role["metadata"].get("namespace")
+        for rule in role["rules"]:
+            verbs = [verb for verb in rule["verbs"] if f"{verb} {rule['resources'][0]}" != without]
+            names = tuple(rule.get("resourceNames", ()))
+            places = (namespace,) if namespace else ()
+            server.policy.grant_user(
+                user, Rule(tuple(verbs), tuple(rule["apiGroups"]), tuple(rule["resources"]), names, places)
+            )
+
+
+def test_the_printed_role_is_enough_and_without_it_nothing_is_changed(
+    kdnsctl: Kdnsctl, server: ApiServer, node: Callable[[], Any]
+) -> None:
+    before = node()
+    manifests = json.loads(kdnsctl("rbac", "quarantine", "release", "status", "-o", "json").out)["items"]
+    grant(server, manifests, "jane")
+    grant(server, manifests, "joe", without="patch nodes")
+
+    refused = kdnsctl("quarantine", NODE, "--yes", "--as", "joe")
+    assert refused.code == 5
+    assert "not allowed: patch nodes" in refused.err
+    assert (writes(server), node()) == ([], before)
+
+    ran = kdnsctl("quarantine", NODE, *CONTAIN, "--as", "jane")
+    assert ran.code == 0, ran.err
+    assert kdnsctl("status", "--as", "jane").out.count(NODE) == 1
+    back = kdnsctl("release", NODE, "--yes", "--unchecked", "--as", "jane")
+    assert back.code == 0, back.err
+    assert node() == before
+
+
 class TestRefusals:
     """Exit code 5, and not one write."""
 
@@ -237,8 +273,6 @@ class TestRefusals:
         assert "is no record of kdnsctl" in ran.err
 
     def test_somebody_else_works_on_it(self, kdnsctl: Kdnsctl, server: ApiServer, store: Store) -> None:
-        from datetime import UTC, datetime
-
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         spec = {"holderIdentity": "joe@desk/1-a", "leaseDurationSeconds": 60, "acquireTime": now, "renewTime": now}
         store.create(LEASES, {"metadata": {"name": lease_name(NODE), "namespace": "kube-system"}, "spec": spec})
