@@ -144,7 +144,8 @@ def _notes(objects: Objects, truth: Truth, nodes: Sequence[NodeAnalysis]) -> Ite
         )
     unnamed = sum(not node.identified for node in nodes)
     if unnamed:
-        yield f"Whose the files of {unnamed} node(s) are, they do not tell; say it with --node."
+        whose = "1 node" if unnamed == 1 else f"{unnamed} nodes"
+        yield f"Whose the files of {whose} are, they do not tell; say it with --node."
 
 
 def _nothing(paths: Sequence[str], sifted: Sifted) -> UsageError:
