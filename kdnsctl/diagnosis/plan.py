@@ -34,7 +34,7 @@ def plan(findings: Iterable[Finding]) -> tuple[Measure, ...]:
     A TCP port is left out beside the UDP port of the same kind of finding, and what the repair of rules does anyway.
     """
     advising = [each for each in findings if each.advice]
-    rules = any(each.id in RULES for each in advising)
+    rules = any(each.id in RULES and COLLECT_FIRST in each.advice for each in advising)  # to be mended, not read again
     kept = [each for each in advising if not _twin(each, advising) and not (rules and each.id in KUBE_PROXY)]
     measures: dict[str, Measure] = {}
     for each in sorted(kept, key=_turn):

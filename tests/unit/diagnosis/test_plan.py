@@ -56,7 +56,9 @@ def test_a_tcp_twin_is_left_out_and_tcp_alone_is_not() -> None:
 
 def test_what_the_repair_of_rules_does_is_not_advised_again() -> None:
     look = finding("P1", "Look at kube-proxy.", protocol="")
-    assert texts(look, finding("R3", "As R2."), finding("R2", "Mend.")) == ["Mend."]
+    mend = finding("R2", f"{COLLECT_FIRST} Mend.")
+    assert texts(look, finding("R3", "As R2."), mend) == [COLLECT_FIRST, "Mend."]
+    assert texts(look, finding("R2", "Read again.")) == ["Read again.", "Look at kube-proxy."]
     assert texts(look) == ["Look at kube-proxy."]
 
 
