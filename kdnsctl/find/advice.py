@@ -99,11 +99,11 @@ def next_looks(findings: Sequence[NodeFinding], *, live: bool) -> Iterable[str]:
             and NODE_NAME.fullmatch(one.name)
             and any(problem.code in TOO_EARLY for problem in one.problems)
         ]
-        if unsettled:
-            yield f"kdnsctl find-affected --live {' '.join(unsettled[:MOST_NAMED])}"
         affected = [one.name for one in findings if one.verdict is Verdict.AFFECTED and NODE_NAME.fullmatch(one.name)]
         if affected:
             yield f"kdnsctl analyze {' '.join(affected[:MOST_NAMED])}"
+        if unsettled:
+            yield f"kdnsctl find-affected --live {' '.join(unsettled[:MOST_NAMED])}"
         return
     suspects = [one.name for one in suspects_of(findings) if one.identified and NODE_NAME.fullmatch(one.name)]
     silent = any(one.reason_code in TABLES_TELL for one in findings)
