@@ -17,14 +17,18 @@ import jsonschema
 import pytest
 import yaml
 
+from kdnsctl.cancel import CancelScope
+from kdnsctl.cluster.connection import ConnectOptions, connect
 from kdnsctl.lab.api.access import Rule
 from kdnsctl.lab.api.faults import Disturb, Fault
 from kdnsctl.lab.api.server import ApiServer
 from kdnsctl.lab.changes import ChangeType
 from kdnsctl.lab.kinds import NAMESPACES, PODS
 from kdnsctl.lab.store import DeleteOptions, Store
+from kdnsctl.model import KdnsctlError, Reason
 from kdnsctl.reach import ownpod
-from kdnsctl.reach.podkeeper import operator
+from kdnsctl.reach.podkeeper import PodKeeper, PodSettings, operator
+from kdnsctl.reach.podspec import Image, PodRung
 from tests.lab.api.fake_kubelet import report_ready
 from tests.lab.api.test_roles import apply
 from tests.lab.conftest import ROOT, Kdnsctl, Ran
@@ -257,13 +261,27 @@ def test_a_pod_that_nobody_starts_is_given_up_and_deleted(
     assert gone(store)
 
 
-def test_the_deadline_of_the_run_leaves_no_pod(collect: Callable[..., Ran], kubelet: Kubelet, store: Store) -> None:
-    kubelet.act = kubelet.leave
-    ran = collect("--item", "conntrack.ports", "--deadline", "2s")
-    assert ran.code == 4
-    assert {gap["code"] for gap in row(ran)["missing"]} == {"deadline"}
-    assert len(kubelet.seen) == 1
-    assert gone(store)
+def test_the_deadline_of_the_run_leaves_no_pod(
+    kubelet: Kubelet, server: ApiServer, store: Store, tmp_path: Path
+) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(server.kubeconfig(), encoding="utf-8")
+    late = Reason("deadline", "not finished within 5s")
+    with CancelScope() as scope:
+        kubelet.act = lambda _: scope.cancel(late)  # while the pod is waited for
+        options = ConnectOptions(kubeconfig=str(kubeconfig), environment={"HOME": str(tmp_path)})
+        connection = connect(options, CancelScope())
+        keeper = PodKeeper(connection, PodSettings())
+        order = keeper.order(PodRung.PLAIN, "knode1", "", Image("x:1", ()), scope)
+        with pytest.raises(KdnsctlError, match="not finished within 5s"):
+            keeper.open(order, scope)
+        assert len(kubelet.seen) == 1
+        assert keeper.close() == ()
+        assert gone(store)
+        with pytest.raises(KdnsctlError):
+            keeper.open(order, CancelScope())
+        assert len(kubelet.seen) == 1  # none is made when the run is over
+        connection.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
