@@ -1,6 +1,6 @@
 """The ladder to a node: which rungs there are, the least intrusive first, and how each is opened.
 
-    exec → pod → pod-netadmin → pod-privileged (only if allowed) → ssh
+    exec → pod → pod-netadmin → pod-privileged (only if allowed) → ssh → openssh
 
 What a rung can read is decided fact by fact: a pod with more capabilities is only made for what those with fewer cannot
 yield. Nothing is read here.
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 VIA_POD: Final = "--via pod"  # the option that permissions for pods of our own are told with
 OF_KUBE_PROXY: Final = (Toolset.KUBE_PROXY,)
 OF_TOOLS: Final = (Toolset.TOOLS, Toolset.KUBE_PROXY)  # our tools image has what kube-proxy's has, too
+# Why a login fails that may work with OpenSSH: keys in hardware, Kerberos, a host certificate, a word of its
+# configuration. An address where nobody answers is not tried twice.
+ONLY_OPENSSH: Final = frozenset({"sshLogin", "hostKeyUnknown", "sshConfig"})
 _RUNTIMES: Final = ("docker-pullable://", "docker://", "containerd://", "cri-o://")
 
 
@@ -80,9 +83,30 @@ class Ladder:
         if self._keeper is not None:
             ways += [self._pod(self._keeper, rung, node, opened) for rung in rungs(self._keeper.settings)]
         if self._ssh is not None:
-            ssh = self._ssh
-            ways.append(Way(ssh.rung, lambda scope: ssh.open(node, scope, opened), lambda fact: fact.endpoint is None))
+            ways += self._over_ssh(self._ssh, node, opened)
         return ways
+
+    def _over_ssh(self, ssh: SshWays, node: str, opened: contextlib.ExitStack) -> list[Way]:
+        """SSH, and after it the OpenSSH client: where the login failed, which that may know more for."""
+        failed: list[str] = []
+
+        def open_(scope: CancelScope) -> NodeShell:
+            try:
+                return ssh.open(node, scope, opened)
+            except KdnsctlError as error:
+                failed.append(error.code)
+                raise
+
+        first = Way(ssh.rung, open_, lambda fact: fact.endpoint is None)
+        if self._via is not Via.AUTO:
+            return [first]
+        other = ssh.by_openssh()
+        return [
+            first,
+            Way(
+                other.rung, lambda scope: other.open(node, scope, opened), lambda _: not ONLY_OPENSSH.isdisjoint(failed)
+            ),
+        ]
 
     def order(self, keeper: PodKeeper, rung: PodRung, node: str, scope: CancelScope) -> PodOrder:
         """The pod that this rung would make. Raises KdnsctlError (`noImage`) when there is no image for it."""

@@ -36,6 +36,7 @@ from tests.lab.conftest import ROOT, Kdnsctl, Ran
 NODES: Final = ("knode1", "knode2", "knode3")
 DIGEST: Final = "registry.k8s.io/kube-proxy@sha256:" + "1" * 64
 FEW: Final = ("--item", "conntrack.ports", "--item", "conntrack.a")
+SSH: Final = {"ssh": "untested", "openssh": "untested"}
 NEVER: Final = "kdnsctl.example/never:1"
 PULL: Final = {"waiting": {"reason": "ErrImageNeverPull", "message": f'Container image "{NEVER}" is not present'}}
 
@@ -356,7 +357,7 @@ def test_a_plan_asks_the_server_and_makes_nothing(
     assert [node["name"] for node in plan["nodes"]] == list(NODES)
     for node in plan["nodes"]:
         states = {rung["rung"]: rung["state"] for rung in node["rungs"]}
-        assert states == {"exec": "works", "pod": "works", "pod-netadmin": "works", "ssh": "untested"}
+        assert states == {"exec": "works", "pod": "works", "pod-netadmin": "works", **SSH}
         rungs = {item["item"]: item["rung"] for item in node["items"]}
         assert (rungs["conntrack.a"], rungs["kubeProxy.log"]) == ("exec", "api")
     dry = server.journal.entries(lambda entry: entry.method == "POST" and entry.path.endswith("/pods"))
