@@ -81,7 +81,8 @@ class Ladder:
             others = self._ssh is not None or self._keeper is not None
             ways.append(Way(EXEC, _probed(shell) if self._via is Via.AUTO and others else lambda _: shell, shell.can))
         if self._keeper is not None:
-            ways += [self._pod(self._keeper, rung, node, opened) for rung in rungs(self._keeper.settings)]
+            stuck: list[PodNotStartedError] = []
+            ways += [self._pod(self._keeper, rung, node, opened, stuck) for rung in rungs(self._keeper.settings)]
         if self._ssh is not None:
             ways += self._over_ssh(self._ssh, node, opened)
         return ways
@@ -134,8 +135,19 @@ class Ladder:
         names = dict.fromkeys((on_the_node(proxy.place), proxy.place.image))
         return [Image(name, OF_KUBE_PROXY) for name in names]
 
-    def _pod(self, keeper: PodKeeper, rung: PodRung, node: str, opened: contextlib.ExitStack) -> Way:
+    def _pod(
+        self,
+        keeper: PodKeeper,
+        rung: PodRung,
+        node: str,
+        opened: contextlib.ExitStack,
+        stuck: list[PodNotStartedError],
+    ) -> Way:
+        """A pod on the node. `stuck` is why an earlier one did not start: its kubelet starts no other either."""
+
         def open_(scope: CancelScope) -> NodeShell:
+            if stuck:
+                raise stuck[0]
             *first, last = self._images(keeper.settings, rung, node)
             for image in first:
                 try:
@@ -146,7 +158,12 @@ class Ladder:
             return made(self._order(keeper, rung, node, last, scope), scope)
 
         def made(order: PodOrder, scope: CancelScope) -> NodeShell:
-            shell = keeper.open(order, scope)
+            try:
+                shell = keeper.open(order, scope)
+            except PodNotStartedError as error:
+                if error.code != NOT_ON_NODE:
+                    stuck.append(error)
+                raise
             opened.callback(keeper.end, order.name)
             return shell
 
