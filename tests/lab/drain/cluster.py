@@ -155,7 +155,7 @@ class Lab:
         seed: int = 1,
     ) -> list[NodeResult]:
         """Plan and carry out, with the cluster working meanwhile."""
-        with CancelScope(100_000, clock=self.clock) if scope is None else contextlib.nullcontext(scope) as whole:
+        with CancelScope(3000, clock=self.clock) if scope is None else contextlib.nullcontext(scope) as whole:
             connection = self.connection(whole)
             names = nodes or (NODE,)
             plan = read_plan(connection, names, options, whole, now=utc_now, affected=affected).plan
