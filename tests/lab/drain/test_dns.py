@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from kdnsctl.lab.api.faults import Fault, Respond
 from kdnsctl.lab.kinds import DEPLOYMENTS, PODS
+from kdnsctl.lab.replies import forbidden
 from kdnsctl.quarantine.draining import NodeResult
 from kdnsctl.quarantine.evicting import Ending
 from kdnsctl.quarantine.podfilters import DrainOptions
@@ -88,6 +90,20 @@ def test_trouble_after_one_keeps_the_others(tmp_path: Path) -> None:
             [result] = made.drain(DrainOptions(), probe=Answering("", "3 of 10 queries got no answer"), notes=notes)
         assert endings(result) == [Ending.GONE, Ending.GONE, Ending.KEPT]
         assert any("3 of 10 queries got no answer; no further DNS pod is touched" in text for text in notes.texts)
+
+
+def test_they_stay_when_it_cannot_be_seen_who_serves(tmp_path: Path) -> None:
+    with lab(tmp_path, dns=1) as made:
+        dns_as_usual(made, here=1, elsewhere=2)
+        made.deploy("web", 3)
+        refusal = forbidden("endpointslices", "discovery.k8s.io", "", "not any more").status()
+        made.server.faults.add(Fault(Respond(403, status=refusal), path="endpointslices", after=2, times=None))
+        with working(made):
+            [result] = made.drain(DrainOptions())
+        failed = [pod for pod in result.pods if pod.reason]
+        assert [(pod.reason.code, pod.ending) for pod in failed if pod.reason] == [("forbidden", None)]
+        assert all(pod.left for pod in result.pods if pod not in failed)
+        assert not result.drained
 
 
 def test_without_a_replacement_no_other_goes(tmp_path: Path) -> None:
