@@ -27,7 +27,7 @@ _IPV4: Final = r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\d)(?:/\d{1,2}(?!\d))?
 _IPV6: Final = (
     r"(?<![\w:.])(?=[0-9A-Fa-f]*:[0-9A-Fa-f]*:)[0-9A-Fa-f:]{2,39}(?:(?:\d{1,3}\.){3}\d{1,3})?(?!\w)(?:/\d{1,3})?"
 )
-_SERVICE: Final = rf"(?<![\w./:-])({_LABEL})/({_LABEL})(?::({_LABEL}))?(?![\w/-]|\.\w)"
+_SERVICE: Final = rf"(?<![\w./:-])(?!0x[0-9a-f]+/)(?=[-0-9]*[a-z])({_LABEL})/({_LABEL})(?::({_LABEL}))?(?![\w/-]|\.\w)"
 _UID: Final = r"(?<![\w-])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![\w-])"
 _MAC: Final = r"(?<![\w:])(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}(?![\w:])"
 _CREDENTIAL: Final = (
@@ -62,6 +62,7 @@ class Renaming:
         self._pseudonyms = pseudonyms
         self._words: dict[str, str] = {}
         self._services: dict[str, str] = {}
+        self._pods: set[str] = set()
         self._chains: dict[str, str] = {}
         self._owned: set[tuple[str, str, str, int]] = set()
 
@@ -69,6 +70,8 @@ class Renaming:
 
     def learn(self, kind: str, name: str) -> None:
         """Take a name of a `node`, `pod`, `namespace`, `service`, `host`…: afterwards it is known as a single word."""
+        if kind == "pod":
+            self._pods.add(name)
         if name and name not in COMMON:
             self._words.setdefault(name, self.name(kind, name))
 
@@ -179,7 +182,7 @@ class Renaming:
         pieces: list[str] = []
         end = 0
         for match in _KNOWN.finditer(text):
-            pieces += (_WORD.sub(self._word, text[end : match.start()]), self._known(match))
+            pieces += (_WORD.sub(self._word, text[end : match.start()]), self._pod(match) or self._known(match))
             end = match.end()
         pieces.append(_WORD.sub(self._word, text[end:]))
         return "".join(pieces)
@@ -196,6 +199,13 @@ class Renaming:
 
     def _known(self, match: re.Match[str]) -> str:
         return self._BY_FORM[match.lastgroup or "service"](self, match[0])
+
+    def _pod(self, match: re.Match[str]) -> str:
+        """NAMESPACE/NAME as that of a pod, where there is one of that name; "" else."""
+        namespace, _, name = match[0].partition("/")
+        if match.lastgroup != "service" or name not in self._pods:
+            return ""
+        return f"{self.name('namespace', namespace)}/{self.name('pod', name)}"
 
     def _word(self, match: re.Match[str]) -> str:
         text = match[0]
