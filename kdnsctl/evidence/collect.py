@@ -26,6 +26,7 @@ from kdnsctl.evidence.clusterside import ClusterCollector
 from kdnsctl.evidence.items import ITEMS, Item
 from kdnsctl.evidence.nodeside import NodeCollector, NodeSide, Way
 from kdnsctl.evidence.resuming import Earlier, Gap, Had, earlier, node_record
+from kdnsctl.evidence.room import check_room, most_of
 from kdnsctl.facts import conntrack
 from kdnsctl.find.online import identity_of
 from kdnsctl.find.scope import Chosen, InScope, nodes_in_scope
@@ -75,7 +76,7 @@ class CollectOptions:
 
     `resume` goes on with the bundle in `directory`: nodes that it has finished are kept, or with `again` all are read
     anew. `same` stands for the nodes that the bundle is about; then `chosen` names none. None of `items`: those that
-    its last capture asked for, all of them in a new bundle.
+    its last capture asked for, all of them in a new bundle. `packed`: it will be packed into an archive beside it.
     """
 
     directory: Path
@@ -85,6 +86,7 @@ class CollectOptions:
     resume: bool = False
     again: bool = False
     same: bool = False
+    packed: bool = False
     seconds: int | None = None
     parallel: int = PARALLEL
 
@@ -148,6 +150,8 @@ def collect(
     """
     started = now()
     plan = _plan(options, connection, scope)
+    if plan.names and (note := check_room(options.directory, _most(plan, options))):
+        reporter.noted(note)
     with _bundle(options, {**about, **plan.about, "via": options.via.value}, plan, now) as bundle:
         if ssh is not None:
             ssh.addresses = _internal_addresses(plan.found.nodes)
@@ -198,13 +202,14 @@ def collect(
         )
 
 
-def to_json(report: CollectReport) -> dict[str, Any]:
-    """The report as plain data (docs/schemas/CollectReport.schema.json)."""
+def to_json(report: CollectReport, archive: Path | None = None) -> dict[str, Any]:
+    """The report as plain data (docs/schemas/CollectReport.schema.json). `archive`: what the bundle was packed into."""
     return {
         "apiVersion": API_VERSION,
         "kind": "CollectReport",
         "cluster": report.cluster,
         "bundle": str(report.bundle),
+        "archive": None if archive is None else str(archive),
         "capture": report.capture,
         "startedAt": report.started.isoformat(),
         "endedAt": report.ended.isoformat(),
@@ -255,6 +260,12 @@ def _plan(options: CollectOptions, connection: Connection, scope: CancelScope) -
         return _Plan(found, asked, items)
     names = tuple(name for name in asked if not there.finished(name, [item.id for item in items]))
     return _Plan(found, names, items, {name: had for name, had in there.nodes.items() if name not in names}, there)
+
+
+def _most(plan: _Plan, options: CollectOptions) -> int:
+    """Bytes that are written at most."""
+    nodes = {node.metadata.name: node for node in plan.found.nodes}
+    return most_of(nodes.get(name) for name in plan.names) * (2 if options.packed else 1)
 
 
 def _kept_row(name: str, had: Had) -> NodeRow:
