@@ -168,7 +168,7 @@ def collect(
       # What does it prove?
       kdnsctl analyze ./evidence
 
-    Nothing is changed. Pods of kdnsctl's own on a node, --plan and redaction are not there yet.
+    Nothing is changed. Pods of kdnsctl's own on a node and --plan are not there yet.
 
     Exit codes: 0 all of it was collected, 4 something is missing, 1 failed, 2 wrong usage, 130 interrupted.
     """

@@ -177,6 +177,8 @@ def _unread(node: NodeFiles, sifted: Sifted) -> Iterable[Missing]:
     for one in sifted.unread:
         if one.path.rpartition("/")[0] in folders:
             yield Missing(Item.OTHER, Reason(one.code, f"{one.name}: {one.message}"))
+    if (why := sifted.bundles.silent(node.name)) is not None:
+        yield Missing(Item.KUBE_PROXY, why)
 
 
 def _lacking(objects: Objects, truth: Truth) -> Iterable[str]:

@@ -20,8 +20,10 @@ from kdnsctl.changes.journal import Record, read_from
 from kdnsctl.logs.sources.files import Inputs
 from kdnsctl.logs.sources.opening import BLOCK, SourceError
 from kdnsctl.logs.sources.walking import LogStream
+from kdnsctl.model import Reason
 
 JOURNAL: Final = "journal.jsonl"
+ASKED: Final = ("kubeProxy.health", "kubeProxy.metrics")  # items in which kube-proxy tells how it is
 MOST: Final = 256 << 20  # bytes of a journal; as for `bundle verify`
 
 _OWN: Final = re.compile(r"(?:manifest\.json|SHA256SUMS|journal\.jsonl)\Z")
@@ -56,13 +58,15 @@ Moment = tuple[str, int]  # the root of a bundle, and a capture in it
 class Captures:
     """One bundle. `kept` says which capture counts for a node that is not of the `last` one; `nodes` are all in scope.
 
-    `times` has when the reading of each artefact began and ended, by its path in the bundle, without `.gz`.
+    `times` has when the reading of each artefact began and ended, by its path in the bundle without `.gz`, and `silent`
+    why kube-proxy did not tell how it is, by node and capture.
     """
 
     last: int
     kept: Mapping[str, int] = field(default_factory=dict)
     nodes: tuple[str, ...] = ()
     times: Mapping[str, tuple[datetime, datetime]] = field(default_factory=dict)
+    silent: Mapping[tuple[str, int], Reason] = field(default_factory=dict)
 
     def of(self, node: str) -> int:
         """The capture that counts for a node."""
@@ -104,6 +108,13 @@ class Bundles:
                 return found
         return None
 
+    def silent(self, node: str) -> Reason | None:
+        """Why a node's kube-proxy did not tell how it is, as its bundle says; None when it did, or nobody asked."""
+        for captures in self.by_root.values():
+            if (why := captures.silent.get((node, captures.of(node)))) is not None:
+                return why
+        return None
+
     def _above(self, path: str) -> Iterable[str]:
         return (root for root in self.by_root if not root or path.startswith(f"{root}/"))
 
@@ -126,6 +137,7 @@ def captures_of(records: Iterable[Record]) -> Captures | None:
     kept: dict[int, dict[str, int]] = {}
     nodes: dict[str, None] = {}
     times: dict[str, tuple[datetime, datetime]] = {}
+    silent: dict[tuple[str, int], Reason] = {}
     for record in records:
         number = record.body.get("capture")
         if not isinstance(number, int) or number < 1:
@@ -140,7 +152,16 @@ def captures_of(records: Iterable[Record]) -> Captures | None:
                 nodes = dict.fromkeys(str(name) for name in named)
         elif record.kind == "artefact":
             _note_times(record.body, times)
-    return Captures(last, kept.get(last, {}), tuple(nodes), times) if last else None
+        if record.kind in ("artefact", "missing") and record.body.get("item") in ASKED:
+            _note_silence(record.body, number, silent)
+    return Captures(last, kept.get(last, {}), tuple(nodes), times, silent) if last else None
+
+
+def _note_silence(said: Mapping[str, Any], capture: int, silent: dict[tuple[str, int], Reason]) -> None:
+    problem = said.get("problem")
+    if isinstance(problem, dict):
+        why = Reason(str(problem.get("code", "")), str(problem.get("message", "")))
+        silent.setdefault((str(said.get("node")), capture), why)
 
 
 def _note_times(said: Mapping[str, Any], times: dict[str, tuple[datetime, datetime]]) -> None:
