@@ -26,24 +26,29 @@ from kdnsctl.evidence.artefacts import CLUSTER, Artefact, safe_name, unsafe_name
 from kdnsctl.evidence.bundle import JOURNAL, seal
 from kdnsctl.evidence.contents import Allowance, File, files
 from kdnsctl.evidence.pseudonyms import Pseudonyms
-from kdnsctl.evidence.redactfiles import handler_of
+from kdnsctl.evidence.redactfiles import handler_of, is_withheld
 from kdnsctl.evidence.renaming import Renaming
 from kdnsctl.evidence.verify import verify
 from kdnsctl.logs.sources.opening import BLOCK, ByteSource, SourceError, decompressed
 from kdnsctl.model import Reason, RefusedError, Reporter, UsageError
 
 LEFT_OUT: Final = Reason("leftOut", "nothing is known of how to redact it")
+WITHHELD: Final = Reason("withheld", "it is never part of a redacted bundle")
 UNREADABLE: Final = Reason("leftOut", "it cannot be read as what it should be")
 MOST_ERRORS: Final = 1 << 20  # bytes of what one command said on standard error
 
 
 @dataclass(frozen=True, slots=True)
 class Redaction:
-    """What was made: how many artefacts, which were left out (by their paths before), and the new sums' SHA-256."""
+    """What was made: how many artefacts, which were left out (by their paths before), and the new sums' SHA-256.
+
+    `withheld` are those that never are in a redacted bundle, `left_out` those of which nothing is known.
+    """
 
     directory: Path
     artefacts: int
     left_out: tuple[str, ...]
+    withheld: tuple[str, ...]
     sums_digest: str
 
 
@@ -78,7 +83,13 @@ def redact(location: Path, directory: Path, key: bytes, *, reporter: Reporter) -
     finally:
         reporter.finished()
     digest = _write_journal(directory, journal, made, found.sums_digest)
-    return Redaction(directory, len(made.artefacts), tuple(made.left_out), digest)
+    return Redaction(
+        directory,
+        len(made.artefacts),
+        tuple(path for path, why in made.left_out.items() if why is LEFT_OUT),
+        tuple(path for path, why in made.left_out.items() if why is WITHHELD),
+        digest,
+    )
 
 
 def learned(
@@ -119,7 +130,7 @@ class _Made:
             return False
         handler = handler_of(file.path)
         if handler is None:
-            self.left_out[file.path] = LEFT_OUT
+            self.left_out[file.path] = WITHHELD if is_withheld(file.path) else LEFT_OUT
             return True
         name = file.path.rpartition("/")[2].removesuffix(CUT)
         packed = name.endswith(".gz")
