@@ -64,6 +64,8 @@ def redact(location: Path, directory: Path, key: bytes, *, reporter: Reporter) -
     Raises UsageError when there is no bundle, or something is in `directory`; BrokenBundleError when the bundle is
     not sound or was not finished; BundleWriteError when the new one cannot be written: then some of it may be there.
     """
+    if location.is_dir() and not (location / JOURNAL).is_file():
+        raise UsageError(f"there is no bundle in {location}; nothing was written")
     found = verify(location)
     if not found.sound or not found.finished:
         why = found.flaws[0].message if found.flaws else "its last capture has not ended"

@@ -15,7 +15,9 @@ import msgspec
 
 from kdnsctl.evidence import redactobjects
 from kdnsctl.evidence.renaming import GONE, Renaming
+from kdnsctl.logs.sources.opening import Code, SourceError
 
+MOST_WHOLE: Final = 256 << 20  # bytes of a list of objects or of rules as JSON: as `analyze` reads them
 LONGEST: Final = 1 << 20  # bytes of a line; what is longer is cut
 
 Pieces = Iterable[bytes]
@@ -167,7 +169,7 @@ def _nft(pieces: Pieces, renaming: Renaming) -> Iterator[bytes]:
             return f"{part['prefix']}{network}{part['middle']}{part['len']}"
         return f'{part["comment"]}"{_said(part["text"], renaming)}"'
 
-    yield _bytes(_each(_NFT_PARTS, _text(b"".join(pieces)), renaming, made))
+    yield _bytes(_each(_NFT_PARTS, _text(_whole(pieces)), renaming, made))
 
 
 _NFT_PARTS: Final = re.compile(
@@ -193,12 +195,12 @@ def _metrics(pieces: Pieces, renaming: Renaming) -> Iterator[bytes]:
 
 
 def _mode(pieces: Pieces, renaming: Renaming) -> Iterator[bytes]:
-    said = _text(b"".join(pieces))
+    said = _text(_whole(pieces))
     yield _bytes(said if said.strip() in _MODES else renaming.prose(said))
 
 
 def _health(pieces: Pieces, renaming: Renaming) -> Iterator[bytes]:
-    said = b"".join(pieces)
+    said = _whole(pieces)
     try:
         fields = msgspec.json.decode(said, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -223,7 +225,7 @@ _TIME: Final = re.compile(
 
 def _config(pieces: Pieces, _: Renaming) -> Iterator[bytes]:
     """Of kube-proxy's configuration its mode: all else can name hosts, files and people."""
-    config = msgspec.json.decode(b"".join(pieces), type=dict[str, Any]).get(_CONFIG_GROUP)
+    config = msgspec.json.decode(_whole(pieces), type=dict[str, Any]).get(_CONFIG_GROUP)
     named = (config.get("Mode") or config.get("mode")) if isinstance(config, dict) else None
     yield msgspec.json.encode({_CONFIG_GROUP: {"mode": named if named in _MODES else ""}})
 
@@ -281,7 +283,7 @@ class _List(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def _listed(pieces: Pieces) -> tuple[dict[str, Any], str, tuple[msgspec.Raw, ...]]:
-    said = msgspec.json.decode(b"".join(pieces), type=_List)
+    said = msgspec.json.decode(_whole(pieces), type=_List)
     version = str(said.metadata.get("resourceVersion", ""))
     kind = said.kind if re.fullmatch(r"[A-Za-z]{1,40}", said.kind) else ""
     head = {
@@ -315,7 +317,7 @@ def _learn_changes(pieces: Pieces, renaming: Renaming) -> None:
 
 def _changed(pieces: Pieces) -> Iterator[_Change]:
     """The lines that are changes; the last of a capture that was killed may be none."""
-    for line in b"".join(pieces).splitlines():
+    for line in _whole(pieces).splitlines():
         try:
             change = msgspec.json.decode(line, type=_Change)
         except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -352,6 +354,18 @@ _OWNER_RULE: Final = re.compile(r"-A KUBE-(?:SVC|SVL|XLB)-([A-Z2-7]{16}) .*-j (K
 
 def _learn_nothing(_: Pieces, __: Renaming) -> None:
     pass
+
+
+def _whole(pieces: Pieces) -> bytes:
+    """All of a file that is gone through as one. Raises SourceError for one that is larger than any of its kind."""
+    found: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        if size > MOST_WHOLE:
+            raise SourceError(Code.TOO_LARGE, f"it is longer than {MOST_WHOLE} bytes")
+        found.append(piece)
+    return b"".join(found)
 
 
 def _all(names: str, redact: Redact, learn: Learn = _learn_nothing) -> dict[str, tuple[Redact, Learn]]:

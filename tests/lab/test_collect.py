@@ -144,5 +144,6 @@ def test_a_run_that_is_killed_leaves_what_resume_finishes(
     assert verdicts(kdnsctl, bundle) == EXPECTED
     again = kdnsctl("collect", "--resume", str(bundle), "--via", "exec", "-o", "json")
     assert (again.code, report_of(again.out)["capture"]) == (0, 2)
+    assert report_of(again.out)["sumsSha256"] == report["sumsSha256"]
     assert not list(bundle.glob("nodes/*/03"))
     assert verdicts(kdnsctl, bundle) == EXPECTED

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from kdnsctl.changes.journal import read
-from kdnsctl.evidence import redactobjects
+from kdnsctl.evidence import redactfiles, redactobjects
 from kdnsctl.evidence.artefactfile import Source
 from kdnsctl.evidence.artefacts import CLUSTER
 from kdnsctl.evidence.bundle import JOURNAL, SUMS, Bundle
@@ -270,6 +270,12 @@ class TestWhatIsRefused:
             redact(tmp_path / "evidence", tmp_path / "redacted", KEY, reporter=QUIET)
         assert "resume" in caught.value.hint
 
+    def test_a_directory_that_is_none(self, tmp_path: Path) -> None:
+        (tmp_path / "mine").write_text("x")
+        with pytest.raises(UsageError):
+            redact(tmp_path, tmp_path / "redacted", KEY, reporter=QUIET)
+        assert not (tmp_path / "redacted").exists()
+
     def test_a_directory_with_something_in_it(self, one: Path) -> None:
         there = one.with_name("redacted")
         there.mkdir()
@@ -480,6 +486,16 @@ class TestForeignRules:
         assert not re.search(r"cali|corp|knode1|10\.244", made)
         assert made.count(GONE) == 2
         assert parse([made.encode()])  # it still is a dump of rules
+
+
+def test_a_bomb_in_a_sound_bundle_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redactfiles, "MOST_WHOLE", 1000)
+    with Bundle.create(tmp_path / "evidence", {"nodes": ["knode1"]}) as bundle:
+        put(bundle, "knode1", "nft.4", "nft-ip.json", b"[" * 100_000)
+        bundle.finish({})
+    made = redact(tmp_path / "evidence", tmp_path / "redacted", KEY, reporter=QUIET)
+    (artefact,) = verify(made.directory).artefacts
+    assert (artefact.size, artefact.problem and artefact.problem.code) == (0, "leftOut")
 
 
 def test_lines_that_are_too_long_are_cut_and_do_not_fill_the_memory() -> None:
