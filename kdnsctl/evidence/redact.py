@@ -157,7 +157,7 @@ class _Made:
             # Half a list, or half a packed file: what came before it is kept, and it was called incomplete before.
             problem = problem or UNREADABLE
         errors = self._errors(record)
-        one.close(exit_code=record.exit_code, errors=errors, proof=record.proof, problem=problem)
+        one.close(exit_code=record.exit_code, errors=errors, proof=_word(record.proof), problem=problem)
         moment = record.ended.timestamp()
         os.utime(self._directory / new.path, (moment, moment))
         self.artefacts[file.path] = written[0]
@@ -172,9 +172,9 @@ class _Made:
 def _make(directory: Path) -> None:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory.chmod(0o700)
         if any(directory.iterdir()):
             raise UsageError(f"{directory} is not empty; nothing was written", hint="name another directory")
+        directory.chmod(0o700)
     except OSError as error:
         raise RefusedError(f"nothing can be written to {directory}: {error.strerror}; nothing was written") from error
 
