@@ -295,7 +295,7 @@ def _word(said: object) -> str:
     return said if isinstance(said, str) and _OURS.fullmatch(said) else ""
 
 
-_OURS: Final = re.compile(r"[A-Za-z0-9][\w.+-]{0,63}")
+_OURS: Final = re.compile(r"[A-Za-z0-9][\w.,+-]{0,63}")
 
 
 def command_of(words: Sequence[str]) -> tuple[str, ...]:
