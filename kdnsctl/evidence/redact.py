@@ -263,7 +263,8 @@ def _renamed(record: Record, made: _Made) -> Iterator[tuple[str, dict[str, Any]]
         case "node":
             items = [_word(item) for item in said.get("items", ())]
             missing = [{"item": _word(one["item"]), **_problem(one)} for one in said.get("missing", ())]
-            told = {key: _word(said.get(key, "")) for key in ("status", "via")}
+            rungs = str(said.get("via", "")).replace(", ", ",")
+            told = {"status": _word(said.get("status", "")), "via": _word(rungs)}
             whole = said.get("whole")
             about = {"node": node(said.get("node")), "whole": whole if isinstance(whole, int) else 0}
             yield "node", {**capture, **about, **told, "missing": missing, "items": items}
