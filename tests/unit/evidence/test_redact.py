@@ -36,6 +36,7 @@ RECORDINGS = Path(__file__).parents[2] / "recordings"
 NODE, RULES, API = RECORDINGS / "node", RECORDINGS / "rules", RECORDINGS / "api"
 KEY = b"a key that only this test knows."
 QUIET = SilentReporter()
+NAMING_PATHS = ("skipped", "nextCommands", "apiVersion")  # of a report: what it says of the files that were given
 SEAL = f"{MARKER} 0123456789abcdef rc=0;\n".encode()
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJzeXN0ZW0ifQ.c2lnbmF0dXJl"  # none of anybody's
 LOG = f"""\
@@ -183,7 +184,7 @@ def told(report: AnalyzeReport, renamed: Callable[[str], str] = str) -> Any:
             return sorted(re.findall(r"[^\s,;]+", renamed(re.sub(r'--comment "(?:[^"\\]|\\.)*"', "", value))))
         return value
 
-    return made({key: value for key, value in to_json(report).items() if key not in ("skipped", "apiVersion")})
+    return made({key: value for key, value in to_json(report).items() if key not in NAMING_PATHS})
 
 
 def renaming_of(place: Path) -> Renaming:
