@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kdnsctl import fleet
 from kdnsctl.access.needs import Needs
-from kdnsctl.cancel import CancelScope
+from kdnsctl.cancel import CancelScope, interrupting
 from kdnsctl.cluster import execs, logs, portforward, proxyload
 from kdnsctl.cluster.objects import Node
 from kdnsctl.cluster.transport import Connection
@@ -137,7 +137,7 @@ def collect(
     started = now()
     found = nodes_in_scope(connection, options.chosen, scope=scope)
     said = {**about, "nodes": list(found.names), "items": [item.id for item in options.items], "via": options.via.value}
-    with _bundle(options, said, now) as bundle:
+    with interrupting(scope), _bundle(options, said, now) as bundle:
         if ssh is not None:
             ssh.addresses = _internal_addresses(found.nodes)
         collector = ClusterCollector(bundle, connection, reporter)
@@ -283,5 +283,5 @@ def _row(name: str, outcome: Outcome[NodeSide] | None, bundle: Bundle, scope: Ca
         return NodeRow(name, Status.PARTIAL if had else Status.FAILED, via, had, (Gap("", reason),))
     side = outcome.value
     # What came through the API alone is not the node: its table and rules are.
-    status = Status.COMPLETE if not side.gaps else Status.PARTIAL if had and side.via else Status.FAILED
+    status = Status.COMPLETE if not side.gaps else Status.PARTIAL if side.own else Status.FAILED
     return NodeRow(name, status, side.via, side.whole, tuple(side.gaps))

@@ -27,6 +27,10 @@ from kdnsctl.reach.shell import NodeShell, Reading
 
 API: Final = "api"
 MOST_LOG: Final = 512 << 20  # bytes of one log; a kubelet keeps 10 MiB of each file by default
+LATE: Final = "deadline"
+LOST: Final = frozenset({"cutOff", "noTrailer", "sshUnreachable", LATE})
+"""What an output broke off with where the connection may be what is broken; a new one then serves the next item."""
+MOST_TIMES_LATE: Final = 2  # commands that may get no answer in time before the node is given up: each is waited for
 HTTP_STATUS: Final = "httpStatus"  # an unhealthy kube-proxy answers 503: that is the evidence, not a gap in it
 
 
@@ -40,9 +44,13 @@ class Gap:
 
 @dataclass(slots=True)
 class NodeSide:
-    """What came of one node: how many items are whole, and what is missing. `via` is the rung that reached it."""
+    """What came of one node: how many items are whole, and what is missing. `via` is the rung that reached it.
+
+    `own` tells whether anything came from the node itself, whole or not: what the API serves is not the node.
+    """
 
     via: str = ""
+    own: bool = False
     whole: int = 0
     gaps: list[Gap] = field(default_factory=list)
 
@@ -78,6 +86,7 @@ class NodeCollector:
         self._seconds = seconds
         self._shell: NodeShell | None = None
         self._unreached: KdnsctlError | None = None
+        self._late = 0
         self._mode: Mode | None = None
         self._side = NodeSide()
 
@@ -132,7 +141,14 @@ class NodeCollector:
                 raise KdnsctlError("kube-proxy's pod does not run: it cannot be asked", code="notRunning")
             problem = self._read_by(self._forward, item, fact, scope, kept)
         else:
-            problem = self._read_by(self._reached(scope), item, fact, scope, kept)
+            fresh = self._shell is None
+            try:
+                problem = self._read_by(self._reached(scope), item, fact, scope, kept)
+            except KdnsctlError as error:
+                if fresh or self._shell is not None or error.code == LATE or isinstance(error, BundleWriteError):
+                    raise
+                scope.check()  # the connection was lost before: what could not be begun for that is begun anew
+                problem = self._read_by(self._reached(scope), item, fact, scope, kept)
         if item is MODE and problem is None:
             self._mode = parse_proxy_mode(bytes(kept))
         return problem
@@ -144,7 +160,8 @@ class NodeCollector:
         if self._unreached is not None:
             raise self._unreached
         failed: list[KdnsctlError] = []
-        for way in self._ways:
+        # Who was reached in one way is not reached anew in another: captures of two views would be mixed.
+        for way in [way for way in self._ways if self._side.via in ("", way.rung)]:
             try:
                 self._shell = way.open(scope)
             except KdnsctlError as error:
@@ -173,10 +190,17 @@ class NodeCollector:
             reading = shell.read(fact, sink, scope=scope)
         except BaseException as error:
             _close_broken(file, error)
+            if isinstance(error, KdnsctlError) and fact.endpoint is None:
+                self._maybe_lost(shell, error.code)
             raise
+        self._side.own |= fact.endpoint is None and reading.received > 0
         if item.sealed:
             _seal(file, reading)
         problem = reading.problem
+        if problem is not None:
+            problem = _with_complaint(problem, reading)
+            if fact.endpoint is None:
+                self._maybe_lost(shell, problem.code)
         if problem is not None and problem.code == HTTP_STATUS:
             problem = None
         artefact = file.close(
@@ -186,6 +210,16 @@ class NodeCollector:
             problem=None if problem is None else Reason(problem.code, problem.message),
         )
         return artefact.problem
+
+    def _maybe_lost(self, shell: NodeShell, code: str) -> None:
+        """Let go of a connection that may be what broke, and of the node when that has cost all patience."""
+        if shell is not self._shell or code not in LOST:
+            return
+        self._shell = None
+        self._late += code == LATE
+        if self._late >= MOST_TIMES_LATE:
+            why = f"{self._late} commands before it got no answer in time; no further one was tried"
+            self._unreached = KdnsctlError(why, code=code)
 
     def _log(self, item: Item, scope: CancelScope) -> Reason | None:
         if self._place is None:
@@ -220,6 +254,15 @@ def _words(fact: Fact) -> tuple[str, ...]:
     if fact.endpoint is not None:
         return ("GET", f"http://127.0.0.1:{fact.endpoint.port}{fact.endpoint.path}")
     return fact.commands[Toolset.KUBE_PROXY]
+
+
+def _with_complaint(problem: Reason, reading: Reading) -> Reason:
+    """The reason with the first thing that a command which failed has said about it."""
+    lines = reading.stderr.decode("utf-8", "replace").strip().splitlines()
+    if not reading.exit_code or not lines or reading.trailer is None:
+        return problem
+    said = "".join(character if character.isprintable() else "?" for character in lines[0])[:200]
+    return Reason(problem.code, f"{problem.message}: {said}", problem.error)
 
 
 def _seal(file: ArtefactFile, reading: Reading) -> None:
