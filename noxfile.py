@@ -102,6 +102,13 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend=BACKEND)
+def faults(session: nox.Session) -> None:
+    """End commands at every moment and fail nodes in every way, in the lab: minutes; the tests do a few of these."""
+    prepare(session)
+    session.run("pytest", *(session.posargs or ("tests/lab/test_collect_faults.py",)), env={"KDNSCTL_FAULTS": "all"})
+
+
+@nox.session(venv_backend=BACKEND)
 def bench(session: nox.Session) -> None:
     """Measure speed and memory beside the peers; prints figures, asserts none."""
     prepare(session)
