@@ -8,6 +8,7 @@ share is in the wall clock time of both.
 from __future__ import annotations
 
 import contextlib
+import getpass
 import gzip
 import json
 import os
@@ -147,8 +148,8 @@ def _nodes(place: Path, count: int) -> Iterator[_Fleet]:
     ]
     (place / "config").write_text(
         "".join(blocks)
-        + f"Host *\n    Port {PORT}\n    User root\n    IdentityFile {place}/id\n    IdentitiesOnly yes\n"
-        f"    UserKnownHostsFile {place}/known_hosts\n    GlobalKnownHostsFile /dev/null\n    LogLevel ERROR\n"
+        + f"Host *\n    Port {PORT}\n    User {getpass.getuser()}\n    IdentityFile {place}/id\n"
+        f"    IdentitiesOnly yes\n    UserKnownHostsFile {place}/known_hosts\n    GlobalKnownHostsFile /dev/null\n    LogLevel ERROR\n"
     )
     Path("/run/sshd").mkdir(exist_ok=True)
     with contextlib.ExitStack() as running:

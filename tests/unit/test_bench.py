@@ -14,7 +14,7 @@ import pytest
 
 from kdnsctl.logs.signatures import PHRASES
 from tests.bench import __main__ as bench
-from tests.bench import corpus, fleet, machine, measuring, online, reading, scanning, tablereading, tables
+from tests.bench import corpus, fleet, machine, measuring, online, reading, scanning, sshfleet, tablereading, tables
 from tests.bench.measuring import RunError, measure
 from tests.bench.peers import grep_phrases
 
@@ -205,3 +205,15 @@ def test_the_awk_program_counts_by_its_definition(tmp_path: Path) -> None:
     table.write_text("".join(f"{line % case}\n" for case in cases) + "what is this\n", encoding="ascii")
     mawk = subprocess.run(["mawk", "-f", tablereading.PEER, serving, table], capture_output=True, check=True)
     assert mawk.stdout == b"2 6 1\n"
+
+
+def test_tables_come_whole_over_ssh_by_every_way_that_is_compared() -> None:
+    told: list[str] = []
+    fleets = sshfleet.run(400_000, nodes=2, rounds=1, under=None, tell=told.append)
+    assert {(one.via, one.gzip) for one in fleets} == {
+        (via, gzip) for via in ("ssh", "openssh") for gzip in ("gzip", "gzip -1")
+    }
+    small, large = sorted({one.size for one in fleets})
+    assert 3 * small < large <= 400_000
+    assert all(min(one.wall, one.peer_wall, one.cpu, one.peer_cpu, one.anonymous) > 0 for one in fleets)
+    assert len(told) == 2
