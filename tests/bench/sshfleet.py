@@ -147,9 +147,9 @@ def _nodes(place: Path, count: int) -> Iterator[_Fleet]:
         f"Host {name}\n    HostName 127.0.2.{number}\n    HostKeyAlias {name}\n" for number, name in enumerate(names, 1)
     ]
     (place / "config").write_text(
-        "".join(blocks)
-        + f"Host *\n    Port {PORT}\n    User {getpass.getuser()}\n    IdentityFile {place}/id\n"
-        f"    IdentitiesOnly yes\n    UserKnownHostsFile {place}/known_hosts\n    GlobalKnownHostsFile /dev/null\n    LogLevel ERROR\n"
+        "".join(blocks) + f"Host *\n    Port {PORT}\n    User {getpass.getuser()}\n    IdentityFile {place}/id\n"
+        "    IdentitiesOnly yes\n"
+        f"    UserKnownHostsFile {place}/known_hosts\n    GlobalKnownHostsFile /dev/null\n    LogLevel ERROR\n"
     )
     Path("/run/sshd").mkdir(exist_ok=True)
     with contextlib.ExitStack() as running:
