@@ -141,8 +141,27 @@ def collect(
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option("--resume", metavar="DIR", help="Go on with the bundle in DIR: a new capture is added to it."),
+        typer.Option(
+            "--resume",
+            metavar="DIR",
+            help="Go on with the bundle in DIR: read those of its nodes that are not complete.",
+        ),
     ] = None,
+    again: Annotated[  # noqa: FBT002  # typer's way
+        bool,
+        typer.Option(
+            "--again", help="With --resume: read all nodes anew, after a repair for example.", show_default=False
+        ),
+    ] = False,
+    archive: Annotated[
+        Path | None,
+        typer.Option(
+            "--archive", metavar="FILE", help="Pack the bundle into FILE (.tar.zst, .tar.gz). Default: DIR.tar.zst."
+        ),
+    ] = None,
+    no_archive: Annotated[  # noqa: FBT002  # typer's way
+        bool, typer.Option("--no-archive", help="Leave it at the directory.", show_default=False)
+    ] = False,
     via: Annotated[
         Rung, typer.Option("--via", help="How nodes are reached. auto: exec into kube-proxy, else SSH.")
     ] = Rung.AUTO,
@@ -154,16 +173,21 @@ def collect(
       kdnsctl collect ip-10-0-0-1 ip-10-0-0-2 -O ./evidence
       # Where exec is forbidden, or kube-proxy is no pod
       kdnsctl collect ip-10-0-0-1 --via ssh --ssh-user ec2-user --ssh-key ~/.ssh/nodes
-      # It was interrupted, or nodes were missing
-      kdnsctl collect ip-10-0-0-1 --resume ./evidence
+      # It was interrupted, or nodes were missing: only those that are not complete are read
+      kdnsctl collect --resume ./evidence
       # What does it prove?
       kdnsctl analyze ./evidence
 
-    Nothing is changed. Pods of kdnsctl's own on a node, --plan and redaction are not there yet.
+    Nothing is changed. Pods of kdnsctl's own on a node and --plan are not there yet.
 
     Exit codes: 0 all of it was collected, 4 something is missing, 1 failed, 2 wrong usage, 130 interrupted.
     """
-    chosen = _chosen(ctx, nodes, selector, all_nodes=all_nodes)
+    same = resume is not None and not (nodes or all_nodes or selector is not None)
+    chosen = [] if same else _chosen(ctx, nodes, selector, all_nodes=all_nodes)
+    if archive and no_archive:
+        raise UsageError("--archive and --no-archive exclude each other")
+    if again and not resume:
+        raise UsageError("--again needs --resume DIR: the bundle that has been collected already")
     if directory and resume:
         raise UsageError("-O and --resume exclude each other: a new bundle, or one that is there")
     useless = said(
@@ -185,16 +209,28 @@ def collect(
     from kdnsctl.cli import output, progress  # noqa: PLC0415
     from kdnsctl.cli.connecting import connected  # noqa: PLC0415
     from kdnsctl.evidence import collect as collecting  # noqa: PLC0415
+    from kdnsctl.evidence import packing  # noqa: PLC0415
     from kdnsctl.evidence.items import chosen as chosen_items  # noqa: PLC0415
     from kdnsctl.find.scope import Chosen  # noqa: PLC0415
 
     now = datetime.now(UTC)
+    place = resume or directory or Path(f"kdnsctl-evidence-{now:%Y%m%dT%H%M%SZ}")
+    target = None if no_archive else archive or packing.archive_name(place, packing.Compression.ZSTD)
+    if target is not None:
+        packing.compression_of(target)
+        if target.exists() and not (resume and packing.is_bundle(target)):
+            raise UsageError(
+                f"{target} is there already; nothing was collected", hint="name another with --archive FILE"
+            )
     options = collecting.CollectOptions(
-        directory=resume or directory or Path(f"kdnsctl-evidence-{now:%Y%m%dT%H%M%SZ}"),
+        directory=place,
         chosen=Chosen(tuple(dict.fromkeys(chosen)), selector),
         via=collecting.Via(via.value),
-        items=chosen_items(extent.item, extent.skip),
+        items=chosen_items(extent.item, extent.skip) if extent.item or extent.skip else (),
         resume=resume is not None,
+        again=again,
+        same=same,
+        packed=target is not None,
         seconds=None if extent.timeout is None else max(1, round(extent.timeout.total_seconds())),
         parallel=extent.parallel,
     )
@@ -203,16 +239,30 @@ def collect(
     with progress.reporting(common.color) as reporter, connected(connection, common, scope, reporter) as cluster:
         ways = None if via is Rung.EXEC else _ssh_ways(ssh, common, reporter, openssh=via is Rung.OPENSSH)
         report = collecting.collect(options, cluster, ways, scope=scope, reporter=reporter, about=about)
+    packed = None if target is None or scope.reason is INTERRUPTED else _packed(place, target)
     for note in report.notes:
         tell(note)
     if answer.output is Form.TABLE:
-        put("\n".join(_lines(report, common, ctx.find_root().info_name or "kdnsctl")) + "\n")
+        put("\n".join(_lines(report, packed, common, ctx.find_root().info_name or "kdnsctl")) + "\n")
     else:
-        output.document(collecting.to_json(report), answer.format)
+        output.document(collecting.to_json(report, packed), answer.format)
     if scope.reason is INTERRUPTED:
         tell("interrupted; what was had by then is in the bundle")
         return ExitCode.INTERRUPTED
-    return report.exit_code
+    return report.exit_code if target is None or packed is not None else ExitCode.INCOMPLETE
+
+
+def _packed(place: Path, target: Path) -> Path | None:
+    """The archive, None where it could not be written: the bundle is whole without it."""
+    from kdnsctl.evidence import packing  # noqa: PLC0415
+    from kdnsctl.evidence.artefactfile import BundleWriteError  # noqa: PLC0415
+
+    try:
+        packing.pack(place, target, packing.compression_of(target), replace=True)
+    except BundleWriteError as error:
+        tell(f"the bundle is in {place}, and is not packed: {error}")
+        return None
+    return target
 
 
 def _chosen(ctx: typer.Context, nodes: list[str] | None, selector: str | None, *, all_nodes: bool) -> list[str]:
@@ -286,7 +336,7 @@ class _Asked:
             return self._known[question]
 
 
-def _lines(report: CollectReport, common: Common, program: str) -> list[str]:
+def _lines(report: CollectReport, packed: Path | None, common: Common, program: str) -> list[str]:
     from kdnsctl.cli import table  # noqa: PLC0415
     from kdnsctl.cli.coverage import count  # noqa: PLC0415
     from kdnsctl.cli.terminal import columns, has_color, visible  # noqa: PLC0415
@@ -305,5 +355,7 @@ def _lines(report: CollectReport, common: Common, program: str) -> list[str]:
     counts = {status: sum(node.status is status for node in report.nodes) for status in Status}
     told = ", ".join(f"{number} {status.value}" for status, number in counts.items() if number)
     lines += table.wrapped(visible(f"{count(len(report.nodes), 'node')}: {told}. Bundle: {report.bundle}"), width)
+    if packed is not None:
+        lines += table.wrapped(visible(f"Packed, to be passed on: {packed}"), width)
     lines += table.wrapped(f"SHA-256 of SHA256SUMS: {report.sums_digest}", width)
     return [*lines, "", "Next:", f"  {program} analyze {visible(str(report.bundle))}"]

@@ -164,6 +164,7 @@ class NodeStatus(Object, frozen=True):
     addresses: tuple[NodeAddress, ...] = ()
     conditions: tuple[Condition, ...] = ()
     node_info: NodeSystemInfo = NodeSystemInfo()
+    capacity: dict[str, str] = {}
 
 
 class Node(Object, frozen=True):

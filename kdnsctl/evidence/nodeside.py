@@ -19,6 +19,7 @@ from kdnsctl.cluster.transport import Connection
 from kdnsctl.evidence.artefactfile import ArtefactFile, BundleWriteError, Source
 from kdnsctl.evidence.bundle import Bundle
 from kdnsctl.evidence.items import AS_TEXT, MODE, Item
+from kdnsctl.evidence.resuming import Gap
 from kdnsctl.model import Fact, KdnsctlError, Proof, Reason, Toolset
 from kdnsctl.netfilter.kubeproxy import parse_proxy_mode
 from kdnsctl.netfilter.rules import Mode
@@ -32,14 +33,6 @@ LOST: Final = frozenset({"cutOff", "noTrailer", "sshUnreachable", LATE})
 """What an output broke off with where the connection may be what is broken; a new one then serves the next item."""
 MOST_TIMES_LATE: Final = 2  # commands that may get no answer in time before the node is given up: each is waited for
 HTTP_STATUS: Final = "httpStatus"  # an unhealthy kube-proxy answers 503: that is the evidence, not a gap in it
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """An item that is missing, or not whole."""
-
-    item: str
-    reason: Reason
 
 
 @dataclass(slots=True)
