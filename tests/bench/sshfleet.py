@@ -100,7 +100,8 @@ class _Fleet:
         usage = measure(
             [
                 sys.executable, "-P", "-m", "kdnsctl", "collect", "--all", "--via", via, "--item", "conntrack.a", "-O",
-                str(bundle), "--ssh-config", str(self.place / "config"), "--parallel", str(PARALLEL), "--no-archive", "-o", "json",
+                str(bundle), "--ssh-config", str(self.place / "config"), "--parallel", str(PARALLEL),
+                "--no-archive", "-o", "json",
             ],
             environment={"KUBECONFIG": str(self.place / "kubeconfig")},
             exit_codes=(0, 4),
