@@ -1,4 +1,4 @@
-"""A node's side of a bundle: item after item, by the first rung that reaches the node, each with its proof.
+"""A node's side of a bundle: item after item, each by the first rung that yields it, each with its proof.
 
 What cannot be read is recorded with the reason and does not end the rest. What kube-proxy tells over HTTP, and its
 logs, come through the API whichever way the node is reached. Nothing is judged here.
@@ -20,11 +20,12 @@ from kdnsctl.evidence.artefactfile import ArtefactFile, BundleWriteError, Source
 from kdnsctl.evidence.bundle import Bundle
 from kdnsctl.evidence.items import AS_TEXT, MODE, Item
 from kdnsctl.evidence.resuming import Gap
-from kdnsctl.model import Fact, KdnsctlError, Proof, Reason, Toolset
+from kdnsctl.model import Fact, KdnsctlError, Proof, Reason
 from kdnsctl.netfilter.kubeproxy import parse_proxy_mode
 from kdnsctl.netfilter.rules import Mode
 from kdnsctl.netfilter.trailer import MARKER
 from kdnsctl.reach.shell import NodeShell, Reading
+from kdnsctl.reach.sshshell import OPENSSH, SSH
 
 API: Final = "api"
 MOST_LOG: Final = 512 << 20  # bytes of one log; a kubelet keeps 10 MiB of each file by default
@@ -32,12 +33,13 @@ LATE: Final = "deadline"
 LOST: Final = frozenset({"cutOff", "noTrailer", "sshUnreachable", LATE})
 """What an output broke off with where the connection may be what is broken; a new one then serves the next item."""
 MOST_TIMES_LATE: Final = 2  # commands that may get no answer in time before the node is given up: each is waited for
+FAILED: Final = "commandFailed"  # where it ran: another way may have the program, the file or the privilege
 HTTP_STATUS: Final = "httpStatus"  # an unhealthy kube-proxy answers 503: that is the evidence, not a gap in it
 
 
 @dataclass(slots=True)
 class NodeSide:
-    """What came of one node: how many items are whole, and what is missing. `via` is the rung that reached it.
+    """What came of one node: how many items are whole, and what is missing. `via` are the rungs that reached it.
 
     `own` tells whether anything came from the node itself, whole or not: what the API serves is not the node.
     """
@@ -50,10 +52,14 @@ class NodeSide:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A rung that may reach a node: `open` gives its shell, or raises KdnsctlError."""
+    """A rung that may reach a node: `open` gives its shell, or raises KdnsctlError.
+
+    `can` tells beforehand whether a fact is worth opening it for.
+    """
 
     rung: str
     open: Callable[[CancelScope], NodeShell]
+    can: Callable[[Fact], bool] = lambda _: True
 
 
 class NodeCollector:
@@ -77,8 +83,7 @@ class NodeCollector:
         self._ways = list(ways)
         self._forward = forward
         self._seconds = seconds
-        self._shell: NodeShell | None = None
-        self._unreached: KdnsctlError | None = None
+        self._opened: dict[str, NodeShell | KdnsctlError] = {}
         self._late = 0
         self._mode: Mode | None = None
         self._side = NodeSide()
@@ -134,44 +139,93 @@ class NodeCollector:
                 raise KdnsctlError("kube-proxy's pod does not run: it cannot be asked", code="notRunning")
             problem = self._read_by(self._forward, item, fact, scope, kept)
         else:
-            fresh = self._shell is None
-            try:
-                problem = self._read_by(self._reached(scope), item, fact, scope, kept)
-            except KdnsctlError as error:
-                if fresh or self._shell is not None or error.code == LATE or isinstance(error, BundleWriteError):
-                    raise
-                scope.check()  # the connection was lost before: what could not be begun for that is begun anew
-                problem = self._read_by(self._reached(scope), item, fact, scope, kept)
+            problem = self._read_by_the_first(item, fact, scope, kept)
         if item is MODE and problem is None:
             self._mode = parse_proxy_mode(bytes(kept))
         return problem
 
-    def _reached(self, scope: CancelScope) -> NodeShell:
-        """The shell of the first way that works. Raises why none does, each time again."""
-        if self._shell is not None:
-            return self._shell
-        if self._unreached is not None:
-            raise self._unreached
-        failed: list[KdnsctlError] = []
-        # Who was reached in one way is not reached anew in another: captures of two views would be mixed.
-        for way in [way for way in self._ways if self._side.via in ("", way.rung)]:
+    def _read_by_the_first(self, item: Item, fact: Fact, scope: CancelScope, kept: bytearray) -> Reason | None:
+        """Read it by the first way that yields it. Raises why none does, once for each that was tried."""
+        failed: list[Reason] = []
+        for way in self._ways:
+            if not way.can(fact):
+                continue
             try:
-                self._shell = way.open(scope)
+                problem = self._read_over(way, item, fact, scope, kept)
+            except BundleWriteError:
+                raise
             except KdnsctlError as error:
                 scope.check()
-                failed.append(error)
+                problem = Reason(error.code, str(error))
             else:
-                self._side.via = self._shell.rung
-                return self._shell
-        why = "; ".join(str(error) for error in failed) or "there is no way to it"
-        self._unreached = KdnsctlError(why, code=failed[-1].code if failed else "noWay")
-        raise self._unreached
+                if problem is None or problem.code != FAILED or self._fails_elsewhere(item):
+                    return problem
+            failed.append(problem)
+        why = "; ".join(dict.fromkeys(one.message for one in failed)) or "there is no way to it"
+        raise KdnsctlError(why, code=failed[-1].code if failed else "noWay")
+
+    def _read_over(self, way: Way, item: Item, fact: Fact, scope: CancelScope, kept: bytearray) -> Reason | None:
+        """Read it by one way; anew, if it could not even be begun because the connection had been lost before."""
+        was_open = way.rung in self._opened
+        try:
+            return self._read_once(way, item, fact, scope, kept)
+        except BundleWriteError:
+            raise
+        except KdnsctlError as error:
+            if not was_open or way.rung in self._opened or error.code == LATE:
+                raise
+            scope.check()
+            return self._read_once(way, item, fact, scope, kept)
+
+    def _read_once(self, way: Way, item: Item, fact: Fact, scope: CancelScope, kept: bytearray) -> Reason | None:
+        shell = self._shell(way, scope)
+        try:
+            problem = self._read_by(shell, item, fact, scope, kept)
+        except BundleWriteError:
+            raise
+        except KdnsctlError as error:
+            self._maybe_lost(way, error.code)
+            raise
+        if problem is not None:
+            self._maybe_lost(way, problem.code)
+        return problem
+
+    def _maybe_lost(self, way: Way, code: str) -> None:
+        """Let go of a connection that may be what broke, and of the way when that has cost all patience."""
+        if way.rung not in (SSH, OPENSSH) or code not in LOST:
+            return
+        del self._opened[way.rung]
+        self._late += code == LATE
+        if self._late >= MOST_TIMES_LATE:
+            why = f"{self._late} commands before it got no answer in time; no further one was tried"
+            self._opened[way.rung] = KdnsctlError(why, code=code)
+
+    def _fails_elsewhere(self, item: Item) -> bool:
+        """Whether a command's failure tells of the node: the rules are not there, or its nft cannot write JSON."""
+        return self._optional(item) or item.id in AS_TEXT.values()
+
+    def _shell(self, way: Way, scope: CancelScope) -> NodeShell:
+        """The shell of a way, opened once. Raises why it does not open, each time again."""
+        known = self._opened.get(way.rung)
+        if known is None:
+            try:
+                known = way.open(scope)
+            except KdnsctlError as error:
+                scope.check()
+                known = error
+            else:
+                vias = self._side.via.split(", ") if self._side.via else []
+                self._side.via = ", ".join(dict.fromkeys([*vias, known.rung]))
+            self._opened[way.rung] = known
+        if isinstance(known, KdnsctlError):
+            raise known
+        return known
 
     def _read_by(self, shell: NodeShell, item: Item, fact: Fact, scope: CancelScope, kept: bytearray) -> Reason | None:
         if not shell.can(fact):
             raise KdnsctlError(f"{fact.title} cannot be read by {shell.rung}: no tool for it", code="noTool")
         file = self._bundle.begin(
-            self._node, item.id, item.name, Source(shell.rung, _words(fact)), compress=item.compress
+            self._node, item.id, item.name, Source(shell.rung, _words(shell, fact)), compress=item.compress
         )
 
         def sink(piece: bytes) -> None:
@@ -183,8 +237,6 @@ class NodeCollector:
             reading = shell.read(fact, sink, scope=scope)
         except BaseException as error:
             _close_broken(file, error)
-            if isinstance(error, KdnsctlError) and fact.endpoint is None:
-                self._maybe_lost(shell, error.code)
             raise
         self._side.own |= fact.endpoint is None and reading.received > 0
         if item.sealed:
@@ -192,8 +244,6 @@ class NodeCollector:
         problem = reading.problem
         if problem is not None:
             problem = _with_complaint(problem, reading)
-            if fact.endpoint is None:
-                self._maybe_lost(shell, problem.code)
         if problem is not None and problem.code == HTTP_STATUS:
             problem = None
         artefact = file.close(
@@ -203,16 +253,6 @@ class NodeCollector:
             problem=None if problem is None else Reason(problem.code, problem.message),
         )
         return artefact.problem
-
-    def _maybe_lost(self, shell: NodeShell, code: str) -> None:
-        """Let go of a connection that may be what broke, and of the node when that has cost all patience."""
-        if shell is not self._shell or code not in LOST:
-            return
-        self._shell = None
-        self._late += code == LATE
-        if self._late >= MOST_TIMES_LATE:
-            why = f"{self._late} commands before it got no answer in time; no further one was tried"
-            self._unreached = KdnsctlError(why, code=code)
 
     def _log(self, item: Item, scope: CancelScope) -> Reason | None:
         if self._place is None:
@@ -243,10 +283,10 @@ class NodeCollector:
         self._bundle.record("missing", said)
 
 
-def _words(fact: Fact) -> tuple[str, ...]:
+def _words(shell: NodeShell, fact: Fact) -> tuple[str, ...]:
     if fact.endpoint is not None:
         return ("GET", f"http://127.0.0.1:{fact.endpoint.port}{fact.endpoint.path}")
-    return fact.commands[Toolset.KUBE_PROXY]
+    return shell.command(fact) or ()
 
 
 def _with_complaint(problem: Reason, reading: Reading) -> Reason:

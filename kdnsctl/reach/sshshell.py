@@ -68,31 +68,36 @@ class SshShell:
     def rung(self) -> str:
         return self._rung
 
+    @property
+    def toolsets(self) -> tuple[Toolset, ...]:
+        return (Toolset.HOST, Toolset.KUBE_PROXY)  # what kube-proxy's image has, every node has too
+
     def can(self, fact: Fact) -> bool:
-        return Toolset.KUBE_PROXY in fact.commands
+        return fact.command(self.toolsets) is not None
+
+    def command(self, fact: Fact) -> tuple[str, ...] | None:
+        return fact.command(self.toolsets)
 
     def read(self, fact: Fact, sink: Sink, *, scope: CancelScope) -> Reading:
-        if not self.can(fact):
+        command = fact.command(self.toolsets)
+        if command is None:
             raise KdnsctlError(f"{fact.title} cannot be read over SSH: it is no command's output", code="noTool")
         with self._my_turn(scope):
             before, stdin = ((), b"") if fact.privilege is Privilege.NONE else self._as_root(scope)
             with scope.child(fact.seconds + SLACK) as limit:
-                return self._read(fact, ReadingLog(fact, self._node, self._rung, sink), before, stdin, scope, limit)
+                log = ReadingLog(fact, self._node, self._rung, sink)
 
-    def _read(
-        self, fact: Fact, log: ReadingLog, before: tuple[str, ...], stdin: bytes, scope: CancelScope, limit: CancelScope
-    ) -> Reading:
-        def run(line: list[str], stdout: Callable[[bytes], None]) -> None:
-            self._host.run(
-                shlex.join([*before, *line]),
-                stdout=stdout,
-                stderr=log.complain,
-                scope=limit,
-                stdin=stdin,
-                opened=log.begin,
-            )
+                def run(line: list[str], stdout: Callable[[bytes], None]) -> None:
+                    self._host.run(
+                        shlex.join([*before, *line]),
+                        stdout=stdout,
+                        stderr=log.complain,
+                        scope=limit,
+                        stdin=stdin,
+                        opened=log.begin,
+                    )
 
-        return read_command(fact, fact.commands[Toolset.KUBE_PROXY], log, scope, run)
+                return read_command(fact, command, log, scope, run)
 
     def probe(self, scope: CancelScope) -> None:
         """See whether a command can be run at all. Raises KdnsctlError (`noShell`, `noAnswer`), what ended `scope`."""
