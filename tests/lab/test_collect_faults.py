@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -19,10 +20,18 @@ from typing import Any
 import jsonschema
 import pytest
 
+from kdnsctl.cancel import CancelScope
+from kdnsctl.cluster import pods
+from kdnsctl.cluster.connection import ConnectOptions, connect
+from kdnsctl.cluster.objects import Pod
+from kdnsctl.cluster.transport import Connection
+from kdnsctl.cluster.watch import Change, watch
 from kdnsctl.lab import control, space
 from kdnsctl.lab.spacedir import LabDir
 from kdnsctl.lab.sshd import OPERATOR, SUDO_PASSWORD, SshFault
+from kdnsctl.reach.podspec import SELECTOR
 from tests.lab.conftest import ROOT, Kdnsctl, lab_of
+from tests.lab.test_pods import await_none
 
 NAME = "faults"
 ALL = os.environ.get("KDNSCTL_FAULTS") == "all"
@@ -303,9 +312,12 @@ def counted(lab: LabDir, command_home: Path, tmp_path_factory: pytest.TempPathFa
     return records, steps
 
 
-def dying(lab: LabDir, home: Path, moment: str, bundle: Path) -> subprocess.CompletedProcess[str]:
+def dying(
+    lab: LabDir, home: Path, moment: str, bundle: Path, *how: str, via: str = "exec"
+) -> subprocess.CompletedProcess[str]:
+    words = ["collect", *KILLED, "-O", str(bundle), "--via", via, *how]
     return subprocess.run(
-        [sys.executable, "-m", "tests.lab.dying", moment, "collect", *KILLED, "-O", str(bundle), "--via", "exec"],
+        [sys.executable, "-m", "tests.lab.dying", moment, *words],
         cwd=ROOT,
         env={**os.environ, "XDG_STATE_HOME": str(home), "KUBECONFIG": str(lab.kubeconfig)},
         capture_output=True,
@@ -315,10 +327,10 @@ def dying(lab: LabDir, home: Path, moment: str, bundle: Path) -> subprocess.Comp
 
 
 class TestAKilledRunIsResumed:
-    def finished(self, kdnsctl: Kdnsctl, bundle: Path) -> None:
+    def finished(self, kdnsctl: Kdnsctl, bundle: Path, via: str = "exec") -> None:
         """Whatever is there, the same command goes on with it, and all of it is sound."""
         begun = (bundle / "journal.jsonl").exists()
-        ran = kdnsctl("collect", *KILLED, "--resume" if begun else "-O", str(bundle), "--via", "exec", "-o", "json")
+        ran = kdnsctl("collect", *KILLED, "--resume" if begun else "-O", str(bundle), "--via", via, "-o", "json")
         assert ran.code == 0, ran.err + ran.out
         assert {name: row["status"] for name, row in rows_of(ran.out).items()} == dict.fromkeys(KILLED, "complete")
         readable(kdnsctl, bundle)
@@ -348,6 +360,38 @@ class TestAKilledRunIsResumed:
             killed += ran.returncode == -signal.SIGKILL  # else it had fewer steps this time, and has finished
             self.finished(kdnsctl, bundle)
         assert killed
+
+    def test_and_its_pods_end_by_themselves_and_cleanup_takes_them_away(
+        self, kdnsctl: Kdnsctl, lab: LabDir, command_home: Path, tmp_path: Path
+    ) -> None:
+        killed = 0
+        with CancelScope(600) as scope, contextlib.closing(connection_to(lab, tmp_path, scope)) as connection:
+            for number in range(2, 40, 3) if ALL else (6, 14):
+                bundle = tmp_path / str(number)
+                ran = dying(lab, command_home, f"record:{number}", bundle, "--deadline", "5s", via="pod")
+                killed += ran.returncode == -signal.SIGKILL  # else its five seconds were over first
+                await_ended(connection, scope)
+                assert kdnsctl("cleanup", "--yes").code == 0
+                await_none(connection, scope)
+                self.finished(kdnsctl, bundle, via="pod")
+                await_none(connection, scope)
+        assert killed
+
+
+def connection_to(lab: LabDir, home: Path, scope: CancelScope) -> Connection:
+    environment = {"HOME": str(home), "PATH": os.environ["PATH"]}
+    return connect(ConnectOptions(kubeconfig=str(lab.kubeconfig), environment=environment), scope)
+
+
+def await_ended(connection: Connection, scope: CancelScope) -> None:
+    """Return when no pod of ours runs or is about to."""
+    alive: set[str] = set()
+    for event in watch(connection, pods.path_of(None), Pod, labels=SELECTOR, scope=scope):
+        for pod in event.items:
+            ended = event.change is Change.DELETED or pod.status.phase in ("Failed", "Succeeded")
+            (alive.discard if ended else alive.add)(pod.metadata.name)
+        if not alive:
+            return
 
 
 IN_THE_HUB = """
