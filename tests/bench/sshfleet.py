@@ -60,7 +60,7 @@ def run(
 ) -> list[SshFleet]:
     """Each way of ours, with tables of `size` and of a quarter of it. Raises RunError when a table is not whole."""
     fleets = []
-    with tempfile.TemporaryDirectory(dir=under) as directory, _nodes(Path(directory), nodes) as fleet:
+    with tempfile.TemporaryDirectory(dir=under) as directory, servers(Path(directory), nodes) as fleet:
         for bytes_ in (size // 4, size):
             fleet.write_table(bytes_)
             own: dict[str, list[Usage]] = {"ssh": [], "openssh": []}
@@ -85,7 +85,7 @@ def run(
 
 
 @dataclass(slots=True)
-class _Fleet:
+class Fleet:
     """Servers that run, and an API that lists them."""
 
     place: Path
@@ -93,9 +93,11 @@ class _Fleet:
     size: int = 0
 
     def write_table(self, size: int) -> None:
+        """The table of every node: at most `size` bytes, about."""
         self.size = tables.write(self.place / "table", size // LINE, 0.01, SEED).size
 
     def collect(self, via: str, *, sample: bool = False) -> Usage:
+        """Read all by us. Raises RunError when anything is not whole."""
         bundle = self.place / "evidence"
         usage = measure(
             [
@@ -120,6 +122,7 @@ class _Fleet:
         return usage
 
     def peer(self, program: str) -> Usage:
+        """Read all by ssh, each piped to `program`. Raises RunError."""
         out = self.place / "out"
         out.mkdir()
         one = f"ssh -F {self.place}/config {{}} cat /proc/net/nf_conntrack | {program} > {out}/{{}}.gz"
@@ -134,7 +137,8 @@ class _Fleet:
 
 
 @contextlib.contextmanager
-def _nodes(place: Path, count: int) -> Iterator[_Fleet]:
+def servers(place: Path, count: int) -> Iterator[Fleet]:
+    """Servers on loopback and an API that lists them as nodes, with files in `place`. Raises RunError."""
     names = [node.name for node in numbered_nodes(count)]
     tools = place / "bin"
     tools.mkdir()
@@ -168,7 +172,7 @@ def _nodes(place: Path, count: int) -> Iterator[_Fleet]:
         running.callback(api.stdin.close)
         if api.stdout.readline() != b"ready\n":
             raise RunError("the server of nodes did not start")
-        yield _Fleet(place, names)
+        yield Fleet(place, names)
 
 
 @contextlib.contextmanager
