@@ -9,7 +9,7 @@ import enum
 import getpass
 import sys
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -233,9 +233,9 @@ def collect(
         raise UsageError("--again needs --resume DIR: the bundle that has been collected already")
     if directory and resume:
         raise UsageError("-O and --resume exclude each other: a new bundle, or one that is there")
-    if plan and (directory or resume):
-        raise UsageError("--plan writes nothing: -O and --resume have no effect with it")
-    _check_useful(ctx, via)
+    if plan and (directory or resume or archive):
+        raise UsageError("--plan writes nothing: -O, --resume and --archive have no effect with it")
+    _check_via(ctx, via)
 
     # Late: what connects and collects is not needed for --help and TAB.
     from kdnsctl.cancel import INTERRUPTED, CancelScope  # noqa: PLC0415
@@ -243,20 +243,13 @@ def collect(
     from kdnsctl.cli.connecting import connected  # noqa: PLC0415
     from kdnsctl.cli.ending import interruptible  # noqa: PLC0415
     from kdnsctl.evidence import collect as collecting  # noqa: PLC0415
-    from kdnsctl.evidence import packing  # noqa: PLC0415
     from kdnsctl.evidence.items import chosen as chosen_items  # noqa: PLC0415
     from kdnsctl.evidence.ways import Via  # noqa: PLC0415
     from kdnsctl.find.scope import Chosen  # noqa: PLC0415
 
     now = datetime.now(UTC)
     place = resume or directory or Path(f"kdnsctl-evidence-{now:%Y%m%dT%H%M%SZ}")
-    target = None if no_archive else archive or packing.archive_name(place, packing.Compression.ZSTD)
-    if target is not None:
-        packing.compression_of(target)
-        if target.exists() and not (resume and packing.is_bundle(target)):
-            raise UsageError(
-                f"{target} is there already; nothing was collected", hint="name another with --archive FILE"
-            )
+    target = None if no_archive else _target(archive, place, resumed=resume is not None)
     options = collecting.CollectOptions(
         directory=place,
         chosen=Chosen(tuple(dict.fromkeys(chosen)), selector),
@@ -295,6 +288,27 @@ def collect(
     return report.exit_code if target is None or packed is not None else ExitCode.INCOMPLETE
 
 
+def _check_via(ctx: typer.Context, via: Rung) -> None:
+    """Raises UsageError for options of ways that are not taken."""
+    useless = said(ctx, *(one.name for one in fields(Ssh)))
+    if via in (Rung.EXEC, Rung.POD) and useless:
+        raise UsageError(f"{', '.join(useless)} has no effect with --via {via.value}")
+    useless = said(ctx, "image", "pod_namespace", "allow_privileged")
+    if via not in (Rung.AUTO, Rung.POD) and useless:
+        raise UsageError(f"{', '.join(useless)} has no effect with --via {via.value}")
+
+
+def _target(archive: Path | None, place: Path, *, resumed: bool) -> Path:
+    """What the bundle in `place` is packed into. Raises UsageError for a file that is there and is no such archive."""
+    from kdnsctl.evidence import packing  # noqa: PLC0415
+
+    target = archive or packing.archive_name(place, packing.Compression.ZSTD)
+    packing.compression_of(target)
+    if target.exists() and not (resumed and packing.is_bundle(target)):
+        raise UsageError(f"{target} is there already; nothing was collected", hint="name another with --archive FILE")
+    return target
+
+
 def _packed(place: Path, target: Path) -> Path | None:
     """The archive, None where it could not be written: the bundle is whole without it."""
     from kdnsctl.evidence import packing  # noqa: PLC0415
@@ -306,26 +320,6 @@ def _packed(place: Path, target: Path) -> Path | None:
         tell(f"the bundle is in {place}, and is not packed: {error}")
         return None
     return target
-
-
-def _check_useful(ctx: typer.Context, via: Rung) -> None:
-    """Raises UsageError for options about a way that is not taken."""
-    useless = said(
-        ctx,
-        "ssh_user",
-        "ssh_key",
-        "ssh_port",
-        "ssh_jump",
-        "ssh_config",
-        "known_hosts",
-        "host_key_policy",
-        "sudo_password_fd",
-    )
-    if via in (Rung.EXEC, Rung.POD) and useless:
-        raise UsageError(f"{', '.join(useless)} has no effect with --via {via.value}")
-    useless = said(ctx, "image", "pod_namespace", "allow_privileged")
-    if via not in (Rung.AUTO, Rung.POD) and useless:
-        raise UsageError(f"{', '.join(useless)} has no effect with --via {via.value}")
 
 
 def _chosen(ctx: typer.Context, nodes: list[str] | None, selector: str | None, *, all_nodes: bool) -> list[str]:
@@ -357,8 +351,9 @@ def _planned(
     """--plan: find out and say, and do nothing."""
     from kdnsctl.cli import collectplan, output  # noqa: PLC0415
     from kdnsctl.evidence import plan  # noqa: PLC0415
+    from kdnsctl.evidence.items import ITEMS  # noqa: PLC0415
 
-    question = plan.Question(options.chosen, options.via, options.items, options.pods)
+    question = plan.Question(options.chosen, options.via, options.items or ITEMS, options.pods)
     made = plan.make(question, cluster, ways, scope=scope, reporter=reporter)
     for note in made.notes:
         tell(note)

@@ -222,6 +222,20 @@ def seal(directory: Path, artefacts: Sequence[Artefact]) -> str:
     return hashlib.sha256(sums).hexdigest()
 
 
+def sealed(directory: Path) -> str:
+    """The SHA-256 of SHA256SUMS of a bundle that is finished: nothing was recorded since. "" for any other."""
+    try:
+        journal = read(directory / JOURNAL)
+        manifest = (directory / MANIFEST).read_bytes()
+        sums = (directory / SUMS).read_bytes()
+        head = msgspec.json.decode(manifest, type=dict[str, Any]).get("journalHead")
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return ""
+    line = f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
+    finished = journal.problem is None and not journal.torn and head == journal.head and line in sums
+    return hashlib.sha256(sums).hexdigest() if finished else ""
+
+
 def _captures(records: Iterable[Record]) -> list[dict[str, Any]]:
     """What the journal says of every capture: how it began, was resumed, ended."""
     captures: dict[int, dict[str, Any]] = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from kdnsctl.cluster import execs, logs, portforward, proxyload
 from kdnsctl.cluster.objects import Node
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.evidence import clusterside
-from kdnsctl.evidence.bundle import Bundle
+from kdnsctl.evidence.bundle import Bundle, sealed
 from kdnsctl.evidence.clusterside import ClusterCollector
 from kdnsctl.evidence.items import ITEMS, Item
 from kdnsctl.evidence.nodeside import NodeCollector, NodeSide
@@ -157,16 +157,16 @@ def collect(
     plan = _plan(options, connection, scope)
     if plan.names and (note := check_room(options.directory, _most(plan, options))):
         reporter.noted(note)
-    keeper = None if options.pods is None else PodKeeper(connection, options.pods)
+    told = _Told(options, plan, identity_of(connection.target), started, now)
+    if options.resume and not plan.names and (digest := sealed(options.directory)):
+        # Nothing to read and nothing to finish: the bundle stays what its sums were noted of.
+        return told.report(plan.earlier.last, [_kept_row(name, had) for name, had in plan.kept.items()], (), digest)
     said = {**about, **plan.about, "via": options.via.value}
+    keeper = None if options.pods is None else PodKeeper(connection, options.pods)
     if options.pods is not None:
         said["run"] = options.pods.run
     left: tuple[str, ...] = ()
-    with (
-        interrupting(scope),
-        _bundle(options, said, plan, now) as bundle,
-        contextlib.ExitStack() as at_the_end,
-    ):
+    with interrupting(scope), _bundle(options, said, plan, now) as bundle, contextlib.ExitStack() as at_the_end:
         if keeper is not None:
             at_the_end.callback(keeper.close)
         if ssh is not None:
@@ -209,18 +209,35 @@ def collect(
             if row.status is Status.FAILED and not row.whole and (had := plan.earlier.nodes.get(row.name)) is not None:
                 kept[row.name] = had.capture
         digest = bundle.finish({"nodes": {row.name: row.status.value for row in rows}, "kept": kept})
+        return told.report(bundle.capture, rows, cluster.gaps, digest, left)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a report says whatever came of it."""
+
+    options: CollectOptions
+    plan: _Plan
+    cluster: str
+    started: datetime
+    now: Callable[[], datetime]
+
+    def report(
+        self, capture: int, rows: Iterable[NodeRow], gaps: Iterable[Gap], digest: str, left: tuple[str, ...] = ()
+    ) -> CollectReport:
+        """The report. `left` are pods that could not be deleted."""
         return CollectReport(
-            cluster=identity_of(connection.target),
-            bundle=options.directory,
-            capture=bundle.capture,
-            started=started,
-            ended=now(),
+            cluster=self.cluster,
+            bundle=self.options.directory,
+            capture=capture,
+            started=self.started,
+            ended=self.now(),
             nodes=tuple(sorted(rows, key=lambda row: row.name)),
-            cluster_missing=tuple(cluster.gaps),
-            scope=plan.found.scope,
+            cluster_missing=tuple(gaps),
+            scope=self.plan.found.scope,
             sums_digest=digest,
-            notes=(*plan.found.notes, *_kept_notes(plan)),
-            run=options.pods.run if options.pods is not None else "",
+            notes=(*self.plan.found.notes, *_kept_notes(self.plan)),
+            run=self.options.pods.run if self.options.pods is not None else "",
             pods_left=left,
         )
 

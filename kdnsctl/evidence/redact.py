@@ -26,24 +26,29 @@ from kdnsctl.evidence.artefacts import CLUSTER, Artefact, safe_name, unsafe_name
 from kdnsctl.evidence.bundle import JOURNAL, seal
 from kdnsctl.evidence.contents import Allowance, File, files
 from kdnsctl.evidence.pseudonyms import Pseudonyms
-from kdnsctl.evidence.redactfiles import handler_of
+from kdnsctl.evidence.redactfiles import handler_of, is_withheld
 from kdnsctl.evidence.renaming import Renaming
 from kdnsctl.evidence.verify import verify
 from kdnsctl.logs.sources.opening import BLOCK, ByteSource, SourceError, decompressed
 from kdnsctl.model import Reason, RefusedError, Reporter, UsageError
 
 LEFT_OUT: Final = Reason("leftOut", "nothing is known of how to redact it")
+WITHHELD: Final = Reason("withheld", "it is never part of a redacted bundle")
 UNREADABLE: Final = Reason("leftOut", "it cannot be read as what it should be")
 MOST_ERRORS: Final = 1 << 20  # bytes of what one command said on standard error
 
 
 @dataclass(frozen=True, slots=True)
 class Redaction:
-    """What was made: how many artefacts, which were left out (by their paths before), and the new sums' SHA-256."""
+    """What was made: how many artefacts, which were left out (by their paths before), and the new sums' SHA-256.
+
+    `withheld` are those that never are in a redacted bundle, `left_out` those of which nothing is known.
+    """
 
     directory: Path
     artefacts: int
     left_out: tuple[str, ...]
+    withheld: tuple[str, ...]
     sums_digest: str
 
 
@@ -59,6 +64,8 @@ def redact(location: Path, directory: Path, key: bytes, *, reporter: Reporter) -
     Raises UsageError when there is no bundle, or something is in `directory`; BrokenBundleError when the bundle is
     not sound or was not finished; BundleWriteError when the new one cannot be written: then some of it may be there.
     """
+    if location.is_dir() and not (location / JOURNAL).is_file():
+        raise UsageError(f"there is no bundle in {location}; nothing was written")
     found = verify(location)
     if not found.sound or not found.finished:
         why = found.flaws[0].message if found.flaws else "its last capture has not ended"
@@ -78,7 +85,13 @@ def redact(location: Path, directory: Path, key: bytes, *, reporter: Reporter) -
     finally:
         reporter.finished()
     digest = _write_journal(directory, journal, made, found.sums_digest)
-    return Redaction(directory, len(made.artefacts), tuple(made.left_out), digest)
+    return Redaction(
+        directory,
+        len(made.artefacts),
+        tuple(path for path, why in made.left_out.items() if why is LEFT_OUT),
+        tuple(path for path, why in made.left_out.items() if why is WITHHELD),
+        digest,
+    )
 
 
 def learned(
@@ -119,7 +132,7 @@ class _Made:
             return False
         handler = handler_of(file.path)
         if handler is None:
-            self.left_out[file.path] = LEFT_OUT
+            self.left_out[file.path] = WITHHELD if is_withheld(file.path) else LEFT_OUT
             return True
         name = file.path.rpartition("/")[2].removesuffix(CUT)
         packed = name.endswith(".gz")
@@ -144,7 +157,7 @@ class _Made:
             # Half a list, or half a packed file: what came before it is kept, and it was called incomplete before.
             problem = problem or UNREADABLE
         errors = self._errors(record)
-        one.close(exit_code=record.exit_code, errors=errors, proof=record.proof, problem=problem)
+        one.close(exit_code=record.exit_code, errors=errors, proof=_word(record.proof), problem=problem)
         moment = record.ended.timestamp()
         os.utime(self._directory / new.path, (moment, moment))
         self.artefacts[file.path] = written[0]
@@ -159,9 +172,9 @@ class _Made:
 def _make(directory: Path) -> None:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory.chmod(0o700)
         if any(directory.iterdir()):
             raise UsageError(f"{directory} is not empty; nothing was written", hint="name another directory")
+        directory.chmod(0o700)
     except OSError as error:
         raise RefusedError(f"nothing can be written to {directory}: {error.strerror}; nothing was written") from error
 
@@ -282,7 +295,7 @@ def _word(said: object) -> str:
     return said if isinstance(said, str) and _OURS.fullmatch(said) else ""
 
 
-_OURS: Final = re.compile(r"[A-Za-z0-9][\w.+-]{0,63}")
+_OURS: Final = re.compile(r"[A-Za-z0-9][\w.,+-]{0,63}")
 
 
 def command_of(words: Sequence[str]) -> tuple[str, ...]:

@@ -15,7 +15,9 @@ import msgspec
 
 from kdnsctl.evidence import redactobjects
 from kdnsctl.evidence.renaming import GONE, Renaming
+from kdnsctl.logs.sources.opening import Code, SourceError
 
+MOST_WHOLE: Final = 256 << 20  # bytes of a list of objects or of rules as JSON: as `analyze` reads them
 LONGEST: Final = 1 << 20  # bytes of a line; what is longer is cut
 
 Pieces = Iterable[bytes]
@@ -40,19 +42,27 @@ _BUILT_IN: Final = re.compile(
 _KUBE: Final = re.compile(r"(?: -[jg]|-A) KUBE-")
 _HEX_V4: Final = re.compile(r"(?<![\w:])([0-9A-F]{8})(?=:[0-9A-F]{4}\b)")
 _MODES: Final = frozenset({"iptables", "ipvs", "nftables", "userspace", "kernelspace"})
-_HEALTH: Final = ("lastUpdated", "currentTime", "nodeEligible", "status")
+_HEALTH: Final = frozenset({"lastUpdated", "currentTime", "nodeEligible", "status", "healthy", "IPv4", "IPv6"})
 
 
 def handler_of(path: str) -> tuple[Redact, Learn] | None:
     """What redacts a file of that path in a bundle, and what learns names from it; None: nothing is known of it."""
-    name = path.rpartition("/")[2].removesuffix(".cut").removesuffix(".gz")
+    name = _plain_name(path)
     if name.endswith(".err"):
         return _log, _learn_text
+    return (_OF_CLUSTER if path.startswith("cluster/") else _OF_NODE).get(name)
+
+
+def is_withheld(path: str) -> bool:
+    """Whether a file is left out because of what it is, and not because nobody knows it."""
+    return _plain_name(path) in WITHHELD
+
+
+def _plain_name(path: str) -> str:
+    """A file's name as it is given first: without packing, and without the number of a later attempt."""
+    name = path.rpartition("/")[2].removesuffix(".cut").removesuffix(".gz")
     stem, dot, ending = name.partition(".")
-    name = f"{_ATTEMPT.sub('', stem)}{dot}{ending}"
-    if path.startswith("cluster/"):
-        return _OF_CLUSTER.get(name)
-    return _OF_NODE.get(name)
+    return f"{_ATTEMPT.sub('', stem)}{dot}{ending}"
 
 
 _ATTEMPT: Final = re.compile(r"-\d{1,3}\Z")
@@ -159,7 +169,7 @@ def _nft(pieces: Pieces, renaming: Renaming) -> Iterator[bytes]:
             return f"{part['prefix']}{network}{part['middle']}{part['len']}"
         return f'{part["comment"]}"{_said(part["text"], renaming)}"'
 
-    yield _bytes(_each(_NFT_PARTS, _text(b"".join(pieces)), renaming, made))
+    yield _bytes(_each(_NFT_PARTS, _text(_whole(pieces)), renaming, made))
 
 
 _NFT_PARTS: Final = re.compile(
@@ -185,19 +195,65 @@ def _metrics(pieces: Pieces, renaming: Renaming) -> Iterator[bytes]:
 
 
 def _mode(pieces: Pieces, renaming: Renaming) -> Iterator[bytes]:
-    said = _text(b"".join(pieces))
+    said = _text(_whole(pieces))
     yield _bytes(said if said.strip() in _MODES else renaming.prose(said))
 
 
 def _health(pieces: Pieces, renaming: Renaming) -> Iterator[bytes]:
-    said = b"".join(pieces)
+    said = _whole(pieces)
     try:
         fields = msgspec.json.decode(said, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError):
         yield _bytes(renaming.prose(_text(said)))
         return
-    kept = {key: fields[key] for key in _HEALTH if isinstance(fields.get(key), (str, bool, int))}
-    yield msgspec.json.encode({key: renaming.prose(one) if isinstance(one, str) else one for key, one in kept.items()})
+    yield msgspec.json.encode(_plain(fields))
+
+
+def _plain(value: Any) -> Any:
+    """What holds numbers, booleans, times and none but known words, at any depth; the rest is left out."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items() if key in _HEALTH}
+    if isinstance(value, str):
+        return value if _TIME.fullmatch(value) else ""
+    return value if isinstance(value, (bool, int, float)) else None
+
+
+_TIME: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:.]{8,18}(?: ?[+-][0-9:]{4,5}|Z)?(?: [A-Z+0-9]{1,5})?(?: m=[+0-9.]+)?"
+)
+
+
+def _config(pieces: Pieces, _: Renaming) -> Iterator[bytes]:
+    """Of kube-proxy's configuration its mode: all else can name hosts, files and people."""
+    config = msgspec.json.decode(_whole(pieces), type=dict[str, Any]).get(_CONFIG_GROUP)
+    named = (config.get("Mode") or config.get("mode")) if isinstance(config, dict) else None
+    yield msgspec.json.encode({_CONFIG_GROUP: {"mode": named if named in _MODES else ""}})
+
+
+_CONFIG_GROUP: Final = "kubeproxy.config.k8s.io"
+
+
+def _kernel_log(pieces: Pieces, _: Renaming) -> Iterator[bytes]:
+    """Of the kernel's log, which can name anything, that a table was full."""
+    for line in lines_of(pieces):
+        if (match := _TABLE_FULL.match(line)) is not None:
+            yield _bytes(f"{match[1]}nf_conntrack: {match[2]}\n")
+
+
+_TABLE_FULL: Final = re.compile(
+    r"((?:<\d{1,4}>)?(?:\[ {0,12}\d{1,12}\.\d{1,9}\] ?)?).{0,200}?"
+    r"nf_conntrack: (?:nf_conntrack: )?(table full[\w ,]{0,60})"
+)
+
+
+def _identity(pieces: Pieces, _: Renaming) -> Iterator[bytes]:
+    """Which kernel and distribution it is, not which machine."""
+    for line in lines_of(pieces):
+        if _KERNEL.match(line):
+            yield _bytes(line)
+
+
+_KERNEL: Final = re.compile(r"/proc/sys/kernel/osrelease:[\w.+~-]{1,80}\n|(?:ID|VERSION_ID)=\"?[\w.-]{1,40}\"?\n")
 
 
 def _log(pieces: Pieces, renaming: Renaming) -> Iterator[bytes]:
@@ -227,7 +283,7 @@ class _List(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def _listed(pieces: Pieces) -> tuple[dict[str, Any], str, tuple[msgspec.Raw, ...]]:
-    said = msgspec.json.decode(b"".join(pieces), type=_List)
+    said = msgspec.json.decode(_whole(pieces), type=_List)
     version = str(said.metadata.get("resourceVersion", ""))
     kind = said.kind if re.fullmatch(r"[A-Za-z]{1,40}", said.kind) else ""
     head = {
@@ -261,7 +317,7 @@ def _learn_changes(pieces: Pieces, renaming: Renaming) -> None:
 
 def _changed(pieces: Pieces) -> Iterator[_Change]:
     """The lines that are changes; the last of a capture that was killed may be none."""
-    for line in b"".join(pieces).splitlines():
+    for line in _whole(pieces).splitlines():
         try:
             change = msgspec.json.decode(line, type=_Change)
         except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -300,24 +356,61 @@ def _learn_nothing(_: Pieces, __: Renaming) -> None:
     pass
 
 
+def _whole(pieces: Pieces) -> bytes:
+    """All of a file that is gone through as one. Raises SourceError for one that is larger than any of its kind."""
+    found: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        if size > MOST_WHOLE:
+            raise SourceError(Code.TOO_LARGE, f"it is longer than {MOST_WHOLE} bytes")
+        found.append(piece)
+    return b"".join(found)
+
+
+def _all(names: str, redact: Redact, learn: Learn = _learn_nothing) -> dict[str, tuple[Redact, Learn]]:
+    return dict.fromkeys(names.split(), (redact, learn))
+
+
 _OF_NODE: Final[dict[str, tuple[Redact, Learn]]] = {
-    **dict.fromkeys(("conntrack.a.txt", "conntrack.b.txt"), (_table, _learn_nothing)),
-    **dict.fromkeys(
-        ("conntrack-counters.txt", "conntrack-fill.txt", "conntrack-timeouts.txt", "local-port-range.txt"),
-        (_numbers, _learn_nothing),
+    **_all(
+        """
+        conntrack.a.txt conntrack.b.txt conntrack.a.v4.txt conntrack.a.v6.txt conntrack.b.v4.txt conntrack.b.v6.txt
+        """,
+        _table,
     ),
-    **dict.fromkeys(("iptables-save.txt", "ip6tables-save.txt"), (_iptables, _learn_iptables)),
-    **dict.fromkeys(("nft-ip.json", "nft-ip6.json", "nft-ip.txt", "nft-ip6.txt"), (_nft, _learn_text)),
-    "ip_vs.txt": (_ipvs, _learn_nothing),
-    "proxy-mode.txt": (_mode, _learn_nothing),
-    "healthz.json": (_health, _learn_nothing),
-    "metrics.txt": (_metrics, _learn_nothing),
-    **dict.fromkeys(("kube-proxy.log", "kube-proxy-previous.log"), (_log, _learn_text)),
+    **_all(
+        """
+        conntrack-counters.txt conntrack-counters.a.txt conntrack-counters.b.txt conntrack-fill.txt local-port-range.txt
+        conntrack-timeouts.txt conntrack-settings.txt ip_vs-settings.txt ip_vs_stats.txt net-counters.txt netns.txt
+        clock.txt
+        """,
+        _numbers,
+    ),
+    **_all("iptables-save.txt ip6tables-save.txt", _iptables, _learn_iptables),
+    **_all("nft-ip.json nft-ip6.json nft-ip.txt nft-ip6.txt", _nft, _learn_text),
+    **_all("ip_vs.txt", _ipvs),
+    **_all("proxy-mode.txt", _mode),
+    **_all("healthz.json", _health),
+    **_all("metrics.txt", _metrics),
+    **_all("configz.json", _config),
+    **_all("kernel.log", _kernel_log),
+    **_all("identity.txt os-release.txt", _identity),
+    **_all("resolv.conf", _log),
+    **_all("kube-proxy.log kube-proxy-previous.log", _log, _learn_text),
 }
 _OF_CLUSTER: Final[dict[str, tuple[Redact, Learn]]] = {
-    **dict.fromkeys(("services.json", "endpointslices.json", "nodes.json", "pods.json"), (_list, _learn_list)),
-    "endpointslices-watch.jsonl": (_changes, _learn_changes),
+    **_all("services.json endpointslices.json nodes.json pods.json pods.clients.json", _list, _learn_list),
+    **_all("endpointslices-watch.jsonl", _changes, _learn_changes),
 }
+WITHHELD: Final = frozenset(
+    """
+    udp.txt udp6.txt net-ipv4.txt net-ipv6.txt ip-neigh.json ip-route4.json ip-route6.json ip-rule4.json ip-rule6.json
+    ip_vs_conn.txt ipset.txt modules.txt events.json events.nodes.json daemonsets.json deployments.json configmaps.json
+    clock.json
+    """.split()  # noqa: SIM905 - read as prose
+)
+"""Known files that are not in a redacted bundle: no verdict hangs on them, and what they hold has no bounds."""
 
 
 def _text(raw: bytes) -> str:

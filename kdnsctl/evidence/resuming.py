@@ -45,7 +45,7 @@ class Had:
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """A bundle as it stands: its nodes, with what counts of each, and the items that its last capture asked for.
+    """A bundle as it stands: its nodes, with what counts of each, and the items that its `last` capture asked for.
 
     `judged` are the captures that have all of the cluster that nodes are judged by.
     """
@@ -53,6 +53,7 @@ class Earlier:
     nodes: Mapping[str, Had] = field(default_factory=dict)
     items: tuple[str, ...] = ()
     judged: frozenset[int] = frozenset()
+    last: int = 1
 
     def finished(self, node: str, items: Iterable[str]) -> bool:
         """Whether nothing of the node has to be read again."""
@@ -106,7 +107,8 @@ def earlier(records: Iterable[Record]) -> Earlier:
         or Had(capture, whole=whole.get((node, capture), 0), missing=(Gap("", INTERRUPTED),))
         for node, capture in scope.items()
     }
-    return Earlier(nodes, items, frozenset(capture for capture, found in lists.items() if found >= JUDGED_BY))
+    judged = frozenset(capture for capture, found in lists.items() if found >= JUDGED_BY)
+    return Earlier(nodes, items, judged, max(last, 1))
 
 
 def _scope(said: Mapping[str, Any], capture: int) -> dict[str, int]:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
-import subprocess
-import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +13,10 @@ from typing import Any
 import pytest
 
 from kdnsctl.evidence.packing import is_bundle
-from kdnsctl.lab import space
 from kdnsctl.lab.incident import Mode
 from kdnsctl.lab.spacedir import LabDir
 from kdnsctl.logs.sources.opening import decompressed, from_file
-from tests.lab.conftest import ROOT, Kdnsctl, lab_of
+from tests.lab.conftest import Kdnsctl, lab_up
 
 NAME = "bundles"
 BROKEN = "knode2"
@@ -28,13 +24,8 @@ BROKEN = "knode2"
 
 @pytest.fixture(scope="module")
 def lab(command_home: Path) -> Iterator[LabDir]:
-    where = lab_of(command_home, NAME)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(command_home)}
-    command = [sys.executable, "-P", "-m", "kdnsctl", "lab", "up", NAME, "--no-ssh"]
-    made = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert made.returncode == 0, made.stderr
-    yield where
-    space.down(NAME, root=where.root.parent)
+    with lab_up(command_home, NAME) as where:
+        yield where
 
 
 @pytest.fixture(autouse=True)

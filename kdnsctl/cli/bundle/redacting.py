@@ -57,7 +57,8 @@ def redact(
 
         width = columns(sys.stdout)
         lines = [line for path in made.left_out for line in table.wrapped(visible(f"left out: {path}"), width)]
-        told = f"{made.artefacts} artefacts redacted, {len(made.left_out)} left out. Bundle: {made.directory}"
+        counts = f"{made.artefacts} artefacts redacted, {len(made.left_out)} left out, {len(made.withheld)} withheld"
+        told = f"{counts}. Bundle: {made.directory}"
         lines += table.wrapped(visible(told), width)
         lines += table.wrapped(f"SHA-256 of SHA256SUMS: {made.sums_digest}", width)
         program = ctx.find_root().info_name or "kdnsctl"
@@ -76,6 +77,7 @@ def to_json(place: str, made: Any) -> dict[str, Any]:
         "redacted": str(made.directory),
         "artefacts": made.artefacts,
         "leftOut": list(made.left_out),
+        "withheld": list(made.withheld),
         "sumsSha256": made.sums_digest,
     }
 

@@ -87,7 +87,7 @@ class TestRedact:
     def test_the_copy_is_told_and_sound(self, run: Run, known: Path, tmp_path: Path) -> None:
         ran = run("bundle", "redact", str(known), "-O", str(tmp_path / "copy"))
         assert (ran.code, ran.err) == (0, "")
-        assert f"1 artefacts redacted, 0 left out. Bundle: {tmp_path / 'copy'}" in " ".join(ran.out.split())
+        assert f"1 artefacts redacted, 0 left out, 0 withheld. Bundle: {tmp_path / 'copy'}" in " ".join(ran.out.split())
         assert run("bundle", "verify", str(tmp_path / "copy")).code == 0
         assert not list((tmp_path / "copy/nodes").glob("knode1"))
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from kdnsctl.changes.journal import read
-from kdnsctl.evidence import redactobjects
+from kdnsctl.evidence import redactfiles, redactobjects
 from kdnsctl.evidence.artefactfile import Source
 from kdnsctl.evidence.artefacts import CLUSTER
 from kdnsctl.evidence.bundle import JOURNAL, SUMS, Bundle
@@ -270,6 +270,12 @@ class TestWhatIsRefused:
             redact(tmp_path / "evidence", tmp_path / "redacted", KEY, reporter=QUIET)
         assert "resume" in caught.value.hint
 
+    def test_a_directory_that_is_none(self, tmp_path: Path) -> None:
+        (tmp_path / "mine").write_text("x")
+        with pytest.raises(UsageError):
+            redact(tmp_path, tmp_path / "redacted", KEY, reporter=QUIET)
+        assert not (tmp_path / "redacted").exists()
+
     def test_a_directory_with_something_in_it(self, one: Path) -> None:
         there = one.with_name("redacted")
         there.mkdir()
@@ -415,6 +421,59 @@ class TestObjects:
         assert image == "kube-proxy:v1.29.0"
 
 
+def made_of(name: str, content: str, renaming: Renaming) -> str:
+    handler = handler_of(name)
+    assert handler is not None
+    return b"".join(handler[0]([content.encode()], renaming)).decode()
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("resolv.conf", "search corp.example\nnameserver 127.0.0.1\n", r"search host-\w+\nnameserver 127\.0\.0\.1\n"),
+        (
+            "kernel.log",
+            "<4>[   12.345678] usb: corp stick\n<4>[   99.5] nf_conntrack: nf_conntrack: table full, dropping packet\n",
+            r"<4>\[   99\.5\] nf_conntrack: table full, dropping packet\n",
+        ),
+        (
+            "configz.json",
+            '{"kubeproxy.config.k8s.io": {"Mode": "ipvs", "HostnameOverride": "knode1"}, "x": "corp"}',
+            r'\{"kubeproxy\.config\.k8s\.io":\{"mode":"ipvs"\}\}',
+        ),
+        (
+            "identity.txt",
+            "/proc/sys/kernel/osrelease:6.18.44\n/proc/sys/kernel/hostname:knode1\n",
+            "/proc/sys/kernel/osrelease:6\\.18\\.44\n",
+        ),
+        (
+            "healthz.json",
+            '{"lastUpdated": "2026-11-23T03:02:39Z", "note": "knode1"}',
+            r'\{"lastUpdated":"2026-[^"]+"\}',
+        ),
+        ("proxy-mode.txt", "knode1\n", r"node-\w+\n"),
+        (
+            "metrics.txt",
+            'rest_client{host="corp"} 1\nkubeproxy_x{node="knode1",le="1"} 2\n',
+            r'kubeproxy_x\{le="1"\} 2\n',
+        ),
+    ],
+)
+def test_of_each_kind_of_file_what_a_judgement_needs_is_kept(
+    renaming: Renaming, name: str, before: str, after: str
+) -> None:
+    assert re.fullmatch(after, made_of(f"nodes/knode1/01/{name}", before, renaming))
+
+
+def test_what_is_withheld_is_no_failure(tmp_path: Path) -> None:
+    with Bundle.create(tmp_path / "evidence", {"nodes": ["knode1"]}) as bundle:
+        put(bundle, "knode1", "ip.neighbours", "ip-neigh.json", b"[]")
+        bundle.finish({})
+    made = redact(tmp_path / "evidence", tmp_path / "redacted", KEY, reporter=QUIET)
+    assert (made.left_out, made.withheld) == ((), ("nodes/knode1/01/ip-neigh.json",))
+    assert verify(made.directory).sound
+
+
 class TestForeignRules:
     RULES = (
         "*filter\n:cali-SECRET - [0:0]\n:KUBE-SERVICES - [0:0]\n"
@@ -423,12 +482,20 @@ class TestForeignRules:
     )
 
     def test_other_softwares_names_and_words_are_left_out(self, renaming: Renaming) -> None:
-        handler = handler_of("nodes/x/01/iptables-save.txt.gz")
-        assert handler is not None
-        made = b"".join(handler[0]([self.RULES.encode()], renaming)).decode()
+        made = made_of("nodes/x/01/iptables-save.txt.gz", self.RULES, renaming)
         assert not re.search(r"cali|corp|knode1|10\.244", made)
         assert made.count(GONE) == 2
         assert parse([made.encode()])  # it still is a dump of rules
+
+
+def test_a_bomb_in_a_sound_bundle_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redactfiles, "MOST_WHOLE", 1000)
+    with Bundle.create(tmp_path / "evidence", {"nodes": ["knode1"]}) as bundle:
+        put(bundle, "knode1", "nft.4", "nft-ip.json", b"[" * 100_000)
+        bundle.finish({})
+    made = redact(tmp_path / "evidence", tmp_path / "redacted", KEY, reporter=QUIET)
+    (artefact,) = verify(made.directory).artefacts
+    assert (artefact.size, artefact.problem and artefact.problem.code) == (0, "leftOut")
 
 
 def test_lines_that_are_too_long_are_cut_and_do_not_fill_the_memory() -> None:
