@@ -258,6 +258,13 @@ def wait_for_records(running: subprocess.Popen[str], bundle: Path, number: int) 
 
 @pytest.mark.usefixtures("failing")
 class TestItEndsAtAnyMoment:
+    @pytest.fixture(autouse=True)
+    def ctrl_c_is_not_ignored(self) -> Iterator[None]:
+        """Processes inherit that from who was started in the background of a script."""
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+        signal.signal(signal.SIGINT, before)
+
     @pytest.mark.parametrize("via", ["ssh", "openssh"] if ALL else ["ssh"])
     @pytest.mark.parametrize("records", range(1, 30) if ALL else [1, 12])
     def test_by_ctrl_c(

@@ -168,6 +168,9 @@ def analyze(place: Path) -> AnalyzeReport:
     return analyze_files(FileOptions((str(place),)), stdin=io.BytesIO(), reporter=QUIET, now=datetime.now(UTC))
 
 
+_NOT_TOLD = ("skipped", "apiVersion", "nextCommands")  # the last has the path that was asked about
+
+
 def told(report: AnalyzeReport, renamed: Callable[[str], str] = str) -> Any:
     """A report with all its texts under other names, where the order of names says nothing.
 
@@ -183,7 +186,7 @@ def told(report: AnalyzeReport, renamed: Callable[[str], str] = str) -> Any:
             return sorted(re.findall(r"[^\s,;]+", renamed(re.sub(r'--comment "(?:[^"\\]|\\.)*"', "", value))))
         return value
 
-    return made({key: value for key, value in to_json(report).items() if key not in ("skipped", "apiVersion")})
+    return made({key: value for key, value in to_json(report).items() if key not in _NOT_TOLD})
 
 
 def renaming_of(place: Path) -> Renaming:
