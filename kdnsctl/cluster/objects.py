@@ -167,7 +167,6 @@ class NodeStatus(Object, frozen=True):
     addresses: tuple[NodeAddress, ...] = ()
     conditions: tuple[Condition, ...] = ()
     node_info: NodeSystemInfo = NodeSystemInfo()
-    capacity: dict[str, str] = {}
 
 
 class Node(Object, frozen=True):

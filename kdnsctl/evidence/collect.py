@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kdnsctl import fleet
 from kdnsctl.access.needs import Needs
-from kdnsctl.cancel import CancelScope
+from kdnsctl.cancel import CancelScope, interrupting
 from kdnsctl.cluster import execs, logs, portforward, proxyload
 from kdnsctl.cluster.objects import Node
 from kdnsctl.cluster.transport import Connection
@@ -166,7 +166,7 @@ def collect(
     if options.pods is not None:
         said["run"] = options.pods.run
     left: tuple[str, ...] = ()
-    with _bundle(options, said, plan, now) as bundle, contextlib.ExitStack() as at_the_end:
+    with interrupting(scope), _bundle(options, said, plan, now) as bundle, contextlib.ExitStack() as at_the_end:
         if keeper is not None:
             at_the_end.callback(keeper.close)
         if ssh is not None:
@@ -375,8 +375,7 @@ def _row(name: str, outcome: Outcome[NodeSide] | None, bundle: Bundle, scope: Ca
 
 def _row_of(name: str, side: NodeSide, bundle: Bundle) -> NodeRow:
     # What came through the API alone is not the node: its table and rules are.
-    had = _whole(name, bundle)
-    status = Status.COMPLETE if not side.gaps else Status.PARTIAL if had and side.via else Status.FAILED
+    status = Status.COMPLETE if not side.gaps else Status.PARTIAL if side.own else Status.FAILED
     return NodeRow(name, status, side.via, side.whole, tuple(side.gaps), bundle.capture)
 
 

@@ -25,18 +25,27 @@ from kdnsctl.netfilter.kubeproxy import parse_proxy_mode
 from kdnsctl.netfilter.rules import Mode
 from kdnsctl.netfilter.trailer import MARKER
 from kdnsctl.reach.shell import NodeShell, Reading
+from kdnsctl.reach.sshshell import OPENSSH, SSH
 
 API: Final = "api"
 MOST_LOG: Final = 512 << 20  # bytes of one log; a kubelet keeps 10 MiB of each file by default
+LATE: Final = "deadline"
+LOST: Final = frozenset({"cutOff", "noTrailer", "sshUnreachable", LATE})
+"""What an output broke off with where the connection may be what is broken; a new one then serves the next item."""
+MOST_TIMES_LATE: Final = 2  # commands that may get no answer in time before the node is given up: each is waited for
 FAILED: Final = "commandFailed"  # where it ran: another way may have the program, the file or the privilege
 HTTP_STATUS: Final = "httpStatus"  # an unhealthy kube-proxy answers 503: that is the evidence, not a gap in it
 
 
 @dataclass(slots=True)
 class NodeSide:
-    """What came of one node: how many items are whole, and what is missing. `via` are the rungs that reached it."""
+    """What came of one node: how many items are whole, and what is missing. `via` are the rungs that reached it.
+
+    `own` tells whether anything came from the node itself, whole or not: what the API serves is not the node.
+    """
 
     via: str = ""
+    own: bool = False
     whole: int = 0
     gaps: list[Gap] = field(default_factory=list)
 
@@ -75,6 +84,7 @@ class NodeCollector:
         self._forward = forward
         self._seconds = seconds
         self._opened: dict[str, NodeShell | KdnsctlError] = {}
+        self._late = 0
         self._mode: Mode | None = None
         self._side = NodeSide()
 
@@ -141,7 +151,7 @@ class NodeCollector:
             if not way.can(fact):
                 continue
             try:
-                problem = self._read_by(self._shell(way, scope), item, fact, scope, kept)
+                problem = self._read_over(way, item, fact, scope, kept)
             except BundleWriteError:
                 raise
             except KdnsctlError as error:
@@ -153,6 +163,42 @@ class NodeCollector:
             failed.append(problem)
         why = "; ".join(dict.fromkeys(one.message for one in failed)) or "there is no way to it"
         raise KdnsctlError(why, code=failed[-1].code if failed else "noWay")
+
+    def _read_over(self, way: Way, item: Item, fact: Fact, scope: CancelScope, kept: bytearray) -> Reason | None:
+        """Read it by one way; anew, if it could not even be begun because the connection had been lost before."""
+        was_open = way.rung in self._opened
+        try:
+            return self._read_once(way, item, fact, scope, kept)
+        except BundleWriteError:
+            raise
+        except KdnsctlError as error:
+            if not was_open or way.rung in self._opened or error.code == LATE:
+                raise
+            scope.check()
+            return self._read_once(way, item, fact, scope, kept)
+
+    def _read_once(self, way: Way, item: Item, fact: Fact, scope: CancelScope, kept: bytearray) -> Reason | None:
+        shell = self._shell(way, scope)
+        try:
+            problem = self._read_by(shell, item, fact, scope, kept)
+        except BundleWriteError:
+            raise
+        except KdnsctlError as error:
+            self._maybe_lost(way, error.code)
+            raise
+        if problem is not None:
+            self._maybe_lost(way, problem.code)
+        return problem
+
+    def _maybe_lost(self, way: Way, code: str) -> None:
+        """Let go of a connection that may be what broke, and of the way when that has cost all patience."""
+        if way.rung not in (SSH, OPENSSH) or code not in LOST:
+            return
+        del self._opened[way.rung]
+        self._late += code == LATE
+        if self._late >= MOST_TIMES_LATE:
+            why = f"{self._late} commands before it got no answer in time; no further one was tried"
+            self._opened[way.rung] = KdnsctlError(why, code=code)
 
     def _fails_elsewhere(self, item: Item) -> bool:
         """Whether a command's failure tells of the node: the rules are not there, or its nft cannot write JSON."""
@@ -168,7 +214,8 @@ class NodeCollector:
                 scope.check()
                 known = error
             else:
-                self._side.via = ", ".join([*([self._side.via] if self._side.via else []), known.rung])
+                vias = self._side.via.split(", ") if self._side.via else []
+                self._side.via = ", ".join(dict.fromkeys([*vias, known.rung]))
             self._opened[way.rung] = known
         if isinstance(known, KdnsctlError):
             raise known
@@ -191,9 +238,12 @@ class NodeCollector:
         except BaseException as error:
             _close_broken(file, error)
             raise
+        self._side.own |= fact.endpoint is None and reading.received > 0
         if item.sealed:
             _seal(file, reading)
         problem = reading.problem
+        if problem is not None:
+            problem = _with_complaint(problem, reading)
         if problem is not None and problem.code == HTTP_STATUS:
             problem = None
         artefact = file.close(
@@ -237,6 +287,15 @@ def _words(shell: NodeShell, fact: Fact) -> tuple[str, ...]:
     if fact.endpoint is not None:
         return ("GET", f"http://127.0.0.1:{fact.endpoint.port}{fact.endpoint.path}")
     return shell.command(fact) or ()
+
+
+def _with_complaint(problem: Reason, reading: Reading) -> Reason:
+    """The reason with the first thing that a command which failed has said about it."""
+    lines = reading.stderr.decode("utf-8", "replace").strip().splitlines()
+    if not reading.exit_code or not lines or reading.trailer is None:
+        return problem
+    said = "".join(character if character.isprintable() else "?" for character in lines[0])[:200]
+    return Reason(problem.code, f"{problem.message}: {said}", problem.error)
 
 
 def _seal(file: ArtefactFile, reading: Reading) -> None:

@@ -61,7 +61,7 @@ def free_bytes(directory: Path) -> int:
 
 
 def _cpus(node: Node | None) -> int:
-    said = node.status.capacity.get("cpu", "") if node is not None else ""
+    said = str(node.status.capacity.get("cpu", "")) if node is not None else ""
     return min(int(said), 1024) if said.isascii() and said.isdigit() else CPUS
 
 

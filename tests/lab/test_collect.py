@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import gzip
 import json
 import os
 import subprocess
@@ -74,12 +76,33 @@ def test_what_was_collected_is_sound_and_names_the_broken_node(
     assert verdicts(kdnsctl, bundle) == EXPECTED
 
 
-def test_no_secret_of_the_cluster_or_the_operator_is_in_a_bundle(kdnsctl: Kdnsctl, lab: LabDir, tmp_path: Path) -> None:
+@pytest.mark.parametrize("via", ["exec", "ssh"])
+def test_no_secret_of_the_cluster_or_the_operator_is_in_a_bundle(
+    kdnsctl: Kdnsctl, lab: LabDir, tmp_path: Path, via: str
+) -> None:
     bundle = tmp_path / "evidence"
-    assert kdnsctl("collect", BROKEN, "-O", str(bundle), "--via", "exec").code == 0
-    secrets = [(lab.root / "operator.token").read_bytes().strip(), b"PRIVATE KEY"]
-    content = b"".join(path.read_bytes() for path in bundle.rglob("*") if path.is_file() and path.suffix != ".gz")
-    assert all(secret not in content for secret in secrets)
+    how = ["--via", via, *(["--ssh-config", str(lab.ssh / "config")] if via == "ssh" else [])]
+    assert kdnsctl("collect", BROKEN, "-O", str(bundle), *how).code == 0
+    files = [path for path in bundle.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".gz" for path in files)
+    content = b"\n".join(
+        gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes() for path in files
+    )
+    token = lab.token_file.read_bytes().strip()
+    key = "".join((lab.ssh / "id_lab").read_text().splitlines()[1:-1])
+    mine = [value.encode() for value in json.loads(lab.kubeconfig.read_text())["users"][0]["user"].values()]
+    secrets = {
+        "the operator's token": token,
+        "the same, encoded": base64.b64encode(token),
+        "a private key": b"PRIVATE KEY",
+        "the operator's key": key[-60:].encode(),
+        "a kubeconfig": b"current-context",
+        "a token's field": b"token:",
+        "a bearer": b"Bearer ",
+    }
+    assert mine
+    assert not [secret for secret in mine if secret in content or base64.b64encode(secret) in content]
+    assert [what for what, secret in secrets.items() if secret in content] == []
     pods = json.loads((bundle / "cluster/01/pods.json").read_text())["items"]
     assert pods
     assert not any("env" in container for pod in pods for container in pod["spec"]["containers"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import gzip
 import json
@@ -113,6 +114,79 @@ def test_a_node_that_no_way_leads_to_has_each_gap_with_every_reason(bundle: Bund
     assert {gap.reason.message for gap in side.gaps} == {"exec is forbidden; ssh is forbidden"}
     assert [gap.item for gap in side.gaps] == ["conntrack.a", "iptables.v4"]
     assert bundle.artefacts == ()
+
+
+class Losing(Shell):
+    """Breaks off in the middle of one fact with that code; then nothing can be begun any more."""
+
+    def __init__(self, code: str, broken: Sequence[str] = ("conntrack",)) -> None:
+        super().__init__("ssh", broken)
+        self._code = code
+        self._lost = False
+
+    def read(self, fact: Fact, sink: Sink, *, scope: CancelScope) -> Reading:
+        if self._lost:
+            raise KdnsctlError("no SSH connection", code="sshUnreachable")
+        reading = super().read(fact, sink, scope=scope)
+        if reading.problem is None:
+            return reading
+        self._lost = True
+        return dataclasses.replace(reading, completeness=Completeness(problem=Reason(self._code, "it broke")))
+
+
+def test_a_connection_that_is_lost_is_made_anew_for_the_next_item(bundle: Bundle) -> None:
+    opened: list[Shell] = []
+
+    def open_(_: CancelScope) -> NodeShell:
+        opened.append(Losing("cutOff"))
+        return opened[-1]
+
+    side = collect(bundle, Way("ssh", open_), only=["conntrack.a", "conntrack.fill", "iptables.v4", "conntrack.b"])
+    assert [(gap.item, gap.reason.code) for gap in side.gaps] == [("conntrack.a", "cutOff"), ("conntrack.b", "cutOff")]
+    assert side.whole == 2
+    assert [shell.asked for shell in opened] == [["conntrack"], ["conntrack.fill", "iptables.v4", "conntrack"]]
+
+
+def test_what_could_not_be_begun_over_a_lost_connection_is_begun_anew(bundle: Bundle) -> None:
+    class Dead(Shell):
+        def read(self, fact: Fact, sink: Sink, *, scope: CancelScope) -> Reading:
+            if self.asked:
+                raise KdnsctlError("session not active", code="sshUnreachable")
+            return super().read(fact, sink, scope=scope)
+
+    opened: list[Shell] = []
+
+    def open_(_: CancelScope) -> NodeShell:
+        opened.append(Dead("ssh"))
+        return opened[-1]
+
+    side = collect(bundle, Way("ssh", open_), only=["conntrack.a", "conntrack.fill"])
+    assert (side.gaps, side.whole, len(opened)) == ([], 2, 2)
+
+
+def test_a_node_that_does_not_answer_is_given_up_and_not_waited_for_again_and_again(bundle: Bundle) -> None:
+    opened: list[Shell] = []
+
+    def open_(_: CancelScope) -> NodeShell:
+        opened.append(Losing("deadline", [item.id for item in ITEMS] + ["conntrack"]))
+        return opened[-1]
+
+    side = collect(bundle, Way("ssh", open_), only=["conntrack.a", "conntrack.fill", "iptables.v4", "iptables.v6"])
+    assert len(opened) == 2
+    assert {gap.reason.code for gap in side.gaps} == {"deadline"}
+    assert "no further one was tried" in side.gaps[-1].reason.message
+    assert side.whole == 0
+
+
+def test_why_a_command_failed_is_told_in_its_own_words(bundle: Bundle) -> None:
+    class Failing(Shell):
+        def read(self, fact: Fact, sink: Sink, *, scope: CancelScope) -> Reading:
+            reading = super().read(fact, sink, scope=scope)
+            failed = Completeness(Proof.TRAILER, Reason("commandFailed", "the command ended with exit code 1"))
+            return dataclasses.replace(reading, exit_code=1, completeness=failed, stderr=b"cat: no such \x1b[1m file\n")
+
+    side = collect(bundle, way(Failing()), only=["conntrack.a"])
+    assert side.gaps[0].reason.message == "the command ended with exit code 1: cat: no such ?[1m file"
 
 
 def test_rules_of_modes_are_all_tried_where_the_mode_is_not_known_and_are_no_gaps(bundle: Bundle) -> None:
