@@ -129,6 +129,8 @@ class Toolset(enum.StrEnum):
     """Which programs there are where a command runs; a fact has one command for each that can yield it."""
 
     KUBE_PROXY = "kubeProxy"  # kube-proxy's image: a shell, cat, grep, sleep, iptables, nft; no conntrack, no timeout
+    TOOLS = "tools"  # our tools image: all of that, conntrack, ipvsadm, date, nsenter
+    HOST = "host"  # the node's own, over SSH or by nsenter: which there are differs from node to node
 
 
 @dataclass(frozen=True, slots=True)
