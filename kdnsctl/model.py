@@ -168,6 +168,10 @@ class Fact:
         if self.patterns and not self.filterable:
             raise ValueError(f"{self.id} may not be filtered: what is left out would be missed")
 
+    def command(self, toolsets: Iterable[Toolset]) -> tuple[str, ...] | None:
+        """The command for the first of these tool sets that can yield it; None when none can."""
+        return next((self.commands[toolset] for toolset in toolsets if toolset in self.commands), None)
+
 
 def exit_code_of(verdicts: Iterable[Verdict], coverage: Coverage) -> ExitCode:
     """The exit code of a command that looked at nodes: found (3) wins over incomplete (4), else all is well (0)."""

@@ -83,13 +83,17 @@ class CollectOptions:
 
 @dataclass(frozen=True, slots=True)
 class NodeRow:
-    """One node: by which rung it was reached ("" for none), how many items are whole, and what is missing."""
+    """One node: by which rung it was reached ("" for none), how many items are whole, and what is missing.
+
+    `lacking` are extra items that are not there on the node, or not by this rung: it is complete without them.
+    """
 
     name: str
     status: Status
     via: str = ""
     whole: int = 0
     missing: tuple[Gap, ...] = ()
+    lacking: tuple[Gap, ...] = ()
 
     @property
     def reason(self) -> str:
@@ -173,7 +177,7 @@ def collect(
             cluster_missing=tuple(collector.gaps),
             scope=found.scope,
             sums_digest=digest,
-            notes=found.notes,
+            notes=(*found.notes, *_notes(outcomes)),
         )
 
 
@@ -196,6 +200,7 @@ def to_json(report: CollectReport) -> dict[str, Any]:
                 "via": node.via or None,
                 "whole": node.whole,
                 "missing": [_gap(gap) for gap in node.missing],
+                "lacking": [_gap(gap) for gap in node.lacking],
             }
             for node in report.nodes
         ],
@@ -284,4 +289,15 @@ def _row(name: str, outcome: Outcome[NodeSide] | None, bundle: Bundle, scope: Ca
     side = outcome.value
     # What came through the API alone is not the node: its table and rules are.
     status = Status.COMPLETE if not side.gaps else Status.PARTIAL if had and side.via else Status.FAILED
-    return NodeRow(name, status, side.via, side.whole, tuple(side.gaps))
+    return NodeRow(name, status, side.via, side.whole, tuple(side.gaps), tuple(side.lacking))
+
+
+def _notes(outcomes: Sequence[Outcome[NodeSide]]) -> Iterator[str]:
+    """Where rules of every mode were read, and why."""
+    found = [(one.node, one.value.why_no_mode) for one in outcomes if one.value and one.value.why_no_mode]
+    if found:
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        yield (
+            f"kube-proxy's mode is not known on {found[0][0]}{more} ({found[0][1]}), so the rules of every mode were "
+            "read: of which mode they are, they tell themselves"
+        )

@@ -18,8 +18,8 @@ from kdnsctl.cluster.kubeproxy import PodPlace
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.evidence.artefactfile import ArtefactFile, BundleWriteError, Source
 from kdnsctl.evidence.bundle import Bundle
-from kdnsctl.evidence.items import AS_TEXT, MODE, Item
-from kdnsctl.model import Fact, KdnsctlError, Proof, Reason, Toolset
+from kdnsctl.evidence.items import MODE, Item
+from kdnsctl.model import Fact, KdnsctlError, Proof, Reason
 from kdnsctl.netfilter.kubeproxy import parse_proxy_mode
 from kdnsctl.netfilter.rules import Mode
 from kdnsctl.netfilter.trailer import MARKER
@@ -28,6 +28,8 @@ from kdnsctl.reach.shell import NodeShell, Reading
 API: Final = "api"
 MOST_LOG: Final = 512 << 20  # bytes of one log; a kubelet keeps 10 MiB of each file by default
 HTTP_STATUS: Final = "httpStatus"  # an unhealthy kube-proxy answers 503: that is the evidence, not a gap in it
+# Why an item that is only extra is not there on a node: no file, no program, no permission, no such answer.
+LACKING: Final = frozenset({"noTool", "commandFailed", "sudo", HTTP_STATUS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +42,17 @@ class Gap:
 
 @dataclass(slots=True)
 class NodeSide:
-    """What came of one node: how many items are whole, and what is missing. `via` is the rung that reached it."""
+    """What came of one node: how many items are whole, and what is missing. `via` is the rung that reached it.
+
+    `lacking` are extra items that the node does not have, or not for this rung. `why_no_mode` tells why the mode of
+    kube-proxy is not known, "" when it is, or when it was not asked for.
+    """
 
     via: str = ""
     whole: int = 0
     gaps: list[Gap] = field(default_factory=list)
+    lacking: list[Gap] = field(default_factory=list)
+    why_no_mode: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +87,13 @@ class NodeCollector:
         self._shell: NodeShell | None = None
         self._unreached: KdnsctlError | None = None
         self._mode: Mode | None = None
+        self._begun: set[str] = set()  # items of which at least a part came
         self._side = NodeSide()
 
     def collect(self, items: Iterable[Item], scope: CancelScope) -> NodeSide:
         """Collect what this capture does not have whole. Raises BundleWriteError without room, what ends the scope."""
-        for item in items:
+        chosen = list(items)
+        for item in chosen:
             scope.check()
             if not self._wanted(item):
                 continue
@@ -100,16 +110,27 @@ class NodeCollector:
                 self._missing(item, problem)
             if problem is None:
                 self._side.whole += 1
+            elif item.extra and problem.code in LACKING:
+                self._side.lacking.append(Gap(item.id, problem))
             elif not self._optional(item):
                 self._side.gaps.append(Gap(item.id, problem))
+            if item is MODE and self._mode is None:
+                self._side.why_no_mode = problem.message if problem else "its answer names no mode that is known"
+        self._side.gaps = [gap for gap in self._side.gaps if not self._made_up_for(gap, chosen)]
         return self._side
 
+    def _made_up_for(self, gap: Gap, items: Iterable[Item]) -> bool:
+        """Whether all that may stand in an item's place is there."""
+        others = [item.id for item in items if item.instead == gap.item]
+        return bool(others) and all(self._bundle.has(self._node, other) for other in others)
+
     def _wanted(self, item: Item) -> bool:
-        if item.modes and self._mode is not None and self._mode not in item.modes:
+        if item.modes and self._mode not in (item.modes if item.known else {*item.modes, None}):
             return False
-        as_json = AS_TEXT.get(item.id)
-        if as_json is not None:
-            return not self._bundle.has(self._node, as_json)
+        if item.instead and (self._shell is None or self._bundle.has(self._node, item.instead)):
+            return False
+        if item.never_beside and item.instead in self._begun:
+            return False
         if self._place is None and (item.fact is None or item.fact.endpoint is not None):
             return False  # there is no pod of kube-proxy: nothing to ask
         if item.previous:
@@ -117,8 +138,8 @@ class NodeCollector:
         return True
 
     def _optional(self, item: Item) -> bool:
-        """Whether its absence is no gap: rules of a mode that kube-proxy may not run in."""
-        return bool(item.modes) and self._mode is None
+        """Whether its absence is no gap: rules of a mode that kube-proxy may not run in, and what only stands in."""
+        return bool(item.instead) or (bool(item.modes) and self._mode is None)
 
     def _read(self, item: Item, scope: CancelScope) -> Reason | None:
         fact = item.fact
@@ -161,10 +182,11 @@ class NodeCollector:
         if not shell.can(fact):
             raise KdnsctlError(f"{fact.title} cannot be read by {shell.rung}: no tool for it", code="noTool")
         file = self._bundle.begin(
-            self._node, item.id, item.name, Source(shell.rung, _words(fact)), compress=item.compress
+            self._node, item.id, item.name, Source(shell.rung, _words(fact, shell)), compress=item.compress
         )
 
         def sink(piece: bytes) -> None:
+            self._begun.add(item.id)
             file.write(piece)
             if item is MODE:
                 kept.extend(piece)
@@ -177,13 +199,14 @@ class NodeCollector:
         if item.sealed:
             _seal(file, reading)
         problem = reading.problem
-        if problem is not None and problem.code == HTTP_STATUS:
+        if problem is not None and problem.code == HTTP_STATUS and not item.extra:
             problem = None
         artefact = file.close(
             exit_code=reading.exit_code,
             errors=reading.stderr,
             proof=reading.completeness.proof.value,
             problem=None if problem is None else Reason(problem.code, problem.message),
+            times=(reading.started, reading.ended),
         )
         return artefact.problem
 
@@ -216,10 +239,10 @@ class NodeCollector:
         self._bundle.record("missing", said)
 
 
-def _words(fact: Fact) -> tuple[str, ...]:
+def _words(fact: Fact, shell: NodeShell) -> tuple[str, ...]:
     if fact.endpoint is not None:
         return ("GET", f"http://127.0.0.1:{fact.endpoint.port}{fact.endpoint.path}")
-    return fact.commands[Toolset.KUBE_PROXY]
+    return fact.command(shell.toolsets) or ()
 
 
 def _seal(file: ArtefactFile, reading: Reading) -> None:

@@ -53,8 +53,12 @@ class KubeProxyExec:
     def rung(self) -> str:
         return RUNG
 
+    @property
+    def toolsets(self) -> tuple[Toolset, ...]:
+        return (Toolset.KUBE_PROXY,)
+
     def can(self, fact: Fact) -> bool:
-        return fact.endpoint is not None or Toolset.KUBE_PROXY in fact.commands
+        return fact.endpoint is not None or fact.command(self.toolsets) is not None
 
     def read(self, fact: Fact, sink: Sink, *, scope: CancelScope) -> Reading:
         if not self.can(fact):

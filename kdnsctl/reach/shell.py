@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kdnsctl.cancel import CancelScope
-from kdnsctl.model import Fact, Proof, Reason
+from kdnsctl.model import Fact, Proof, Reason, Toolset
 from kdnsctl.netfilter.dump import Completeness
 from kdnsctl.netfilter.trailer import Trailer
 
@@ -74,6 +74,10 @@ class NodeShell(Protocol):
     @property
     def rung(self) -> str:
         """By which way, in one word: `exec`."""
+
+    @property
+    def toolsets(self) -> tuple[Toolset, ...]:
+        """Which programs commands are written for here, the first that fits."""
 
     def can(self, fact: Fact) -> bool:
         """Whether this rung has the tools to read it."""
