@@ -131,8 +131,18 @@ def collect(
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option("--resume", metavar="DIR", help="Go on with the bundle in DIR: a new capture is added to it."),
+        typer.Option(
+            "--resume",
+            metavar="DIR",
+            help="Go on with the bundle in DIR: read those of its nodes that are not complete.",
+        ),
     ] = None,
+    again: Annotated[  # noqa: FBT002  # typer's way
+        bool,
+        typer.Option(
+            "--again", help="With --resume: read all nodes anew, after a repair for example.", show_default=False
+        ),
+    ] = False,
     via: Annotated[
         Rung, typer.Option("--via", help="How nodes are reached. auto: exec into kube-proxy, else SSH.")
     ] = Rung.AUTO,
@@ -144,8 +154,8 @@ def collect(
       kdnsctl collect ip-10-0-0-1 ip-10-0-0-2 -O ./evidence
       # Where exec is forbidden, or kube-proxy is no pod
       kdnsctl collect ip-10-0-0-1 --via ssh --ssh-user ec2-user --ssh-key ~/.ssh/nodes
-      # It was interrupted, or nodes were missing
-      kdnsctl collect ip-10-0-0-1 --resume ./evidence
+      # It was interrupted, or nodes were missing: only those that are not complete are read
+      kdnsctl collect --resume ./evidence
       # What does it prove?
       kdnsctl analyze ./evidence
 
@@ -153,7 +163,10 @@ def collect(
 
     Exit codes: 0 all of it was collected, 4 something is missing, 1 failed, 2 wrong usage, 130 interrupted.
     """
-    chosen = _chosen(ctx, nodes, selector, all_nodes=all_nodes)
+    same = resume is not None and not (nodes or all_nodes or selector is not None)
+    chosen = [] if same else _chosen(ctx, nodes, selector, all_nodes=all_nodes)
+    if again and not resume:
+        raise UsageError("--again needs --resume DIR: the bundle that has been collected already")
     if directory and resume:
         raise UsageError("-O and --resume exclude each other: a new bundle, or one that is there")
     useless = said(ctx, "ssh_user", "ssh_key", "ssh_port", "ssh_jump", "ssh_config", "known_hosts", "host_key_policy")
@@ -173,8 +186,10 @@ def collect(
         directory=resume or directory or Path(f"kdnsctl-evidence-{now:%Y%m%dT%H%M%SZ}"),
         chosen=Chosen(tuple(dict.fromkeys(chosen)), selector),
         via=collecting.Via(via.value),
-        items=chosen_items(extent.item, extent.skip),
+        items=chosen_items(extent.item, extent.skip) if extent.item or extent.skip else (),
         resume=resume is not None,
+        again=again,
+        same=same,
         seconds=None if extent.timeout is None else max(1, round(extent.timeout.total_seconds())),
         parallel=extent.parallel,
     )

@@ -84,11 +84,16 @@ class Bundle:
         What was left half written is kept as incomplete artefacts. Raises UsageError when there is no bundle,
         JournalError when its journal was changed, RefusedError when somebody else is writing into it.
         """
-        if not (directory / JOURNAL).is_file():
-            raise UsageError(f"there is no bundle in {directory}; nothing was collected")
-        captures = [record.body.get("capture", 0) for record in read(directory / JOURNAL).records]
+        captures = [record.body.get("capture", 0) for record in cls.records(directory)]
         last = max((capture for capture in captures if isinstance(capture, int)), default=0)
         return cls._open(directory, last + 1 if again else max(last, 1), "resumed", about, now or utc_now)
+
+    @staticmethod
+    def records(directory: Path) -> tuple[Record, ...]:
+        """What the journal of the bundle in a directory says. Raises UsageError when there is none."""
+        if not (directory / JOURNAL).is_file():
+            raise UsageError(f"there is no bundle in {directory}; nothing was collected")
+        return read(directory / JOURNAL).records
 
     @classmethod
     def _open(

@@ -24,7 +24,8 @@ from kdnsctl.evidence import clusterside
 from kdnsctl.evidence.bundle import Bundle
 from kdnsctl.evidence.clusterside import ClusterCollector
 from kdnsctl.evidence.items import ITEMS, Item
-from kdnsctl.evidence.nodeside import Gap, NodeCollector, NodeSide, Way
+from kdnsctl.evidence.nodeside import NodeCollector, NodeSide, Way
+from kdnsctl.evidence.resuming import Earlier, Gap, Had, earlier, node_record
 from kdnsctl.facts import conntrack
 from kdnsctl.find.online import identity_of
 from kdnsctl.find.scope import Chosen, InScope, nodes_in_scope
@@ -70,13 +71,20 @@ class Status(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CollectOptions:
-    """What collect was asked. `seconds` replaces how long each command may take on a node, None: as the facts say."""
+    """What collect was asked. `seconds` replaces how long each command may take on a node, None: as the facts say.
+
+    `resume` goes on with the bundle in `directory`: nodes that it has finished are kept, or with `again` all are read
+    anew. `same` stands for the nodes that the bundle is about; then `chosen` names none. None of `items`: those that
+    its last capture asked for, all of them in a new bundle.
+    """
 
     directory: Path
     chosen: Chosen = field(default_factory=Chosen)
     via: Via = Via.AUTO
-    items: tuple[Item, ...] = ITEMS
+    items: tuple[Item, ...] = ()
     resume: bool = False
+    again: bool = False
+    same: bool = False
     seconds: int | None = None
     parallel: int = PARALLEL
 
@@ -85,6 +93,7 @@ class CollectOptions:
 class NodeRow:
     """One node: by which rung it was reached ("" for none), how many items are whole, and what is missing.
 
+    `capture` is the one that counts for it: an earlier one, when it was finished there and not read again.
     `lacking` are extra items that are not there on the node, or not by this rung: it is complete without them.
     """
 
@@ -93,6 +102,7 @@ class NodeRow:
     via: str = ""
     whole: int = 0
     missing: tuple[Gap, ...] = ()
+    capture: int = 1
     lacking: tuple[Gap, ...] = ()
 
     @property
@@ -139,22 +149,25 @@ def collect(
     `nodes_in_scope`, `Bundle.create` and `Bundle.resume` raise, and BundleWriteError when nothing fits.
     """
     started = now()
-    found = nodes_in_scope(connection, options.chosen, scope=scope)
-    said = {**about, "nodes": list(found.names), "items": [item.id for item in options.items], "via": options.via.value}
-    with _bundle(options, said, now) as bundle:
+    plan = _plan(options, connection, scope)
+    with _bundle(options, {**about, **plan.about, "via": options.via.value}, plan, now) as bundle:
         if ssh is not None:
-            ssh.addresses = _internal_addresses(found.nodes)
+            ssh.addresses = _internal_addresses(plan.found.nodes)
         collector = ClusterCollector(bundle, connection, reporter)
-        ways = _Ways(options.via, connection, ssh, found)
+        ways = _Ways(options.via, connection, ssh, plan.found)
+        ids = [item.id for item in plan.items]
 
         def work(node: str, limit: CancelScope) -> NodeSide:
             with contextlib.ExitStack() as opened:
-                return ways.collector(bundle, node, opened, options.seconds).collect(options.items, limit)
+                side = ways.collector(bundle, node, opened, options.seconds).collect(plan.items, limit)
+            row = _row_of(node, side, bundle)
+            bundle.record("node", node_record(node, row.status.value, row.via, row.whole, row.missing, ids))
+            return side
 
         outcomes: Sequence[Outcome[NodeSide]] = ()
-        with contextlib.suppress(_EndedError), _until_the_end(scope), collector.during(scope):
+        with contextlib.suppress(_EndedError), _until_the_end(scope), _only_if(plan.names, collector.during(scope)):
             outcomes = fleet.run(
-                found.names,
+                plan.names,
                 work,
                 parallel=options.parallel,
                 deadline=None,
@@ -164,20 +177,26 @@ def collect(
             )
         bundle.account_for_leftovers()  # of work that hangs, whose node has its reason already
         done = {outcome.node: outcome for outcome in outcomes}
-        rows = tuple(_row(name, done.get(name), bundle, scope) for name in found.names)
-        summary = {"nodes": {row.name: row.status.value for row in rows}}
-        digest = bundle.finish(summary)
+        rows = (
+            *(_row(name, done.get(name), bundle, scope) for name in plan.names),
+            *(_kept_row(name, had) for name, had in plan.kept.items()),
+        )
+        kept = {name: had.capture for name, had in plan.kept.items()}
+        for row in rows:  # what there was of a node that is not reached any more still is evidence
+            if row.status is Status.FAILED and not row.whole and (had := plan.earlier.nodes.get(row.name)) is not None:
+                kept[row.name] = had.capture
+        digest = bundle.finish({"nodes": {row.name: row.status.value for row in rows}, "kept": kept})
         return CollectReport(
             cluster=identity_of(connection.target),
             bundle=options.directory,
             capture=bundle.capture,
             started=started,
             ended=now(),
-            nodes=rows,
+            nodes=tuple(sorted(rows, key=lambda row: row.name)),
             cluster_missing=tuple(collector.gaps),
-            scope=found.scope,
+            scope=plan.found.scope,
             sums_digest=digest,
-            notes=(*found.notes, *_notes(outcomes)),
+            notes=(*plan.found.notes, *_kept_notes(plan), *_notes(outcomes)),
         )
 
 
@@ -199,18 +218,66 @@ def to_json(report: CollectReport) -> dict[str, Any]:
                 "status": node.status.value,
                 "via": node.via or None,
                 "whole": node.whole,
-                "missing": [_gap(gap) for gap in node.missing],
-                "lacking": [_gap(gap) for gap in node.lacking],
+                "capture": node.capture,
+                "missing": [gap.to_json() for gap in node.missing],
+                "lacking": [gap.to_json() for gap in node.lacking],
             }
             for node in report.nodes
         ],
-        "clusterMissing": [_gap(gap) for gap in report.cluster_missing],
+        "clusterMissing": [gap.to_json() for gap in report.cluster_missing],
         "notes": list(report.notes),
     }
 
 
-def _gap(gap: Gap) -> dict[str, str]:
-    return {"item": gap.item, "code": gap.reason.code, "message": gap.reason.message}
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Which nodes are read, and which are kept as an earlier capture has them."""
+
+    found: InScope
+    names: tuple[str, ...]
+    items: tuple[Item, ...]
+    kept: Mapping[str, Had] = field(default_factory=dict)
+    earlier: Earlier = field(default_factory=Earlier)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """For the journal."""
+        kept = {name: had.capture for name, had in self.kept.items()}
+        return {"nodes": [*self.names, *kept], "kept": kept, "items": [item.id for item in self.items]}
+
+
+def _plan(options: CollectOptions, connection: Connection, scope: CancelScope) -> _Plan:
+    if not options.resume:
+        found = nodes_in_scope(connection, options.chosen, scope=scope)
+        return _Plan(found, found.names, options.items or ITEMS)
+    there = earlier(Bundle.records(options.directory))
+    found = nodes_in_scope(connection, options.chosen, scope=scope)
+    asked = tuple(name for name in found.names if name in there.nodes) if options.same else found.names
+    items = options.items or tuple(item for item in ITEMS if item.id in there.items) or ITEMS
+    if options.again:
+        return _Plan(found, asked, items)
+    names = tuple(name for name in asked if not there.finished(name, [item.id for item in items]))
+    return _Plan(found, names, items, {name: had for name, had in there.nodes.items() if name not in names}, there)
+
+
+def _kept_row(name: str, had: Had) -> NodeRow:
+    if had.status:
+        return NodeRow(name, Status(had.status), had.via, had.whole, had.missing, had.capture)
+    return NodeRow(name, Status.PARTIAL if had.whole else Status.FAILED, had.via, had.whole, had.missing, had.capture)
+
+
+def _kept_notes(plan: _Plan) -> Iterator[str]:
+    whole = sum(had.status == Status.COMPLETE for had in plan.kept.values())
+    if whole:
+        nodes = "1 node was" if whole == 1 else f"{whole} nodes were"
+        yield f"{nodes} complete in an earlier capture: not read again, and judged by what was true then."
+
+
+@contextlib.contextmanager
+def _only_if(names: Sequence[str], during: contextlib.AbstractContextManager[None]) -> Iterator[None]:
+    """The cluster's side is of use to nodes that are read."""
+    with during if names else contextlib.nullcontext():
+        yield
 
 
 class _Ways:
@@ -272,24 +339,28 @@ def _internal_addresses(nodes: Sequence[Node]) -> dict[str, str]:
     }
 
 
-def _bundle(options: CollectOptions, about: Mapping[str, Any], now: Callable[[], datetime]) -> Bundle:
-    """A new bundle, or a new capture in one: tables and what is true for them must be of the same time."""
+def _bundle(options: CollectOptions, about: Mapping[str, Any], plan: _Plan, now: Callable[[], datetime]) -> Bundle:
+    """A new bundle, or a new capture in one where nodes are read: tables and what is true for them go together."""
     if options.resume:
-        return Bundle.resume(options.directory, about, again=True, now=now)
+        return Bundle.resume(options.directory, about, again=bool(plan.names), now=now)
     return Bundle.create(options.directory, about, now)
 
 
 def _row(name: str, outcome: Outcome[NodeSide] | None, bundle: Bundle, scope: CancelScope) -> NodeRow:
-    had = sum(1 for one in bundle.artefacts if (one.node, one.capture, one.complete) == (name, bundle.capture, True))
-    if outcome is None or outcome.value is None:
-        ended = scope.reason or Reason("internalError", "the node was not read")
-        reason = (outcome.reason if outcome else None) or ended
-        via = next((one.via for one in bundle.artefacts if (one.node, one.capture) == (name, bundle.capture)), "")
-        return NodeRow(name, Status.PARTIAL if had else Status.FAILED, via, had, (Gap("", reason),))
-    side = outcome.value
+    if outcome is not None and outcome.value is not None:
+        return _row_of(name, outcome.value, bundle)
+    had = _whole(name, bundle)
+    ended = scope.reason or Reason("internalError", "the node was not read")
+    reason = (outcome.reason if outcome else None) or ended
+    via = next((one.via for one in bundle.artefacts if (one.node, one.capture) == (name, bundle.capture)), "")
+    return NodeRow(name, Status.PARTIAL if had else Status.FAILED, via, had, (Gap("", reason),), bundle.capture)
+
+
+def _row_of(name: str, side: NodeSide, bundle: Bundle) -> NodeRow:
     # What came through the API alone is not the node: its table and rules are.
+    had = _whole(name, bundle)
     status = Status.COMPLETE if not side.gaps else Status.PARTIAL if had and side.via else Status.FAILED
-    return NodeRow(name, status, side.via, side.whole, tuple(side.gaps), tuple(side.lacking))
+    return NodeRow(name, status, side.via, side.whole, tuple(side.gaps), bundle.capture, tuple(side.lacking))
 
 
 def _notes(outcomes: Sequence[Outcome[NodeSide]]) -> Iterator[str]:
@@ -301,3 +372,7 @@ def _notes(outcomes: Sequence[Outcome[NodeSide]]) -> Iterator[str]:
             f"kube-proxy's mode is not known on {found[0][0]}{more} ({found[0][1]}), so the rules of every mode were "
             "read: of which mode they are, they tell themselves"
         )
+
+
+def _whole(name: str, bundle: Bundle) -> int:
+    return sum(1 for one in bundle.artefacts if (one.node, one.capture, one.complete) == (name, bundle.capture, True))

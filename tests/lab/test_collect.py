@@ -120,18 +120,29 @@ def test_a_run_that_is_killed_leaves_what_resume_finishes(
         stderr=subprocess.DEVNULL,
     )
     journal = bundle / "journal.jsonl"
-    while running.poll() is None and not (journal.is_file() and b"conntrack.a" in journal.read_bytes()):
+    while running.poll() is None and not (journal.is_file() and b'"kind":"node"' in journal.read_bytes()):
         with contextlib.suppress(subprocess.TimeoutExpired):
             running.wait(0.02)
     running.kill()
     running.wait()
+    done = [line["node"] for line in map(json.loads, journal.read_text().splitlines()[:-1]) if line["kind"] == "node"]
     assert not (bundle / "SHA256SUMS").exists()
     assert kdnsctl("bundle", "verify", str(bundle)).code == 3
     refused = kdnsctl("collect", "--all", "-O", str(bundle), "--via", "exec")
     assert refused.code == 2
-    ran = kdnsctl("collect", "--all", "--resume", str(bundle), "--via", "exec", "-o", "json")
+    ran = kdnsctl("collect", "--resume", str(bundle), "--via", "exec", "-o", "json")
     assert ran.code == 0, ran.err
-    assert report_of(ran.out)["capture"] == 2
+    report = report_of(ran.out)
+    assert report["capture"] == 2
+    assert {node["name"]: node["capture"] for node in report["nodes"]} == {
+        name: 1 if name in done else 2 for name in EXPECTED
+    }
+    assert {node["status"] for node in report["nodes"]} == {"complete"}
+    assert not any((bundle / "nodes" / name / "02").exists() for name in done)
     verified = kdnsctl("bundle", "verify", str(bundle))
     assert verified.code == 0, verified.out
+    assert verdicts(kdnsctl, bundle) == EXPECTED
+    again = kdnsctl("collect", "--resume", str(bundle), "--via", "exec", "-o", "json")
+    assert (again.code, report_of(again.out)["capture"]) == (0, 2)
+    assert not list(bundle.glob("nodes/*/03"))
     assert verdicts(kdnsctl, bundle) == EXPECTED
