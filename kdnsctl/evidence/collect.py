@@ -113,7 +113,10 @@ class NodeRow:
 
 @dataclass(frozen=True, slots=True)
 class CollectReport:
-    """What was collected. `sums_digest` is the SHA-256 of SHA256SUMS; `cluster_missing` what lacks of the cluster."""
+    """What was collected. `sums_digest` is the SHA-256 of SHA256SUMS.
+
+    `cluster_missing` is what was not had of the cluster's side, `cluster_lacking` what no verdict hangs on.
+    """
 
     cluster: str
     bundle: Path
@@ -122,6 +125,7 @@ class CollectReport:
     ended: datetime
     nodes: tuple[NodeRow, ...]
     cluster_missing: tuple[Gap, ...]
+    cluster_lacking: tuple[Gap, ...]
     scope: Scope
     sums_digest: str
     notes: tuple[str, ...] = ()
@@ -153,7 +157,7 @@ def collect(
     with _bundle(options, {**about, **plan.about, "via": options.via.value}, plan, now) as bundle:
         if ssh is not None:
             ssh.addresses = _internal_addresses(plan.found.nodes)
-        collector = ClusterCollector(bundle, connection, reporter)
+        collector = ClusterCollector(bundle, connection, plan.names, reporter)
         ways = _Ways(options.via, connection, ssh, plan.found)
         ids = [item.id for item in plan.items]
 
@@ -194,6 +198,7 @@ def collect(
             ended=now(),
             nodes=tuple(sorted(rows, key=lambda row: row.name)),
             cluster_missing=tuple(collector.gaps),
+            cluster_lacking=tuple(collector.lacking),
             scope=plan.found.scope,
             sums_digest=digest,
             notes=(*plan.found.notes, *_kept_notes(plan), *_notes(outcomes)),
@@ -225,6 +230,7 @@ def to_json(report: CollectReport) -> dict[str, Any]:
             for node in report.nodes
         ],
         "clusterMissing": [gap.to_json() for gap in report.cluster_missing],
+        "clusterLacking": [gap.to_json() for gap in report.cluster_lacking],
         "notes": list(report.notes),
     }
 

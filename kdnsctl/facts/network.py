@@ -35,14 +35,20 @@ NEIGHBOURS: Final = _fact(
     "ip.neighbours", "neighbours of both families", "ip", "-j", "neigh", "show", tools=Toolset.HOST
 )
 ROUTES: Final = {
-    4: _fact(
-        "ip.routes.v4", "routes of all tables, IPv4", *"ip -j -4 route show table all".split(), tools=Toolset.HOST
-    ),
-    6: _fact(
-        "ip.routes.v6", "routes of all tables, IPv6", *"ip -j -6 route show table all".split(), tools=Toolset.HOST
-    ),
+    family: _fact(
+        f"ip.routes.v{family}",
+        f"routes of all tables, IPv{family}",
+        *("ip", "-j", f"-{family}", "route", "show", "table", "all"),
+        tools=Toolset.HOST,
+    )
+    for family in (4, 6)
 }
 POLICIES: Final = {
-    4: _fact("ip.rules.v4", "which routing table is used when, IPv4", *"ip -j -4 rule show".split(), tools=Toolset.HOST),
-    6: _fact("ip.rules.v6", "which routing table is used when, IPv6", *"ip -j -6 rule show".split(), tools=Toolset.HOST),
+    family: _fact(
+        f"ip.rules.v{family}",
+        f"which routing table is used when, IPv{family}",
+        *("ip", "-j", f"-{family}", "rule", "show"),
+        tools=Toolset.HOST,
+    )
+    for family in (4, 6)
 }

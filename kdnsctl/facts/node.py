@@ -13,7 +13,7 @@ from kdnsctl.model import Fact, Privilege, Proof, Toolset
 _KERNEL: Final = "/proc/sys/kernel"
 
 
-def _fact(  # noqa: PLR0913
+def _fact(
     id_: str,
     title: str,
     *command: str,
@@ -31,8 +31,10 @@ CLOCK: Final = _fact(
     "the node's clock",
     "grep",
     "-h",
-    "-E",
-    "^btime |^[0-9]+[.][0-9]+ ",
+    "-e",
+    "^btime ",
+    "-e",
+    "^[0-9]*[.][0-9]* ",
     "/proc/stat",
     "/proc/uptime",
     max_bytes=4 << 10,
@@ -52,7 +54,9 @@ NAMESPACE: Final = _fact(
     "node.netns", "the network namespace that was read", "readlink", "/proc/self/ns/net", tools=Toolset.HOST
 )
 RELEASE: Final = _fact("node.release", "the node's distribution", "cat", "/etc/os-release", tools=Toolset.HOST)
-MODULES: Final = _fact("kernel.modules", "modules that the kernel has loaded", "cat", "/proc/modules", max_bytes=1 << 20)
+MODULES: Final = _fact(
+    "kernel.modules", "modules that the kernel has loaded", "cat", "/proc/modules", max_bytes=1 << 20
+)
 # -r: with levels, and the same form everywhere. /dev/kmsg would need no tool, but reading it does not end.
 KERNEL_LOG: Final = _fact(
     "kernel.log",

@@ -46,7 +46,6 @@ NO_JSON: Final = b"JSON support not compiled-in"
 NFT_TEXT: Final = {4: _nft(4, "ip", json=False), 6: _nft(6, "ip6", json=False)}
 
 
-
 def _ipvs(id_: str, title: str, *command: str, privilege: Privilege = Privilege.NONE) -> Fact:
     return Fact(id_, title, privilege, Proof.TRAILER, RULES, 30, {Toolset.KUBE_PROXY: command})
 

@@ -18,7 +18,7 @@ from kdnsctl.evidence.clusterside import without_secrets
 from kdnsctl.evidence.items import ITEMS, chosen
 from kdnsctl.evidence.nodeside import NodeCollector, NodeSide, Way
 from kdnsctl.evidence.verify import verify
-from kdnsctl.model import Fact, KdnsctlError, Proof, Reason, UsageError
+from kdnsctl.model import Fact, KdnsctlError, Proof, Reason, Toolset, UsageError
 from kdnsctl.netfilter.dump import Completeness
 from kdnsctl.netfilter.trailer import MARKER
 from kdnsctl.reach.shell import NodeShell, Reading, Sink
@@ -38,8 +38,12 @@ class Shell:
         self.asked: list[str] = []
         self._broken = broken
 
+    @property
+    def toolsets(self) -> tuple[Toolset, ...]:
+        return (Toolset.HOST, Toolset.KUBE_PROXY) if self.rung == "ssh" else (Toolset.KUBE_PROXY,)
+
     def can(self, fact: Fact) -> bool:
-        return fact.endpoint is None
+        return fact.command(self.toolsets) is not None
 
     def read(self, fact: Fact, sink: Sink, *, scope: CancelScope) -> Reading:
         scope.check()
