@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -280,13 +280,17 @@ def without_secrets(item: bytes) -> bytes:
         metadata["annotations"].pop(REMEMBERED, None)
     template = spec.get("template") if isinstance(spec, dict) else None
     for of_pod in (spec, template.get("spec") if isinstance(template, dict) else None):
-        for group in ("containers", "initContainers", "ephemeralContainers") if isinstance(of_pod, dict) else ():
-            for container in of_pod.get(group) or ():
-                container.pop("env", None)
+        for container in _containers(of_pod) if isinstance(of_pod, dict) else ():
+            container.pop("env", None)
     if isinstance(data, dict):  # of a ConfigMap
         one["data"] = {key: _told(str(text)) for key, text in data.items() if "kubeconfig" not in key.lower()}
         one.pop("binaryData", None)
     return msgspec.json.encode(one)
+
+
+def _containers(spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for group in ("containers", "initContainers", "ephemeralContainers"):
+        yield from spec.get(group) or ()
 
 
 def who(pod: bytes) -> bytes:
@@ -296,7 +300,12 @@ def who(pod: bytes) -> bytes:
     return msgspec.json.encode(
         {
             "metadata": {key: metadata[key] for key in _WHOSE if key in metadata},
-            "spec": {key: spec[key] for key in ("nodeName", "hostNetwork") if key in spec},
+            "spec": {key: spec[key] for key in ("nodeName", "hostNetwork") if key in spec}
+            | {
+                "containers": [
+                    {"name": each.get("name"), "image": each.get("image")} for each in spec.get("containers") or ()
+                ]
+            },
             "status": {key: status[key] for key in ("phase", "podIP", "podIPs", "hostIP") if key in status},
         }
     )
