@@ -109,6 +109,8 @@ class NodeCollector:
                 self._side.gaps.append(Gap(item.id, problem))
             if item is MODE and self._mode is None:
                 self._side.why_no_mode = problem.message if problem else "its answer names no mode that is known"
+        if self._place is None and self._side.via and any(item.modes for item in chosen):
+            self._side.why_no_mode = "no kube-proxy pod can be asked"
         self._side.gaps = [gap for gap in self._side.gaps if not self._made_up_for(gap, chosen)]
         return self._side
 
