@@ -19,6 +19,7 @@ import msgspec
 
 from kdnsctl.cancel import CancelScope
 from kdnsctl.changes.journal import utc_now
+from kdnsctl.cluster.answers import decode
 from kdnsctl.cluster.errors import ForbiddenError, NotFoundError
 from kdnsctl.cluster.lists import Listing, list_all
 from kdnsctl.cluster.objects import Pod
@@ -169,7 +170,8 @@ class ClusterCollector:
         found = False
         for name in kind.names:
             try:
-                yield msgspec.Raw(self._connection.request("GET", f"{kind.path}/{name}", scope=scope).body)
+                body = self._connection.request("GET", f"{kind.path}/{name}", scope=scope).body
+                yield decode(body, msgspec.Raw, f"GET {kind.path}/{name}")
                 found = True
             except NotFoundError:
                 continue
@@ -204,12 +206,13 @@ class ClusterCollector:
         began = utc_now()
         try:
             reply = self._connection.request("GET", "/version", scope=scope)
+            version = decode(reply.body, dict[str, Any], "GET /version")
         except KdnsctlError as error:
             scope.check()
             self._missing(CLOCK, error, extra=True)
             return
         said = {"began": began.isoformat(), "date": reply.date, "ended": utc_now().isoformat()}
-        self._write(CLOCK, ("GET", "/version"), [msgspec.json.encode({**said, "version": msgspec.Raw(reply.body)})])
+        self._write(CLOCK, ("GET", "/version"), [msgspec.json.encode({**said, "version": version})])
 
     def _write_list(self, kind: Kind, items: Iterable[bytes], version: str) -> None:
         head = {"apiVersion": kind.version, "kind": kind.kind, "metadata": {"resourceVersion": version}}
