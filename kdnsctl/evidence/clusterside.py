@@ -78,8 +78,8 @@ KINDS: Final = (
         "v1",
         "/api/v1/namespaces/kube-system/configmaps",
         extra=True,
-        # kubeadm's and EKS's kube-proxy, CoreDNS and AKS's additions to it, node-local-dns and kubespray's.
-        names=("kube-proxy", "kube-proxy-config", "coredns", "coredns-custom", "node-local-dns", "nodelocaldns"),
+        # kubeadm's kube-proxy and EKS's, CoreDNS, node-local-dns.
+        names=("kube-proxy", "kube-proxy-config", "coredns", "node-local-dns"),
     ),
 )
 PODS: Final = Kind("pods", "PodList", "v1", "/api/v1/namespaces/kube-system/pods")
