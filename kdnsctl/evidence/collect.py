@@ -24,22 +24,22 @@ from kdnsctl.evidence import clusterside
 from kdnsctl.evidence.bundle import Bundle
 from kdnsctl.evidence.clusterside import ClusterCollector
 from kdnsctl.evidence.items import ITEMS, Item
-from kdnsctl.evidence.nodeside import NodeCollector, NodeSide, Way
+from kdnsctl.evidence.nodeside import NodeCollector, NodeSide
 from kdnsctl.evidence.resuming import Earlier, Gap, Had, earlier, node_record
-from kdnsctl.facts import conntrack
+from kdnsctl.evidence.ways import VIA_POD, Ladder, Via
 from kdnsctl.find.online import identity_of
 from kdnsctl.find.scope import Chosen, InScope, nodes_in_scope
 from kdnsctl.model import API_VERSION, ExitCode, Outcome, Reason, Reporter, Scope
-from kdnsctl.reach.kubeproxyexec import RUNG as EXEC
-from kdnsctl.reach.kubeproxyexec import KubeProxyExec
-from kdnsctl.reach.shell import NodeShell
+from kdnsctl.reach import ownpod
+from kdnsctl.reach.podkeeper import PodKeeper, PodSettings
 
 if TYPE_CHECKING:
     from kdnsctl.evidence.sshways import SshWays
 
 PARALLEL: Final = 16
 NEEDED: Final = tuple(
-    replace(one, without="nodes can only be read over SSH") for one in execs.needed(proxyload.NEEDED[1].namespace or "")
+    replace(one, without="nodes can only be read through pods of our own, or over SSH")
+    for one in execs.needed(proxyload.NEEDED[1].namespace or "")
 )
 NEEDS: Final = Needs(
     needed=(*proxyload.NEEDED, *clusterside.NEEDED, *NEEDED),
@@ -49,16 +49,13 @@ NEEDS: Final = Needs(
         *(replace(one, without="kube-proxy is not asked how it is") for one in portforward.needed("kube-system")),
         replace(logs.needed("kube-system"), without="kube-proxy's logs are not collected"),
     ),
+    with_option={
+        VIA_POD: tuple(
+            replace(one, without="no pod is made for nodes that exec does not reach")
+            for one in ownpod.needed(PodSettings().namespace)
+        )
+    },
 )
-
-
-class Via(enum.StrEnum):
-    """How nodes are reached."""
-
-    AUTO = "auto"  # exec, else ssh
-    EXEC = "exec"
-    SSH = "ssh"
-    OPENSSH = "openssh"
 
 
 class Status(enum.StrEnum):
@@ -76,11 +73,13 @@ class CollectOptions:
     `resume` goes on with the bundle in `directory`: nodes that it has finished are kept, or with `again` all are read
     anew. `same` stands for the nodes that the bundle is about; then `chosen` names none. None of `items`: those that
     its last capture asked for, all of them in a new bundle.
+    `pods` is how pods of our own are made, None where none may be.
     """
 
     directory: Path
     chosen: Chosen = field(default_factory=Chosen)
     via: Via = Via.AUTO
+    pods: PodSettings | None = None
     items: tuple[Item, ...] = ()
     resume: bool = False
     again: bool = False
@@ -115,7 +114,8 @@ class NodeRow:
 class CollectReport:
     """What was collected. `sums_digest` is the SHA-256 of SHA256SUMS.
 
-    `cluster_missing` is what was not had of the cluster's side, `cluster_lacking` what no verdict hangs on.
+    `cluster_missing` is what was not had of the cluster's side, `cluster_lacking` what no verdict hangs on. `run` is
+    what pods of our own were labelled with, `pods_left` those that could not be deleted, in words.
     """
 
     cluster: str
@@ -129,11 +129,14 @@ class CollectReport:
     scope: Scope
     sums_digest: str
     notes: tuple[str, ...] = ()
+    run: str = ""
+    pods_left: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> ExitCode:
-        """OK when nothing is missing, else INCOMPLETE."""
-        whole = all(node.status is Status.COMPLETE for node in self.nodes) and not self.cluster_missing
+        """OK when nothing is missing and no pod is left, else INCOMPLETE."""
+        whole = all(node.status is Status.COMPLETE for node in self.nodes)
+        whole = whole and not self.cluster_missing and not self.pods_left
         return ExitCode.OK if whole and self.scope is Scope.FULL else ExitCode.INCOMPLETE
 
 
@@ -154,22 +157,32 @@ def collect(
     """
     started = now()
     plan = _plan(options, connection, scope)
-    with _bundle(options, {**about, **plan.about, "via": options.via.value}, plan, now) as bundle:
+    said = {**about, **plan.about, "via": options.via.value}
+    keeper = None if options.pods is None else PodKeeper(connection, options.pods)
+    if options.pods is not None:
+        said["run"] = options.pods.run
+    left: tuple[str, ...] = ()
+    with _bundle(options, said, plan, now) as bundle, contextlib.ExitStack() as at_the_end:
+        if keeper is not None:
+            at_the_end.callback(keeper.close)
         if ssh is not None:
             ssh.addresses = _internal_addresses(plan.found.nodes)
-        collector = ClusterCollector(bundle, connection, plan.names, reporter)
-        ways = _Ways(options.via, connection, ssh, plan.found)
+        cluster = ClusterCollector(bundle, connection, plan.names, reporter)
+        ladder = Ladder(options.via, connection, ssh, keeper, plan.found)
         ids = [item.id for item in plan.items]
 
         def work(node: str, limit: CancelScope) -> NodeSide:
             with contextlib.ExitStack() as opened:
-                side = ways.collector(bundle, node, opened, options.seconds).collect(plan.items, limit)
+                ways, forward = ladder.ways(node, opened), ladder.kube_proxy(node)
+                place, seconds = ladder.place(node), options.seconds
+                collector = NodeCollector(bundle, connection, node, place, ways, forward, seconds=seconds)
+                side = collector.collect(plan.items, limit)
             row = _row_of(node, side, bundle)
             bundle.record("node", node_record(node, row.status.value, row.via, row.whole, row.missing, ids))
             return side
 
         outcomes: Sequence[Outcome[NodeSide]] = ()
-        with contextlib.suppress(_EndedError), _until_the_end(scope), _only_if(plan.names, collector.during(scope)):
+        with contextlib.suppress(_EndedError), _until_the_end(scope), _only_if(plan.names, cluster.during(scope)):
             outcomes = fleet.run(
                 plan.names,
                 work,
@@ -179,6 +192,8 @@ def collect(
                 scope=scope,
                 what="collecting",
             )
+        if keeper is not None:
+            left = keeper.close()
         bundle.account_for_leftovers()  # of work that hangs, whose node has its reason already
         done = {outcome.node: outcome for outcome in outcomes}
         rows = (
@@ -197,11 +212,13 @@ def collect(
             started=started,
             ended=now(),
             nodes=tuple(sorted(rows, key=lambda row: row.name)),
-            cluster_missing=tuple(collector.gaps),
-            cluster_lacking=tuple(collector.lacking),
+            cluster_missing=tuple(cluster.gaps),
+            cluster_lacking=tuple(cluster.lacking),
             scope=plan.found.scope,
             sums_digest=digest,
             notes=(*plan.found.notes, *_kept_notes(plan), *_notes(outcomes)),
+            run=options.pods.run if options.pods is not None else "",
+            pods_left=left,
         )
 
 
@@ -232,6 +249,8 @@ def to_json(report: CollectReport) -> dict[str, Any]:
         "clusterMissing": [gap.to_json() for gap in report.cluster_missing],
         "clusterLacking": [gap.to_json() for gap in report.cluster_lacking],
         "notes": list(report.notes),
+        "run": report.run or None,
+        "podsLeft": list(report.pods_left),
     }
 
 
@@ -284,39 +303,6 @@ def _only_if(names: Sequence[str], during: contextlib.AbstractContextManager[Non
     """The cluster's side is of use to nodes that are read."""
     with during if names else contextlib.nullcontext():
         yield
-
-
-class _Ways:
-    """Which rungs may reach a node, and how."""
-
-    def __init__(self, via: Via, connection: Connection, ssh: SshWays | None, found: InScope) -> None:
-        self._via = via
-        self._connection = connection
-        self._ssh = ssh
-        self._found = found
-
-    def collector(self, bundle: Bundle, node: str, opened: contextlib.ExitStack, seconds: int | None) -> NodeCollector:
-        """What collects the node; what it opens is closed with `opened`."""
-        proxy = self._found.proxies.get(node)
-        place = proxy.place if proxy and proxy.place and proxy.place.running else None
-        shell = KubeProxyExec(self._connection, node, place) if place else None
-        ways: list[Way] = []
-        if shell is not None and self._via in (Via.AUTO, Via.EXEC):
-            ways.append(Way(EXEC, _probed(shell) if self._via is Via.AUTO and self._ssh else lambda _: shell))
-        if self._ssh is not None and self._via is not Via.EXEC:
-            ssh = self._ssh
-            ways.append(Way(ssh.rung, lambda scope: ssh.open(node, scope, opened)))
-        return NodeCollector(bundle, self._connection, node, place, ways, shell, seconds=seconds)
-
-
-def _probed(shell: NodeShell) -> Callable[[CancelScope], NodeShell]:
-    """A shell that has been seen to work: where it does not, there is another way."""
-
-    def open_(scope: CancelScope) -> NodeShell:
-        shell.read(conntrack.PORT_RANGE, lambda _: None, scope=scope)
-        return shell
-
-    return open_
 
 
 class _EndedError(Exception):

@@ -107,6 +107,8 @@ ITEMS: Final[tuple[Item, ...]] = (
     _extra("os-release.txt", node.RELEASE),
     _extra("modules.txt", node.MODULES, compress=True),
 )
+HAVE_TEXT: Final = frozenset(item.instead for item in ITEMS if item.instead and not item.never_beside)
+"""Items whose failure is answered on the node itself: by the same in another form."""
 
 
 def chosen(only: Collection[str], without: Iterable[str]) -> tuple[Item, ...]:

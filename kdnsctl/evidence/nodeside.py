@@ -1,4 +1,4 @@
-"""A node's side of a bundle: item after item, by the first rung that reaches the node, each with its proof.
+"""A node's side of a bundle: item after item, each by the first rung that yields it, each with its proof.
 
 What cannot be read is recorded with the reason and does not end the rest. What kube-proxy tells over HTTP, and its
 logs, come through the API whichever way the node is reached. Nothing is judged here.
@@ -18,7 +18,7 @@ from kdnsctl.cluster.kubeproxy import PodPlace
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.evidence.artefactfile import ArtefactFile, BundleWriteError, Source
 from kdnsctl.evidence.bundle import Bundle
-from kdnsctl.evidence.items import MODE, Item
+from kdnsctl.evidence.items import HAVE_TEXT, MODE, Item
 from kdnsctl.evidence.resuming import Gap
 from kdnsctl.model import Fact, KdnsctlError, Proof, Reason
 from kdnsctl.netfilter.kubeproxy import parse_proxy_mode
@@ -28,6 +28,7 @@ from kdnsctl.reach.shell import NodeShell, Reading
 
 API: Final = "api"
 MOST_LOG: Final = 512 << 20  # bytes of one log; a kubelet keeps 10 MiB of each file by default
+FAILED: Final = "commandFailed"  # where it ran: another way may have the program, the file or the privilege
 HTTP_STATUS: Final = "httpStatus"  # an unhealthy kube-proxy answers 503: that is the evidence, not a gap in it
 # Why an item that is only extra is not there on a node: no file, no program, no permission, no such answer.
 LACKING: Final = frozenset({"noTool", "commandFailed", "sudo", HTTP_STATUS})
@@ -35,9 +36,9 @@ LACKING: Final = frozenset({"noTool", "commandFailed", "sudo", HTTP_STATUS})
 
 @dataclass(slots=True)
 class NodeSide:
-    """What came of one node: how many items are whole, and what is missing. `via` is the rung that reached it.
+    """What came of one node: how many items are whole, and what is missing. `via` are the rungs that reached it.
 
-    `lacking` are extra items that the node does not have, or not for this rung. `why_no_mode` tells why the mode of
+    `lacking` are extra items that the node does not have, or not for these rungs. `why_no_mode` tells why the mode of
     kube-proxy is not known, "" when it is, or when it was not asked for.
     """
 
@@ -50,10 +51,14 @@ class NodeSide:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A rung that may reach a node: `open` gives its shell, or raises KdnsctlError."""
+    """A rung that may reach a node: `open` gives its shell, or raises KdnsctlError.
+
+    `can` tells beforehand whether a fact is worth opening it for.
+    """
 
     rung: str
     open: Callable[[CancelScope], NodeShell]
+    can: Callable[[Fact], bool] = lambda _: True
 
 
 class NodeCollector:
@@ -77,8 +82,7 @@ class NodeCollector:
         self._ways = list(ways)
         self._forward = forward
         self._seconds = seconds
-        self._shell: NodeShell | None = None
-        self._unreached: KdnsctlError | None = None
+        self._opened: dict[str, NodeShell | KdnsctlError] = {}
         self._mode: Mode | None = None
         self._begun: set[str] = set()  # items of which at least a part came
         self._side = NodeSide()
@@ -122,7 +126,7 @@ class NodeCollector:
     def _wanted(self, item: Item) -> bool:
         if item.modes and self._mode not in (item.modes if item.known else {*item.modes, None}):
             return False
-        if item.instead and (self._shell is None or self._bundle.has(self._node, item.instead)):
+        if item.instead and (not self._side.via or self._bundle.has(self._node, item.instead)):
             return False
         if item.never_beside and item.instead in self._begun:
             return False
@@ -148,36 +152,63 @@ class NodeCollector:
                 raise KdnsctlError("kube-proxy's pod does not run: it cannot be asked", code="notRunning")
             problem = self._read_by(self._forward, item, fact, scope, kept)
         else:
-            problem = self._read_by(self._reached(scope), item, fact, scope, kept)
+            problem = self._read_by_the_first(item, fact, scope, kept)
         if item is MODE and problem is None:
             self._mode = parse_proxy_mode(bytes(kept))
         return problem
 
-    def _reached(self, scope: CancelScope) -> NodeShell:
-        """The shell of the first way that works. Raises why none does, each time again."""
-        if self._shell is not None:
-            return self._shell
-        if self._unreached is not None:
-            raise self._unreached
-        failed: list[KdnsctlError] = []
-        for way in self._ways:
+    def _read_by_the_first(self, item: Item, fact: Fact, scope: CancelScope, kept: bytearray) -> Reason | None:
+        """Read it by the first way that yields it. Raises why none does, once for each that was tried.
+
+        For an extra no way is opened that nothing else needs: no pod is made for it, and no login.
+        """
+        failed: list[Reason] = []
+        ways = [way for way in self._ways if way.can(fact)]
+        if item.extra:
+            opened = {rung for rung, shell in self._opened.items() if not isinstance(shell, KdnsctlError)}
+            ways = [way for way in ways if way.rung in opened] if opened else ways
+            if not ways:
+                raise KdnsctlError(f"{fact.title} cannot be read by {self._side.via}: no tool for it", code="noTool")
+        for way in ways:
             try:
-                self._shell = way.open(scope)
+                problem = self._read_by(self._shell(way, scope), item, fact, scope, kept)
+            except BundleWriteError:
+                raise
             except KdnsctlError as error:
                 scope.check()
-                failed.append(error)
+                problem = Reason(error.code, str(error))
             else:
-                self._side.via = self._shell.rung
-                return self._shell
-        why = "; ".join(str(error) for error in failed) or "there is no way to it"
-        self._unreached = KdnsctlError(why, code=failed[-1].code if failed else "noWay")
-        raise self._unreached
+                if problem is None or problem.code != FAILED or self._fails_elsewhere(item):
+                    return problem
+            failed.append(problem)
+        why = "; ".join(dict.fromkeys(one.message for one in failed)) or "there is no way to it"
+        raise KdnsctlError(why, code=failed[-1].code if failed else "noWay")
+
+    def _fails_elsewhere(self, item: Item) -> bool:
+        """Whether a command's failure tells of the node: the rules are not there, or its nft cannot write JSON."""
+        return self._optional(item) or item.id in HAVE_TEXT
+
+    def _shell(self, way: Way, scope: CancelScope) -> NodeShell:
+        """The shell of a way, opened once. Raises why it does not open, each time again."""
+        known = self._opened.get(way.rung)
+        if known is None:
+            try:
+                known = way.open(scope)
+            except KdnsctlError as error:
+                scope.check()
+                known = error
+            else:
+                self._side.via = ", ".join([*([self._side.via] if self._side.via else []), known.rung])
+            self._opened[way.rung] = known
+        if isinstance(known, KdnsctlError):
+            raise known
+        return known
 
     def _read_by(self, shell: NodeShell, item: Item, fact: Fact, scope: CancelScope, kept: bytearray) -> Reason | None:
         if not shell.can(fact):
             raise KdnsctlError(f"{fact.title} cannot be read by {shell.rung}: no tool for it", code="noTool")
         file = self._bundle.begin(
-            self._node, item.id, item.name, Source(shell.rung, _words(fact, shell)), compress=item.compress
+            self._node, item.id, item.name, Source(shell.rung, _words(shell, fact)), compress=item.compress
         )
 
         def sink(piece: bytes) -> None:
@@ -234,10 +265,10 @@ class NodeCollector:
         self._bundle.record("missing", said)
 
 
-def _words(fact: Fact, shell: NodeShell) -> tuple[str, ...]:
+def _words(shell: NodeShell, fact: Fact) -> tuple[str, ...]:
     if fact.endpoint is not None:
         return ("GET", f"http://127.0.0.1:{fact.endpoint.port}{fact.endpoint.path}")
-    return fact.command(shell.toolsets) or ()
+    return shell.command(fact) or ()
 
 
 def _seal(file: ArtefactFile, reading: Reading) -> None:

@@ -87,7 +87,7 @@ ALLOWED: Final[Mapping[str, str]] = {
     "iptables-save": "-c",
     "ip6tables-save": "-c",
     "nft": "(-j )?list table ip6? kube-proxy",
-    "conntrack": "-L -f ipv[46] -o extended,id",
+    "conntrack": "-L (-f ipv[46] )?-o extended,id",
     "ipset": "save",
     "ip": "-j neigh show|-j -[46] (route show table all|rule show)",
     "dmesg": "-r",

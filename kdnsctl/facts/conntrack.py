@@ -25,13 +25,18 @@ TABLE: Final = Fact(
     proof=Proof.TRAILER,
     max_bytes=1 << 30,  # 1,048,576 entries, kube-proxy's highest default, have about 215 MB
     seconds=60,
-    commands={Toolset.KUBE_PROXY: ("cat", PROC_TABLE)},
+    commands={
+        Toolset.KUBE_PROXY: ("cat", PROC_TABLE),
+        # Where the kernel has no such file (CONFIG_NF_CONNTRACK_PROCFS). Both families at once: since 1.4.7 it lists
+        # both, and the tools image has no older one.
+        Toolset.TOOLS: ("conntrack", "-L", "-o", "extended,id"),
+    },
+    privileges={Toolset.TOOLS: Privilege.NET_ADMIN},
     filterable=True,
 )
 
 
-# Where the kernel has no /proc/net/nf_conntrack (CONFIG_NF_CONNTRACK_PROCFS). One run for each family: conntrack 1.4.2
-# lists IPv4 only when none is named. -o extended,id names the family, and tells entries apart.
+# The same with a node's own conntrack, which may be old: 1.4.2 lists IPv4 only when no family is named.
 WITH_TOOL: Final = {
     family: Fact(
         id=f"conntrack.tool.v{family}",
@@ -40,9 +45,7 @@ WITH_TOOL: Final = {
         proof=Proof.TRAILER,
         max_bytes=1 << 30,
         seconds=60,
-        commands=dict.fromkeys(
-            (Toolset.TOOLS, Toolset.HOST), ("conntrack", "-L", "-f", f"ipv{family}", "-o", "extended,id")
-        ),
+        commands={Toolset.HOST: ("conntrack", "-L", "-f", f"ipv{family}", "-o", "extended,id")},
     )
     for family in (4, 6)
 }

@@ -82,6 +82,9 @@ class NodeShell(Protocol):
     def can(self, fact: Fact) -> bool:
         """Whether this rung has the tools to read it."""
 
+    def command(self, fact: Fact) -> tuple[str, ...] | None:
+        """What this rung runs to read it; None where it cannot, and for what is asked over HTTP."""
+
     def read(self, fact: Fact, sink: Sink, *, scope: CancelScope) -> Reading:
         """Read one fact. Its output goes to `sink` as it comes.
 

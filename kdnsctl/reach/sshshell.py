@@ -73,6 +73,9 @@ class SshShell:
     def can(self, fact: Fact) -> bool:
         return fact.command(self.toolsets) is not None
 
+    def command(self, fact: Fact) -> tuple[str, ...] | None:
+        return fact.command(self.toolsets)
+
     def read(self, fact: Fact, sink: Sink, *, scope: CancelScope) -> Reading:
         command = fact.command(self.toolsets)
         if command is None:

@@ -59,6 +59,7 @@ def test_every_program_of_the_allow_list_is_used() -> None:
         "iptables-restore",
         "conntrack -D -p udp",
         "conntrack -L",
+        "conntrack -L -o extended,id -z",
         "cat /etc/shadow",
         "cat /proc/../etc/shadow",
         "cat /proc/net/nf_conntrack /etc/shadow",
@@ -111,10 +112,12 @@ def test_only_what_is_read_line_by_line_may_be_filtered() -> None:
 
 def test_what_needs_the_capabilities_of_kube_proxy_says_so() -> None:
     for fact in FACTS:
-        programs = {command[0] for command in fact.commands.values()}
-        netlink = bool(programs & {"nft", "iptables-save", "ip6tables-save", "conntrack", "ipset"})
-        assert (fact.privilege is Privilege.NET_ADMIN) == netlink
+        for toolset, command in fact.commands.items():
+            netlink = command[0] in {"nft", "iptables-save", "ip6tables-save", "conntrack", "ipset"}
+            assert (fact.needs(toolset) is Privilege.NET_ADMIN) == netlink
     assert conntrack.TABLE.privilege is Privilege.ROOT
+    assert conntrack.TABLE.needs(Toolset.KUBE_PROXY) is Privilege.ROOT
+    assert conntrack.TABLE.needs(Toolset.TOOLS) is Privilege.NET_ADMIN
 
 
 def places(fact: Fact, command: tuple[str, ...]) -> list[str]:
@@ -132,9 +135,9 @@ def test_security_md_tells_exactly_what_is_run() -> None:
     table = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| `")]
     told = {tuple(cell.strip(" `") for cell in row) for row in table}
     assert told == {
-        (shlex.join(command), fact.id, ", ".join(places(fact, command)), fact.privilege.value)
+        (shlex.join(command), fact.id, ", ".join(places(fact, command)), fact.needs(toolset).value)
         for fact in FACTS
-        for command in fact.commands.values()
+        for toolset, command in fact.commands.items()
     } | {(f"GET {fact.endpoint.path}", fact.id, "-", fact.privilege.value) for fact in FACTS if fact.endpoint}
     for program in (LIMIT, trailer.whole(["x"], "t")[2], trailer.filtered(["x"], ["p"], "t")[2]):
         assert f"\n{program}\n" in text

@@ -32,7 +32,12 @@ class Recorded:
         self.err = err
         self.asked: list[str] = []
 
-    toolsets = tuple(Toolset)
+    @property
+    def toolsets(self) -> tuple[Toolset, ...]:
+        return (Toolset.KUBE_PROXY,)
+
+    def command(self, fact: Fact) -> tuple[str, ...] | None:
+        return fact.command(self.toolsets)
 
     def can(self, fact: Fact) -> bool:
         return fact.id in self.outputs
