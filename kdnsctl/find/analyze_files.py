@@ -7,6 +7,8 @@ own capture says. In scope is every node of which there is a file, or that a bun
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -36,6 +38,8 @@ from kdnsctl.find.truths import truth_of
 from kdnsctl.logs.sources.files import Inputs
 from kdnsctl.model import Coverage, Reason, Reporter, UsageError
 
+_LOG = re.compile(r"kube-proxy[^/]*\.log(?:\.[^/.]+)*$")
+"""By its name, since nothing is judged by it: what is in it is looked at by who reads it."""
 WRONG_CLOCK = timedelta(seconds=2)
 SAVE_A_TABLE = "save a connection tracking table: conntrack -L -o extended,id, or /proc/net/nf_conntrack"
 
@@ -87,6 +91,7 @@ def analyze_files(options: FileOptions, *, stdin: BinaryIO, reporter: Reporter, 
         services=services,
         skipped=(*sifted.skipped, *(_problem(one.code, one.message, one.name) for one in sifted.unread)),
         notes=tuple(dict.fromkeys((*truths.notes(), *_notes(analyses), *_clocks(nodes, dumps)))),
+        next_commands=tuple(_read_logs(options, sifted)),
     )
 
 
@@ -210,7 +215,15 @@ def _lacking(objects: Objects, truth: Truth) -> Iterable[str]:
 def _notes(nodes: Sequence[NodeAnalysis]) -> Iterable[str]:
     unnamed = sum(not node.identified for node in nodes)
     if unnamed:
-        yield f"Whose the files of {unnamed} node(s) are, they do not tell; say it with --node."
+        whose = "1 node" if unnamed == 1 else f"{unnamed} nodes"
+        yield f"Whose the files of {whose} are, they do not tell; say it with --node."
+
+
+def _read_logs(options: FileOptions, sifted: Sifted) -> Iterable[str]:
+    """How to read the logs of kube-proxy that lie beside the dumps: they are no state, and another command's."""
+    if "-" not in options.paths and any(_LOG.search(one.source) for one in sifted.skipped):
+        node = f" --node {options.node}" if options.node else ""
+        yield f"kdnsctl find-affected --logs {shlex.join(options.paths)}{node}"
 
 
 def _nothing(paths: Sequence[str], sifted: Sifted) -> UsageError:

@@ -17,14 +17,18 @@ import jsonschema
 import pytest
 import yaml
 
+from kdnsctl.cancel import CancelScope
+from kdnsctl.cluster.connection import ConnectOptions, connect
 from kdnsctl.lab.api.access import Rule
 from kdnsctl.lab.api.faults import Disturb, Fault
 from kdnsctl.lab.api.server import ApiServer
 from kdnsctl.lab.changes import ChangeType
 from kdnsctl.lab.kinds import NAMESPACES, PODS
 from kdnsctl.lab.store import DeleteOptions, Store
+from kdnsctl.model import KdnsctlError, Reason
 from kdnsctl.reach import ownpod
-from kdnsctl.reach.podkeeper import operator
+from kdnsctl.reach.podkeeper import PodKeeper, PodSettings, operator
+from kdnsctl.reach.podspec import Image, PodRung
 from tests.lab.api.fake_kubelet import report_ready
 from tests.lab.api.test_roles import apply
 from tests.lab.conftest import ROOT, Kdnsctl, Ran
@@ -32,6 +36,7 @@ from tests.lab.conftest import ROOT, Kdnsctl, Ran
 NODES: Final = ("knode1", "knode2", "knode3")
 DIGEST: Final = "registry.k8s.io/kube-proxy@sha256:" + "1" * 64
 FEW: Final = ("--item", "conntrack.ports", "--item", "conntrack.a")
+SSH: Final = {"ssh": "untested", "openssh": "untested"}
 NEVER: Final = "kdnsctl.example/never:1"
 PULL: Final = {"waiting": {"reason": "ErrImageNeverPull", "message": f'Container image "{NEVER}" is not present'}}
 
@@ -164,6 +169,23 @@ def test_a_pod_with_the_image_of_its_node_is_made_read_through_and_deleted(
     ]
 
 
+def test_auto_makes_a_pod_only_where_exec_does_not_do(
+    collect: Callable[..., Ran], kubelet: Kubelet, server: ApiServer, store: Store, tmp_path: Path
+) -> None:
+    ran = collect("--via", "auto", "--item", "conntrack.ports")
+    assert (row(ran)["status"], row(ran)["via"]) == ("complete", "exec")
+    assert kubelet.seen == []
+    server.policy.grant_user("jane", Rule(("get", "list", "watch"), ("*",), ("pods", "nodes", "services")))
+    server.policy.grant_user("jane", Rule(("*",), ("discovery.k8s.io",), ("*",)))
+    server.policy.grant_user("jane", Rule(("*",), ("",), ("*",), namespaces=("default",)))
+    (tmp_path / "kubeconfig").write_text(server.kubeconfig("jane", ()), encoding="utf-8")
+    (tmp_path / "evidence").rename(tmp_path / "first")
+    ran = collect("--via", "auto", "--pod-namespace", "default", "--item", "conntrack.ports")
+    assert (row(ran)["status"], row(ran)["via"]) == ("complete", "pod")
+    assert len(kubelet.seen) == 1
+    assert gone(store)
+
+
 @pytest.mark.parametrize("level", ["baseline", "restricted"])
 def test_a_namespace_that_forbids_such_pods_is_named_with_what_to_do(
     collect: Callable[..., Ran], store: Store, level: str
@@ -197,8 +219,24 @@ def test_an_image_that_is_not_there_is_said_at_once_and_nothing_is_left(
     kubelet.act = lambda pod: kubelet.state(pod, "Pending", PULL)
     node = row(collect("--image", NEVER, "--item", "conntrack.ports"))
     (gap,) = node["missing"]
-    assert gap["code"] == "podNotStarted"
+    assert gap["code"] == "podImage"
     assert f'ErrImageNeverPull: Container image "{NEVER}" is not present' in gap["message"]
+    assert gone(store)
+
+
+def test_an_image_that_is_not_found_by_its_digest_is_tried_by_its_tag(
+    collect: Callable[..., Ran], kubelet: Kubelet, store: Store
+) -> None:
+    def act(pod: dict[str, Any]) -> None:
+        if pod["spec"]["containers"][0]["image"] == DIGEST:
+            kubelet.state(pod, "Pending", PULL)
+        else:
+            kubelet.run(pod)
+
+    kubelet.act = act
+    assert row(collect("--item", "conntrack.ports"))["status"] == "complete"
+    images = [pod["spec"]["containers"][0]["image"] for pod in kubelet.seen]
+    assert images == [DIGEST, "registry.k8s.io/kube-proxy:v1.36.2"]
     assert gone(store)
 
 
@@ -218,19 +256,35 @@ def test_a_pod_that_nobody_starts_is_given_up_and_deleted(
 ) -> None:
     monkeypatch.setattr(ownpod, "PATIENCE", 0.2)
     kubelet.act = kubelet.leave
-    (gap,) = row(collect("--item", "conntrack.ports"))["missing"]
-    assert "did not start within 0.2s: its node's kubelet has not taken it" in gap["message"]
-    assert len(kubelet.seen) == 1
+    missing = row(collect("--item", "conntrack.ports", "--item", "iptables.v4"))["missing"]
+    (why,) = {gap["message"] for gap in missing}
+    assert len(missing) == 2
+    assert "did not start within 0.2s: its node's kubelet has not taken it" in why
+    assert len(kubelet.seen) == 1  # and no other is tried there
     assert gone(store)
 
 
-def test_the_deadline_of_the_run_leaves_no_pod(collect: Callable[..., Ran], kubelet: Kubelet, store: Store) -> None:
-    kubelet.act = kubelet.leave
-    ran = collect("--item", "conntrack.ports", "--deadline", "2s")
-    assert ran.code == 4
-    assert {gap["code"] for gap in row(ran)["missing"]} == {"deadline"}
-    assert len(kubelet.seen) == 1
-    assert gone(store)
+def test_the_deadline_of_the_run_leaves_no_pod(
+    kubelet: Kubelet, server: ApiServer, store: Store, tmp_path: Path
+) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(server.kubeconfig(), encoding="utf-8")
+    late = Reason("deadline", "not finished within 5s")
+    with CancelScope() as scope:
+        kubelet.act = lambda _: scope.cancel(late)  # while the pod is waited for
+        options = ConnectOptions(kubeconfig=str(kubeconfig), environment={"HOME": str(tmp_path)})
+        connection = connect(options, CancelScope())
+        keeper = PodKeeper(connection, PodSettings())
+        order = keeper.order(PodRung.PLAIN, "knode1", "", Image("x:1", ()), scope)
+        with pytest.raises(KdnsctlError, match="not finished within 5s"):
+            keeper.open(order, scope)
+        assert len(kubelet.seen) == 1
+        assert keeper.close() == ()
+        assert gone(store)
+        with pytest.raises(KdnsctlError):
+            keeper.open(order, CancelScope())
+        assert len(kubelet.seen) == 1  # none is made when the run is over
+        connection.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -305,7 +359,7 @@ def test_a_plan_asks_the_server_and_makes_nothing(
     assert [node["name"] for node in plan["nodes"]] == list(NODES)
     for node in plan["nodes"]:
         states = {rung["rung"]: rung["state"] for rung in node["rungs"]}
-        assert states == {"exec": "works", "pod": "works", "pod-netadmin": "works", "ssh": "untested"}
+        assert states == {"exec": "works", "pod": "works", "pod-netadmin": "works", **SSH}
         rungs = {item["item"]: item["rung"] for item in node["items"]}
         assert (rungs["conntrack.a"], rungs["kubeProxy.log"]) == ("exec", "api")
     dry = server.journal.entries(lambda entry: entry.method == "POST" and entry.path.endswith("/pods"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -45,11 +46,28 @@ def test_the_table_says_what_works_and_what_to_do(cluster: Server, run: Run) -> 
     assert re.search(r"get pods/log in kube-system +no +the logs of kube-proxy cannot be read", ran.out)
     assert re.search(r"list nodes +yes +-", ran.out)
     assert "find-affected   fails   without get pods/log in kube-system; not --kubelet-logs" in ran.out
-    assert ran.out.endswith("\nNext:\n  kdnsctl rbac find-affected analyze collect\n")
+    assert ran.out.endswith("\nNext:\n  kdnsctl rbac find-affected analyze collect --with-live\n")
     assert "kubectl kdns rbac find-affected" in run("doctor", program="/usr/bin/kubectl-kdns").out
     cluster.on(REVIEWS, allowing("list", "get", "watch", "create"))
     ran = run("doctor", "find-affected")
     assert (ran.code, "Next:" in ran.out, ran.lines[-1].split()) == (0, False, ["find-affected", "works", "-"])
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(
+    ("whom", "bound"),
+    [
+        (["--as", "jane", "--as-group", "on call"], "--bind-to user:jane --bind-to 'group:on call'"),
+        (["--as", "system:serviceaccount:ops:kdns"], "--bind-to serviceaccount:ops:kdns"),
+    ],
+)
+def test_what_somebody_else_lacks_is_granted_to_them(run: Run, whom: list[str], bound: str) -> None:
+    words = run("doctor", "find-affected", *whom).lines[-1].strip()
+    assert words == f"kdnsctl rbac find-affected --with-live {bound}"
+    granted = run(*shlex.split(words)[1:], "-o", "json")
+    kinds = [item["kind"] for item in json.loads(granted.out)["items"]]
+    assert granted.code == 0
+    assert {"RoleBinding", "ClusterRoleBinding"} <= set(kinds)
 
 
 @pytest.mark.usefixtures("cluster")
