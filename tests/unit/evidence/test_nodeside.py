@@ -6,6 +6,7 @@ import datetime as dt
 import gzip
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -149,6 +150,19 @@ def test_what_is_extra_and_not_there_on_the_node_is_lacking_and_no_gap(bundle: B
     assert not (bundle.directory / "nodes/knode1/01/kernel.log.gz").exists()
     bundle.finish({})
     assert verify(bundle.directory).sound
+
+
+def test_for_what_is_extra_no_further_way_is_opened(bundle: Bundle) -> None:
+    opened: list[str] = []
+
+    def open_(_: CancelScope) -> NodeShell:
+        opened.append("ssh")
+        return Shell("ssh")
+
+    further = replace(way(Shell("ssh")), open=open_)
+    side = collect(bundle, way(Shell(absent=["kernel.modules"])), further)
+    assert (opened, side.via, side.gaps) == ([], "exec", [])
+    assert {"kernel.log", "kernel.modules"} <= set(ids(side.lacking))
 
 
 def test_what_is_extra_and_breaks_off_is_a_gap(bundle: Bundle) -> None:
