@@ -9,6 +9,7 @@ import enum
 import getpass
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -441,6 +442,7 @@ def _lines(report: CollectReport, packed: Path | None, common: Common, program: 
     lines = [*table.lay_out(HEADINGS, rows, width=width, paint=paint), ""]
     for gap in report.cluster_missing:
         lines += table.wrapped(visible(f"missing of the cluster: {gap.item}: {gap.reason.message}"), width)
+    lines += [line for text in _lacking(report) for line in table.wrapped(visible(text), width)]
     counts = {status: sum(node.status is status for node in report.nodes) for status in Status}
     told = ", ".join(f"{number} {status.value}" for status, number in counts.items() if number)
     lines += table.wrapped(visible(f"{count(len(report.nodes), 'node')}: {told}. Bundle: {report.bundle}"), width)
@@ -448,3 +450,19 @@ def _lines(report: CollectReport, packed: Path | None, common: Common, program: 
         lines += table.wrapped(visible(f"Packed, to be passed on: {packed}"), width)
     lines += table.wrapped(f"SHA-256 of SHA256SUMS: {report.sums_digest}", width)
     return [*lines, "", "Next:", f"  {program} analyze {visible(str(report.bundle))}"]
+
+
+def _lacking(report: CollectReport) -> Iterator[str]:
+    """What could not be had and is no gap: of the cluster with the reasons, of nodes by how many have it not."""
+    for gap in report.cluster_lacking:
+        yield f"left out of the cluster: {gap.item}: {gap.reason.message}"
+    nodes: dict[tuple[str, ...], int] = {}
+    for node in report.nodes:
+        items = tuple(gap.item for gap in node.lacking)
+        if items:
+            nodes[items] = nodes.get(items, 0) + 1
+    for items, number in nodes.items():
+        yield (
+            f"left out on {number} of {len(report.nodes)} nodes, for want of a file, a tool or a permission there: "
+            f"{', '.join(items)}"
+        )

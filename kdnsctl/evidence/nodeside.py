@@ -18,7 +18,7 @@ from kdnsctl.cluster.kubeproxy import PodPlace
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.evidence.artefactfile import ArtefactFile, BundleWriteError, Source
 from kdnsctl.evidence.bundle import Bundle
-from kdnsctl.evidence.items import AS_TEXT, MODE, Item
+from kdnsctl.evidence.items import HAVE_TEXT, MODE, Item
 from kdnsctl.evidence.resuming import Gap
 from kdnsctl.model import Fact, KdnsctlError, Proof, Reason
 from kdnsctl.netfilter.kubeproxy import parse_proxy_mode
@@ -35,6 +35,8 @@ LOST: Final = frozenset({"cutOff", "noTrailer", "sshUnreachable", LATE})
 MOST_TIMES_LATE: Final = 2  # commands that may get no answer in time before the node is given up: each is waited for
 FAILED: Final = "commandFailed"  # where it ran: another way may have the program, the file or the privilege
 HTTP_STATUS: Final = "httpStatus"  # an unhealthy kube-proxy answers 503: that is the evidence, not a gap in it
+# Why an item that is only extra is not there on a node: no file, no program, no permission, no such answer.
+LACKING: Final = frozenset({"noTool", "commandFailed", "sudo", HTTP_STATUS})
 
 
 @dataclass(slots=True)
@@ -42,12 +44,16 @@ class NodeSide:
     """What came of one node: how many items are whole, and what is missing. `via` are the rungs that reached it.
 
     `own` tells whether anything came from the node itself, whole or not: what the API serves is not the node.
+    `lacking` are extra items that the node does not have, or not for these rungs. `why_no_mode` tells why the mode of
+    kube-proxy is not known, "" when it is, or when it was not asked for.
     """
 
     via: str = ""
     own: bool = False
     whole: int = 0
     gaps: list[Gap] = field(default_factory=list)
+    lacking: list[Gap] = field(default_factory=list)
+    why_no_mode: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +92,13 @@ class NodeCollector:
         self._opened: dict[str, NodeShell | KdnsctlError] = {}
         self._late = 0
         self._mode: Mode | None = None
+        self._begun: set[str] = set()  # items of which at least a part came
         self._side = NodeSide()
 
     def collect(self, items: Iterable[Item], scope: CancelScope) -> NodeSide:
         """Collect what this capture does not have whole. Raises BundleWriteError without room, what ends the scope."""
-        for item in items:
+        chosen = list(items)
+        for item in chosen:
             scope.check()
             if not self._wanted(item):
                 continue
@@ -107,16 +115,29 @@ class NodeCollector:
                 self._missing(item, problem)
             if problem is None:
                 self._side.whole += 1
+            elif item.extra and problem.code in LACKING:
+                self._side.lacking.append(Gap(item.id, problem))
             elif not self._optional(item):
                 self._side.gaps.append(Gap(item.id, problem))
+            if item is MODE and self._mode is None:
+                self._side.why_no_mode = problem.message if problem else "its answer names no mode that is known"
+        if self._place is None and self._side.via and any(item.modes for item in chosen):
+            self._side.why_no_mode = "no kube-proxy pod can be asked"
+        self._side.gaps = [gap for gap in self._side.gaps if not self._made_up_for(gap, chosen)]
         return self._side
 
+    def _made_up_for(self, gap: Gap, items: Iterable[Item]) -> bool:
+        """Whether all that may stand in an item's place is there."""
+        others = [item.id for item in items if item.instead == gap.item]
+        return bool(others) and all(self._bundle.has(self._node, other) for other in others)
+
     def _wanted(self, item: Item) -> bool:
-        if item.modes and self._mode is not None and self._mode not in item.modes:
+        if item.modes and self._mode not in (item.modes if item.known else {*item.modes, None}):
             return False
-        as_json = AS_TEXT.get(item.id)
-        if as_json is not None:
-            return not self._bundle.has(self._node, as_json)
+        if item.instead and (not self._side.via or self._bundle.has(self._node, item.instead)):
+            return False
+        if item.never_beside and item.instead in self._begun:
+            return False
         if self._place is None and (item.fact is None or item.fact.endpoint is not None):
             return False  # there is no pod of kube-proxy: nothing to ask
         if item.previous:
@@ -124,8 +145,8 @@ class NodeCollector:
         return True
 
     def _optional(self, item: Item) -> bool:
-        """Whether its absence is no gap: rules of a mode that kube-proxy may not run in."""
-        return bool(item.modes) and self._mode is None
+        """Whether its absence is no gap: rules of a mode that kube-proxy may not run in, and what only stands in."""
+        return bool(item.instead) or (bool(item.modes) and self._mode is None)
 
     def _read(self, item: Item, scope: CancelScope) -> Reason | None:
         fact = item.fact
@@ -145,11 +166,18 @@ class NodeCollector:
         return problem
 
     def _read_by_the_first(self, item: Item, fact: Fact, scope: CancelScope, kept: bytearray) -> Reason | None:
-        """Read it by the first way that yields it. Raises why none does, once for each that was tried."""
+        """Read it by the first way that yields it. Raises why none does, once for each that was tried.
+
+        For an extra no way is opened that nothing else needs: no pod is made for it, and no login.
+        """
         failed: list[Reason] = []
-        for way in self._ways:
-            if not way.can(fact):
-                continue
+        ways = [way for way in self._ways if way.can(fact)]
+        if item.extra:
+            opened = {rung for rung, shell in self._opened.items() if not isinstance(shell, KdnsctlError)}
+            ways = [way for way in ways if way.rung in opened] if opened else ways
+            if not ways:
+                raise KdnsctlError(f"{fact.title} cannot be read by {self._side.via}: no tool for it", code="noTool")
+        for way in ways:
             try:
                 problem = self._read_over(way, item, fact, scope, kept)
             except BundleWriteError:
@@ -202,7 +230,7 @@ class NodeCollector:
 
     def _fails_elsewhere(self, item: Item) -> bool:
         """Whether a command's failure tells of the node: the rules are not there, or its nft cannot write JSON."""
-        return self._optional(item) or item.id in AS_TEXT.values()
+        return self._optional(item) or item.id in HAVE_TEXT
 
     def _shell(self, way: Way, scope: CancelScope) -> NodeShell:
         """The shell of a way, opened once. Raises why it does not open, each time again."""
@@ -229,6 +257,7 @@ class NodeCollector:
         )
 
         def sink(piece: bytes) -> None:
+            self._begun.add(item.id)
             file.write(piece)
             if item is MODE:
                 kept.extend(piece)
@@ -244,13 +273,14 @@ class NodeCollector:
         problem = reading.problem
         if problem is not None:
             problem = _with_complaint(problem, reading)
-        if problem is not None and problem.code == HTTP_STATUS:
+        if problem is not None and problem.code == HTTP_STATUS and not item.extra:
             problem = None
         artefact = file.close(
             exit_code=reading.exit_code,
             errors=reading.stderr,
             proof=reading.completeness.proof.value,
             problem=None if problem is None else Reason(problem.code, problem.message),
+            times=(reading.started, reading.ended),
         )
         return artefact.problem
 
