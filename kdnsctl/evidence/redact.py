@@ -12,6 +12,7 @@ import contextlib
 import io
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from kdnsctl.evidence.contents import Allowance, File, files
 from kdnsctl.evidence.pseudonyms import Pseudonyms
 from kdnsctl.evidence.redactfiles import handler_of, is_withheld
 from kdnsctl.evidence.renaming import Renaming
-from kdnsctl.evidence.verify import verify
+from kdnsctl.evidence.verify import Verification, verify
 from kdnsctl.logs.sources.opening import BLOCK, ByteSource, SourceError, decompressed
 from kdnsctl.model import Reason, RefusedError, Reporter, UsageError
 
@@ -62,7 +63,8 @@ def redact(location: Path, directory: Path, key: bytes, *, reporter: Reporter) -
     """Write the bundle at `location` (a directory or an archive), redacted, to `directory`, which is made.
 
     Raises UsageError when there is no bundle, or something is in `directory`; BrokenBundleError when the bundle is
-    not sound or was not finished; BundleWriteError when the new one cannot be written: then some of it may be there.
+    not sound or was not finished; BundleWriteError when the new one cannot be written. Whatever ends it early,
+    what was written by then is taken away again.
     """
     if location.is_dir() and not (location / JOURNAL).is_file():
         raise UsageError(f"there is no bundle in {location}; nothing was written")
@@ -73,7 +75,16 @@ def redact(location: Path, directory: Path, key: bytes, *, reporter: Reporter) -
             f"{location} is not as it was collected, or not finished ({why}); nothing was written",
             hint="look at `kdnsctl bundle verify`; where collecting was interrupted, finish it with collect --resume",
         )
+    new = not directory.exists()
     _make(directory)
+    try:
+        return _redacted(location, directory, key, found, reporter)
+    except BaseException:  # half of a bundle is of no use, and in the way of the next attempt
+        _unmake(directory, whole=new)
+        raise
+
+
+def _redacted(location: Path, directory: Path, key: bytes, found: Verification, reporter: Reporter) -> Redaction:
     journal = journal_of(location)
     renaming, texts = learned(location, journal, key, reporter=reporter)
     made = _Made(directory, renaming, {one.path: one for one in found.artefacts}, texts)
@@ -179,6 +190,18 @@ def _make(directory: Path) -> None:
         raise RefusedError(f"nothing can be written to {directory}: {error.strerror}; nothing was written") from error
 
 
+def _unmake(directory: Path, *, whole: bool) -> None:
+    """Take away what is in a directory that was empty before, and with `whole` the directory."""
+    for one in directory.iterdir():
+        if one.is_dir() and not one.is_symlink():
+            shutil.rmtree(one, ignore_errors=True)
+        else:
+            one.unlink(missing_ok=True)
+    if whole:
+        with contextlib.suppress(OSError):
+            directory.rmdir()
+
+
 def _plain(file: File) -> ByteSource:
     return decompressed(file.content) if ".gz" in file.path.rpartition("/")[2] else file.content
 
@@ -242,7 +265,8 @@ def _write_journal(directory: Path, records: Sequence[Record], made: _Made, sums
 def _renamed(record: Record, made: _Made) -> Iterator[tuple[str, dict[str, Any]]]:
     """What a record becomes: by a list of the kinds, and of what is kept of each. Others are left out."""
     said, renaming = record.body, made.renaming
-    capture = {"capture": said.get("capture", 0)}
+    number = said.get("capture")
+    capture = {"capture": number if isinstance(number, int) else 0}
 
     def node(name: object) -> str:
         return renaming.name("node", str(name)) if name else CLUSTER
@@ -261,8 +285,8 @@ def _renamed(record: Record, made: _Made) -> Iterator[tuple[str, dict[str, Any]]
                 body["kept"] = {node(name): one for name, one in said["kept"].items() if isinstance(one, int)}
             yield record.kind, {**capture, **body}
         case "node":
-            items = [_word(item) for item in said.get("items", ())]
-            missing = [{"item": _word(one["item"]), **_problem(one)} for one in said.get("missing", ())]
+            items = [_word(item) for item in _listed(said.get("items"))]
+            missing = [_missing(one) for one in _listed(said.get("missing")) if isinstance(one, dict)]
             rungs = str(said.get("via", "")).replace(", ", ",")
             told = {"status": _word(said.get("status", "")), "via": _word(rungs)}
             whole = said.get("whole")
@@ -283,6 +307,15 @@ def _renamed(record: Record, made: _Made) -> Iterator[tuple[str, dict[str, Any]]
 
 def _item(said: Mapping[str, Any], node: Callable[[object], str]) -> dict[str, str]:
     return {"node": node(said.get("node")), "item": _word(said.get("item", ""))}
+
+
+def _missing(said: Mapping[str, Any]) -> dict[str, str]:
+    return {"item": _word(said.get("item")), **_problem(said)}
+
+
+def _listed(said: object) -> list[Any]:
+    """A list, where a journal can say anything."""
+    return said if isinstance(said, list) else []
 
 
 def _problem(said: object) -> dict[str, str]:

@@ -37,11 +37,18 @@ _LABELS: Final = frozenset(
     }
 )
 _MARKS: Final = frozenset({"microk8s.io/cluster", "juju-application", "service.kubernetes.io/service-proxy-name"})
-_ROLES: Final = re.compile(r"node-role\.kubernetes\.io/[a-z-]{1,40}")
+_ROLES: Final = re.compile(
+    r"node-role\.kubernetes\.io/(?:control-plane|master|worker|node|etcd|infra|compute|ingress|agent|controlplane|edge)"
+)
 _SAYS_WHAT: Final = COMMON | {
     "linux", "windows", "amd64", "arm64", "proxy", "sdn", "auto", "fargate", "virtual-kubelet", "true", "false",
 }  # fmt: skip
-_TAINTS: Final = re.compile(r"(?:[a-z.-]+\.)?kubernetes\.io/[a-z-]+|virtual-kubelet\.io/provider")
+# Those of Kubernetes itself (kubernetes.io, "Well-Known Labels, Annotations and Taints"): others name their owners.
+_TAINTS: Final = re.compile(
+    r"node\.kubernetes\.io/(?:not-ready|unreachable|unschedulable|memory-pressure|disk-pressure|pid-pressure"
+    r"|network-unavailable|out-of-service)|node\.cloudprovider\.kubernetes\.io/(?:uninitialized|shutdown)"
+    r"|node-role\.kubernetes\.io/(?:control-plane|master|etcd|infra)|virtual-kubelet\.io/provider"
+)
 _CONTAINERS: Final = frozenset({"kube-proxy", "sdn", "coredns", "node-cache"})
 _VERSION: Final = re.compile(r"v?\d[\w.+~-]{0,60}")
 _WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{0,40}")

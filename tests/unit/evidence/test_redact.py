@@ -15,14 +15,15 @@ from typing import Any
 import pytest
 
 from kdnsctl.changes.journal import read
-from kdnsctl.evidence import redactfiles, redactobjects
-from kdnsctl.evidence.artefactfile import Source
+from kdnsctl.evidence import redactlines, redactobjects
+from kdnsctl.evidence.artefactfile import BundleWriteError, Source
 from kdnsctl.evidence.artefacts import CLUSTER
 from kdnsctl.evidence.bundle import JOURNAL, SUMS, Bundle
 from kdnsctl.evidence.packing import Compression, archive_name, pack
 from kdnsctl.evidence.pseudonyms import Pseudonyms
 from kdnsctl.evidence.redact import BrokenBundleError, journal_of, learned, redact
-from kdnsctl.evidence.redactfiles import LONGEST, handler_of, lines_of
+from kdnsctl.evidence.redactfiles import handler_of
+from kdnsctl.evidence.redactlines import LONGEST, lines_of
 from kdnsctl.evidence.renaming import GONE, Renaming
 from kdnsctl.evidence.verify import verify
 from kdnsctl.find.analysis import AnalyzeReport, to_json
@@ -285,6 +286,38 @@ class TestWhatIsRefused:
             redact(one, there, KEY, reporter=QUIET)
         assert [path.name for path in there.iterdir()] == ["mine"]
 
+    @pytest.mark.parametrize("there", [False, True])
+    @pytest.mark.parametrize("ends", [BundleWriteError("no room", code="bundleFull"), KeyboardInterrupt()])
+    def test_one_that_breaks_off_leaves_nothing_in_the_way(
+        self, one: Path, monkeypatch: pytest.MonkeyPatch, ends: BaseException, there: bool
+    ) -> None:
+        place = one.with_name("redacted")
+        if there:
+            place.mkdir()
+
+        def fails(*_: object) -> str:
+            assert any(place.iterdir())  # all files were made by then
+            raise ends
+
+        with monkeypatch.context() as patched:
+            patched.setattr("kdnsctl.evidence.redact.seal", fails)
+            with pytest.raises(type(ends)):
+                redact(one, place, KEY, reporter=QUIET)
+        assert place.exists() == there
+        assert not there or not list(place.iterdir())
+        assert verify(redact(one, place, KEY, reporter=QUIET).directory).sound
+
+    @pytest.mark.parametrize("said", [None, "my knode1", 7, ["my knode1", {"code": 1}], {"item": "my knode1"}])
+    def test_a_journal_may_say_anything(self, tmp_path: Path, said: Any) -> None:
+        with Bundle.create(tmp_path / "evidence", {"nodes": ["knode1"], "kept": said, "via": said}) as bundle:
+            put(bundle, "knode1", "kubeProxy.mode", "proxy-mode.txt", b"iptables")
+            bundle.record("node", {"node": "knode1", "items": said, "missing": said, "whole": said, "via": said})
+            bundle.record("missing", {"node": "knode1", "item": said, "problem": said})
+            bundle.finish({"nodes": {"knode1": said}})
+        made = redact(tmp_path / "evidence", tmp_path / "redacted", KEY, reporter=QUIET)
+        assert verify(made.directory).sound
+        assert not any(b"knode1" in content for _, content in contents(made.directory))
+
     def test_a_file_that_nobody_knows_is_left_out_and_said(self, tmp_path: Path) -> None:
         with Bundle.create(tmp_path / "evidence", {"nodes": ["knode1"]}) as bundle:
             put(bundle, "knode1", "kubeProxy.mode", "proxy-mode.txt", b"iptables")
@@ -433,6 +466,11 @@ def made_of(name: str, content: str, renaming: Renaming) -> str:
     [
         ("resolv.conf", "search corp.example\nnameserver 127.0.0.1\n", r"search host-\w+\nnameserver 127\.0\.0\.1\n"),
         (
+            "resolv.conf",
+            "# corp\nsearch corp svc.cluster.local\noptions ndots:5 corp:1\ncorp\nnameserver fe80::1%corp0\n",
+            r"search host-\w+ svc\.cluster\.local\noptions ndots:5\nnameserver\n",
+        ),
+        (
             "kernel.log",
             "<4>[   12.345678] usb: corp stick\n<4>[   99.5] nf_conntrack: nf_conntrack: table full, dropping packet\n",
             r"<4>\[   99\.5\] nf_conntrack: table full, dropping packet\n",
@@ -488,9 +526,34 @@ class TestForeignRules:
         assert made.count(GONE) == 2
         assert parse([made.encode()])  # it still is a dump of rules
 
+    @pytest.mark.parametrize(
+        "said",
+        [
+            "-m recent --set --name corp --mask 255.255.255.255 --rsource",
+            '-m hashlimit --hashlimit-upto 5/sec --hashlimit-name "corp x"',
+            "-m cgroup --path corp.slice/x",
+            "-j SET --add-set corp src",
+            "-j CT --helper corp",
+            "-j CT --timeout corp",
+        ],
+    )
+    def test_so_are_names_in_options(self, renaming: Renaming, said: str) -> None:
+        made = made_of("nodes/x/01/iptables-save.txt", f"*filter\n-A INPUT {said}\nCOMMIT\n", renaming)
+        assert "corp" not in made
+        assert GONE in made
+
+
+def test_labels_and_taints_that_somebody_made_up_are_left_out(renaming: Renaming) -> None:
+    taints = [{"key": "corp.kubernetes.io/team", "effect": "NoExecute"}, {"key": "node.kubernetes.io/not-ready"}]
+    labels = {"node-role.kubernetes.io/corp": "", "node-role.kubernetes.io/control-plane": ""}
+    node = {"kind": "Node", "metadata": {"name": "knode1", "labels": labels}, "spec": {"taints": taints}}
+    made = json.loads(redactobjects.redacted(json.dumps(node).encode(), "Node", renaming))
+    assert made["metadata"]["labels"] == {"node-role.kubernetes.io/control-plane": ""}
+    assert [taint["key"] for taint in made["spec"]["taints"]] == ["node.kubernetes.io/not-ready"]
+
 
 def test_a_bomb_in_a_sound_bundle_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redactfiles, "MOST_WHOLE", 1000)
+    monkeypatch.setattr(redactlines, "MOST_WHOLE", 1000)
     with Bundle.create(tmp_path / "evidence", {"nodes": ["knode1"]}) as bundle:
         put(bundle, "knode1", "nft.4", "nft-ip.json", b"[" * 100_000)
         bundle.finish({})
