@@ -129,6 +129,8 @@ class Toolset(enum.StrEnum):
     """Which programs there are where a command runs; a fact has one command for each that can yield it."""
 
     KUBE_PROXY = "kubeProxy"  # kube-proxy's image: a shell, cat, grep, sleep, iptables, nft; no conntrack, no timeout
+    TOOLS = "tools"  # our tools image: all of that, conntrack, ipvsadm, date, nsenter
+    HOST = "host"  # the node's own, over SSH or by nsenter: which there are differs from node to node
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,8 @@ class Endpoint:
 class Fact:
     """One thing that can be read from a node without changing it. Plain data: `facts` is the catalogue.
 
-    `commands` are argument lists, never shell text; `endpoint` is what is asked instead where a fact is an answer over
+    `commands` are argument lists, never shell text; `privileges` has what the command of a tool set needs where that is
+    not `privilege`; `endpoint` is what is asked instead where a fact is an answer over
     HTTP. `proof` says how it is known that an output is whole. `filterable`: the node may leave out lines that hold
     none of `patterns` (fixed strings); without patterns all lines come. `max_bytes` of output are taken and no more;
     `seconds` is how long the command may run on the node.
@@ -159,12 +162,21 @@ class Fact:
     endpoint: Endpoint | None = None
     filterable: bool = False
     patterns: tuple[str, ...] = ()
+    privileges: Mapping[Toolset, Privilege] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if bool(self.commands) == (self.endpoint is not None):
             raise ValueError(f"a fact has either commands or an endpoint: {self.id}")
         if self.patterns and not self.filterable:
             raise ValueError(f"{self.id} may not be filtered: what is left out would be missed")
+
+    def command(self, toolsets: Iterable[Toolset]) -> tuple[str, ...] | None:
+        """The command for the first of these tool sets that can yield it; None when none can."""
+        return next((self.commands[toolset] for toolset in toolsets if toolset in self.commands), None)
+
+    def needs(self, toolset: Toolset) -> Privilege:
+        """What its command for a tool set needs."""
+        return self.privileges.get(toolset, self.privilege)
 
 
 @dataclass(frozen=True, slots=True)

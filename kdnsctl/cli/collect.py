@@ -23,9 +23,12 @@ from kdnsctl.cli.terminal import put, tell
 from kdnsctl.model import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from kdnsctl.evidence.collect import CollectReport
+    from kdnsctl.cancel import CancelScope
+    from kdnsctl.cluster.transport import Connection as Connected
+    from kdnsctl.evidence.collect import CollectOptions, CollectReport
     from kdnsctl.evidence.sshways import SshWays
     from kdnsctl.model import Reporter
+    from kdnsctl.reach.podkeeper import PodSettings
 
 DEADLINE = timedelta(minutes=10)
 HEADINGS = ("NODE", "STATUS", "VIA", "WHOLE", "MISSING", "REASON")
@@ -33,10 +36,11 @@ _STYLES = {"complete": "green", "partial": "yellow", "failed": "red"}
 
 
 class Rung(enum.StrEnum):
-    """How nodes are reached, as `evidence.collect.Via`."""
+    """How nodes are reached, as `evidence.ways.Via`."""
 
     AUTO = "auto"
     EXEC = "exec"
+    POD = "pod"
     SSH = "ssh"
     OPENSSH = "openssh"
 
@@ -73,6 +77,32 @@ class Ssh:
         HostKeyPolicy,
         typer.Option("--host-key-policy", help="strict: only known hosts. accept-new: note those of new ones."),
     ] = HostKeyPolicy.STRICT
+
+
+@dataclass(frozen=True, slots=True)
+class Pods:
+    """How pods of our own are made, where nodes are read through them."""
+
+    image: Annotated[
+        str | None,
+        typer.Option(
+            "--image",
+            metavar="REF",
+            help="Image of kdnsctl's own pods: the tools image, or one like it. Default: the one that kube-proxy runs "
+            "on the node.",
+        ),
+    ] = None
+    pod_namespace: Annotated[
+        str, typer.Option("--pod-namespace", metavar="NS", parser=values.namespace, help="Where those pods are made.")
+    ] = "kube-system"
+    allow_privileged: Annotated[
+        bool,
+        typer.Option(
+            "--allow-privileged",
+            help="Allow a privileged pod, which enters the node's mount namespace, for what nothing else yields.",
+            show_default=False,
+        ),
+    ] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +144,7 @@ def collect(
     connection: Connection,
     answer: Answer,
     ssh: Ssh,
+    pods: Pods,
     extent: Extent,
     nodes: Annotated[
         list[str] | None,
@@ -134,45 +165,65 @@ def collect(
         typer.Option("--resume", metavar="DIR", help="Go on with the bundle in DIR: a new capture is added to it."),
     ] = None,
     via: Annotated[
-        Rung, typer.Option("--via", help="How nodes are reached. auto: exec into kube-proxy, else SSH.")
+        Rung,
+        typer.Option(
+            "--via", help="How nodes are reached. auto: exec into kube-proxy, else pods of our own, else SSH."
+        ),
     ] = Rung.AUTO,
+    plan: Annotated[  # noqa: FBT002  # typer's way
+        bool,
+        typer.Option(
+            "--plan", help="Only say by which way what would be read, and what is missing.", show_default=False
+        ),
+    ] = False,
 ) -> int:
     """Secure the evidence: nodes' tables and rules, kube-proxy's logs, and the cluster's side, in a bundle.
 
     Examples:
       # Before anything is repaired: two nodes, read through their kube-proxy's pods
       kdnsctl collect ip-10-0-0-1 ip-10-0-0-2 -O ./evidence
+      # By which way would they be read, and what is not allowed?
+      kdnsctl collect --all --plan
       # Where exec is forbidden, or kube-proxy is no pod
+      kdnsctl collect ip-10-0-0-1 --via pod --image registry.example.com/kdnsctl-tools:1
       kdnsctl collect ip-10-0-0-1 --via ssh --ssh-user ec2-user --ssh-key ~/.ssh/nodes
       # It was interrupted, or nodes were missing
       kdnsctl collect ip-10-0-0-1 --resume ./evidence
       # What does it prove?
       kdnsctl analyze ./evidence
 
-    Nothing is changed. Pods of kdnsctl's own on a node, --plan and redaction are not there yet.
+    Nothing on a node is changed. Pods are made only for what exec into kube-proxy does not yield, and deleted again.
 
     Exit codes: 0 all of it was collected, 4 something is missing, 1 failed, 2 wrong usage, 130 interrupted.
     """
     chosen = _chosen(ctx, nodes, selector, all_nodes=all_nodes)
     if directory and resume:
         raise UsageError("-O and --resume exclude each other: a new bundle, or one that is there")
+    if plan and (directory or resume):
+        raise UsageError("--plan writes nothing: -O and --resume have no effect with it")
     useless = said(ctx, "ssh_user", "ssh_key", "ssh_port", "ssh_jump", "ssh_config", "known_hosts", "host_key_policy")
-    if via is Rung.EXEC and useless:
-        raise UsageError(f"{', '.join(useless)} has no effect with --via exec")
+    if via in (Rung.EXEC, Rung.POD) and useless:
+        raise UsageError(f"{', '.join(useless)} has no effect with --via {via.value}")
+    useless = said(ctx, "image", "pod_namespace", "allow_privileged")
+    if via not in (Rung.AUTO, Rung.POD) and useless:
+        raise UsageError(f"{', '.join(useless)} has no effect with --via {via.value}")
 
     # Late: what connects and collects is not needed for --help and TAB.
     from kdnsctl.cancel import INTERRUPTED, CancelScope  # noqa: PLC0415
     from kdnsctl.cli import output, progress  # noqa: PLC0415
     from kdnsctl.cli.connecting import connected  # noqa: PLC0415
+    from kdnsctl.cli.ending import interruptible  # noqa: PLC0415
     from kdnsctl.evidence import collect as collecting  # noqa: PLC0415
     from kdnsctl.evidence.items import chosen as chosen_items  # noqa: PLC0415
+    from kdnsctl.evidence.ways import Via  # noqa: PLC0415
     from kdnsctl.find.scope import Chosen  # noqa: PLC0415
 
     now = datetime.now(UTC)
     options = collecting.CollectOptions(
         directory=resume or directory or Path(f"kdnsctl-evidence-{now:%Y%m%dT%H%M%SZ}"),
         chosen=Chosen(tuple(dict.fromkeys(chosen)), selector),
-        via=collecting.Via(via.value),
+        via=Via(via.value),
+        pods=_pod_settings(pods) if via in (Rung.AUTO, Rung.POD) else None,
         items=chosen_items(extent.item, extent.skip),
         resume=resume is not None,
         seconds=None if extent.timeout is None else max(1, round(extent.timeout.total_seconds())),
@@ -180,10 +231,17 @@ def collect(
     )
     scope = CancelScope((extent.deadline or DEADLINE).total_seconds())
     about: dict[str, Any] = {"kdnsctl": __version__}
-    with progress.reporting(common.color) as reporter, connected(connection, common, scope, reporter) as cluster:
-        ways = None if via is Rung.EXEC else _ssh_ways(ssh, common, reporter, openssh=via is Rung.OPENSSH)
+    with (
+        interruptible(),
+        progress.reporting(common.color) as reporter,
+        connected(connection, common, scope, reporter) as cluster,
+    ):
+        by_ssh = via not in (Rung.EXEC, Rung.POD)
+        ways = _ssh_ways(ssh, common, reporter, openssh=via is Rung.OPENSSH) if by_ssh else None
+        if plan:
+            return _planned(ctx, options, cluster, ways, scope, reporter, common, answer)
         report = collecting.collect(options, cluster, ways, scope=scope, reporter=reporter, about=about)
-    for note in report.notes:
+    for note in (*report.notes, *report.pods_left):
         tell(note)
     if answer.output is Form.TABLE:
         put("\n".join(_lines(report, common, ctx.find_root().info_name or "kdnsctl")) + "\n")
@@ -203,6 +261,37 @@ def _chosen(ctx: typer.Context, nodes: list[str] | None, selector: str | None, *
     if not ways:
         raise UsageError("which nodes? Name them, or --all, or -l SELECTOR", hint=f"see {ctx.command_path} --help")
     return nodes or []
+
+
+def _pod_settings(pods: Pods) -> PodSettings:
+    from kdnsctl.reach.podkeeper import PodSettings  # noqa: PLC0415
+
+    return PodSettings(namespace=pods.pod_namespace, image=pods.image, privileged=pods.allow_privileged)
+
+
+def _planned(
+    ctx: typer.Context,
+    options: CollectOptions,
+    cluster: Connected,
+    ways: SshWays | None,
+    scope: CancelScope,
+    reporter: Reporter,
+    common: Common,
+    answer: Answer,
+) -> int:
+    """--plan: find out and say, and do nothing."""
+    from kdnsctl.cli import collectplan, output  # noqa: PLC0415
+    from kdnsctl.evidence import plan  # noqa: PLC0415
+
+    question = plan.Question(options.chosen, options.via, options.items, options.pods)
+    made = plan.make(question, cluster, ways, scope=scope, reporter=reporter)
+    for note in made.notes:
+        tell(note)
+    if answer.output is Form.TABLE:
+        put("\n".join(collectplan.lines(made, common, ctx.find_root().info_name or "kdnsctl")) + "\n")
+    else:
+        output.document(plan.to_json(made), answer.format)
+    return made.exit_code
 
 
 def _ssh_ways(ssh: Ssh, common: Common, reporter: Reporter, *, openssh: bool) -> SshWays:

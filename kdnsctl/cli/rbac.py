@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # The options of other commands for which --with-… adds permissions.
 KUBELET_LOGS = "--kubelet-logs"
 LIVE = "--live"
+VIA_POD = "--via pod"
 # The API server's rule for names of roles: a path segment (apimachinery, pkg/api/validation/path/name.go).
 _ROLE_NAME = re.compile(r"(?!\.\.?$)[^/%\s]{1,253}")
 
@@ -53,6 +54,15 @@ class Granting:
             "--with-live",
             help="Allow what find-affected --live needs too: pods/exec in kube-system, among others, which is as good "
             "as root on every node.",
+            show_default=False,
+        ),
+    ] = False
+    with_pods: Annotated[
+        bool,
+        typer.Option(
+            "--with-pods",
+            help="Allow what collect --via pod needs too: making and deleting pods in kube-system, which is as good as "
+            "root on every node.",
             show_default=False,
         ),
     ] = False
@@ -104,11 +114,14 @@ def rbac(
     from kdnsctl.cli.terminal import put  # noqa: PLC0415
 
     chosen = needing.needs_of(commands)
-    wanted = ((KUBELET_LOGS, granting.with_kubelet_logs), (LIVE, granting.with_live))
-    options = tuple(option for option, said in wanted if said)
-    for option in options:
-        if not any(option in one.with_option for one in chosen.values()):
-            given = f"--with-{option.removeprefix('--')}"
+    wanted = (
+        (KUBELET_LOGS, "--with-kubelet-logs", granting.with_kubelet_logs),
+        (LIVE, "--with-live", granting.with_live),
+        (VIA_POD, "--with-pods", granting.with_pods),
+    )
+    options = tuple(option for option, _, said in wanted if said)
+    for option, given, said in wanted:
+        if said and not any(option in one.with_option for one in chosen.values()):
             raise UsageError(f"{given} has no effect: {' and '.join(chosen)} has no option {option}")
     manifests = roles(granted(chosen.values(), helpful=not granting.only_needed, options=options), name)
     if bind_to:

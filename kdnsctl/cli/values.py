@@ -80,6 +80,14 @@ def node(word: str) -> str:
     return name
 
 
+def namespace(word: str) -> str:
+    """The name of a namespace: an RFC 1123 label."""
+    if not re.fullmatch(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?", word, re.ASCII):
+        shown = f"'{word}' is not the name of a namespace" if word else "empty"
+        raise typer.BadParameter(f"{shown}; write it like kube-system")
+    return word
+
+
 def service(word: str) -> str:
     """A Service as NAMESPACE/NAME."""
     if not _SERVICE.fullmatch(word):

@@ -50,6 +50,7 @@ class PodPlace:
     restarts: int
     running: bool
     owner: str = ""  # the name of the DaemonSet
+    image_id: str = ""  # what the runtime calls the image that runs there
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +240,7 @@ def _in_pod(node: str, pods: list[tuple[Pod, Container]]) -> KubeProxy:
         restarts=status.restart_count if status else 0,
         running=bool(status and status.state.running),
         owner=owner.name if owner and kind is Kind.DAEMON_SET else "",
+        image_id=status.image_id if status else "",
     )
     version = version_of(container.image) or (version_of(status.image) if status else None)
     return KubeProxy(node, kind, "" if place.running else _why_not_running(pod, container), version, place)

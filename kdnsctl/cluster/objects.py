@@ -287,6 +287,7 @@ class PodStatus(Object, frozen=True):
 
     phase: str = ""
     reason: str = ""
+    message: str = ""
     pod_ip: str = field(default="", name="podIP")
     pod_ips: tuple[PodIP, ...] = field(default=(), name="podIPs")
     host_ip: str = field(default="", name="hostIP")

@@ -24,21 +24,21 @@ from kdnsctl.evidence import clusterside
 from kdnsctl.evidence.bundle import Bundle
 from kdnsctl.evidence.clusterside import ClusterCollector
 from kdnsctl.evidence.items import ITEMS, Item
-from kdnsctl.evidence.nodeside import Gap, NodeCollector, NodeSide, Way
-from kdnsctl.facts import conntrack
+from kdnsctl.evidence.nodeside import Gap, NodeCollector, NodeSide
+from kdnsctl.evidence.ways import VIA_POD, Ladder, Via
 from kdnsctl.find.online import identity_of
-from kdnsctl.find.scope import Chosen, InScope, nodes_in_scope
+from kdnsctl.find.scope import Chosen, nodes_in_scope
 from kdnsctl.model import API_VERSION, ExitCode, Outcome, Reason, Reporter, Scope
-from kdnsctl.reach.kubeproxyexec import RUNG as EXEC
-from kdnsctl.reach.kubeproxyexec import KubeProxyExec
-from kdnsctl.reach.shell import NodeShell
+from kdnsctl.reach import ownpod
+from kdnsctl.reach.podkeeper import PodKeeper, PodSettings
 
 if TYPE_CHECKING:
     from kdnsctl.evidence.sshways import SshWays
 
 PARALLEL: Final = 16
 NEEDED: Final = tuple(
-    replace(one, without="nodes can only be read over SSH") for one in execs.needed(proxyload.NEEDED[1].namespace or "")
+    replace(one, without="nodes can only be read through pods of our own, or over SSH")
+    for one in execs.needed(proxyload.NEEDED[1].namespace or "")
 )
 NEEDS: Final = Needs(
     needed=(*proxyload.NEEDED, *clusterside.NEEDED, *NEEDED),
@@ -48,16 +48,13 @@ NEEDS: Final = Needs(
         *(replace(one, without="kube-proxy is not asked how it is") for one in portforward.needed("kube-system")),
         replace(logs.needed("kube-system"), without="kube-proxy's logs are not collected"),
     ),
+    with_option={
+        VIA_POD: tuple(
+            replace(one, without="no pod is made for nodes that exec does not reach")
+            for one in ownpod.needed(PodSettings().namespace)
+        )
+    },
 )
-
-
-class Via(enum.StrEnum):
-    """How nodes are reached."""
-
-    AUTO = "auto"  # exec, else ssh
-    EXEC = "exec"
-    SSH = "ssh"
-    OPENSSH = "openssh"
 
 
 class Status(enum.StrEnum):
@@ -70,11 +67,15 @@ class Status(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CollectOptions:
-    """What collect was asked. `seconds` replaces how long each command may take on a node, None: as the facts say."""
+    """What collect was asked. `seconds` replaces how long each command may take on a node, None: as the facts say.
+
+    `pods` is how pods of our own are made, None where none may be.
+    """
 
     directory: Path
     chosen: Chosen = field(default_factory=Chosen)
     via: Via = Via.AUTO
+    pods: PodSettings | None = None
     items: tuple[Item, ...] = ITEMS
     resume: bool = False
     seconds: int | None = None
@@ -99,7 +100,10 @@ class NodeRow:
 
 @dataclass(frozen=True, slots=True)
 class CollectReport:
-    """What was collected. `sums_digest` is the SHA-256 of SHA256SUMS; `cluster_missing` what lacks of the cluster."""
+    """What was collected. `sums_digest` is the SHA-256 of SHA256SUMS; `cluster_missing` what lacks of the cluster.
+
+    `run` is what pods of our own were labelled with, `pods_left` those that could not be deleted, in words.
+    """
 
     cluster: str
     bundle: Path
@@ -111,11 +115,14 @@ class CollectReport:
     scope: Scope
     sums_digest: str
     notes: tuple[str, ...] = ()
+    run: str = ""
+    pods_left: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> ExitCode:
-        """OK when nothing is missing, else INCOMPLETE."""
-        whole = all(node.status is Status.COMPLETE for node in self.nodes) and not self.cluster_missing
+        """OK when nothing is missing and no pod is left, else INCOMPLETE."""
+        whole = all(node.status is Status.COMPLETE for node in self.nodes)
+        whole = whole and not self.cluster_missing and not self.pods_left
         return ExitCode.OK if whole and self.scope is Scope.FULL else ExitCode.INCOMPLETE
 
 
@@ -137,18 +144,27 @@ def collect(
     started = now()
     found = nodes_in_scope(connection, options.chosen, scope=scope)
     said = {**about, "nodes": list(found.names), "items": [item.id for item in options.items], "via": options.via.value}
-    with _bundle(options, said, now) as bundle:
+    keeper = None if options.pods is None else PodKeeper(connection, options.pods)
+    if options.pods is not None:
+        said["run"] = options.pods.run
+    left: tuple[str, ...] = ()
+    with _bundle(options, said, now) as bundle, contextlib.ExitStack() as at_the_end:
+        if keeper is not None:
+            at_the_end.callback(keeper.close)
         if ssh is not None:
             ssh.addresses = _internal_addresses(found.nodes)
-        collector = ClusterCollector(bundle, connection, reporter)
-        ways = _Ways(options.via, connection, ssh, found)
+        cluster = ClusterCollector(bundle, connection, reporter)
+        ladder = Ladder(options.via, connection, ssh, keeper, found)
 
         def work(node: str, limit: CancelScope) -> NodeSide:
             with contextlib.ExitStack() as opened:
-                return ways.collector(bundle, node, opened, options.seconds).collect(options.items, limit)
+                ways, forward = ladder.ways(node, opened), ladder.kube_proxy(node)
+                place, seconds = ladder.place(node), options.seconds
+                collector = NodeCollector(bundle, connection, node, place, ways, forward, seconds=seconds)
+                return collector.collect(options.items, limit)
 
         outcomes: Sequence[Outcome[NodeSide]] = ()
-        with contextlib.suppress(_EndedError), _until_the_end(scope), collector.during(scope):
+        with contextlib.suppress(_EndedError), _until_the_end(scope), cluster.during(scope):
             outcomes = fleet.run(
                 found.names,
                 work,
@@ -158,6 +174,8 @@ def collect(
                 scope=scope,
                 what="collecting",
             )
+        if keeper is not None:
+            left = keeper.close()
         bundle.account_for_leftovers()  # of work that hangs, whose node has its reason already
         done = {outcome.node: outcome for outcome in outcomes}
         rows = tuple(_row(name, done.get(name), bundle, scope) for name in found.names)
@@ -170,10 +188,12 @@ def collect(
             started=started,
             ended=now(),
             nodes=rows,
-            cluster_missing=tuple(collector.gaps),
+            cluster_missing=tuple(cluster.gaps),
             scope=found.scope,
             sums_digest=digest,
             notes=found.notes,
+            run=options.pods.run if options.pods is not None else "",
+            pods_left=left,
         )
 
 
@@ -201,44 +221,13 @@ def to_json(report: CollectReport) -> dict[str, Any]:
         ],
         "clusterMissing": [_gap(gap) for gap in report.cluster_missing],
         "notes": list(report.notes),
+        "run": report.run or None,
+        "podsLeft": list(report.pods_left),
     }
 
 
 def _gap(gap: Gap) -> dict[str, str]:
     return {"item": gap.item, "code": gap.reason.code, "message": gap.reason.message}
-
-
-class _Ways:
-    """Which rungs may reach a node, and how."""
-
-    def __init__(self, via: Via, connection: Connection, ssh: SshWays | None, found: InScope) -> None:
-        self._via = via
-        self._connection = connection
-        self._ssh = ssh
-        self._found = found
-
-    def collector(self, bundle: Bundle, node: str, opened: contextlib.ExitStack, seconds: int | None) -> NodeCollector:
-        """What collects the node; what it opens is closed with `opened`."""
-        proxy = self._found.proxies.get(node)
-        place = proxy.place if proxy and proxy.place and proxy.place.running else None
-        shell = KubeProxyExec(self._connection, node, place) if place else None
-        ways: list[Way] = []
-        if shell is not None and self._via in (Via.AUTO, Via.EXEC):
-            ways.append(Way(EXEC, _probed(shell) if self._via is Via.AUTO and self._ssh else lambda _: shell))
-        if self._ssh is not None and self._via is not Via.EXEC:
-            ssh = self._ssh
-            ways.append(Way(ssh.rung, lambda scope: ssh.open(node, scope, opened)))
-        return NodeCollector(bundle, self._connection, node, place, ways, shell, seconds=seconds)
-
-
-def _probed(shell: NodeShell) -> Callable[[CancelScope], NodeShell]:
-    """A shell that has been seen to work: where it does not, there is another way."""
-
-    def open_(scope: CancelScope) -> NodeShell:
-        shell.read(conntrack.PORT_RANGE, lambda _: None, scope=scope)
-        return shell
-
-    return open_
 
 
 class _EndedError(Exception):

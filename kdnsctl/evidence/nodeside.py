@@ -1,4 +1,4 @@
-"""A node's side of a bundle: item after item, by the first rung that reaches the node, each with its proof.
+"""A node's side of a bundle: item after item, each by the first rung that yields it, each with its proof.
 
 What cannot be read is recorded with the reason and does not end the rest. What kube-proxy tells over HTTP, and its
 logs, come through the API whichever way the node is reached. Nothing is judged here.
@@ -19,7 +19,7 @@ from kdnsctl.cluster.transport import Connection
 from kdnsctl.evidence.artefactfile import ArtefactFile, BundleWriteError, Source
 from kdnsctl.evidence.bundle import Bundle
 from kdnsctl.evidence.items import AS_TEXT, MODE, Item
-from kdnsctl.model import Fact, KdnsctlError, Proof, Reason, Toolset
+from kdnsctl.model import Fact, KdnsctlError, Proof, Reason
 from kdnsctl.netfilter.kubeproxy import parse_proxy_mode
 from kdnsctl.netfilter.rules import Mode
 from kdnsctl.netfilter.trailer import MARKER
@@ -27,6 +27,7 @@ from kdnsctl.reach.shell import NodeShell, Reading
 
 API: Final = "api"
 MOST_LOG: Final = 512 << 20  # bytes of one log; a kubelet keeps 10 MiB of each file by default
+FAILED: Final = "commandFailed"  # where it ran: another way may have the program, the file or the privilege
 HTTP_STATUS: Final = "httpStatus"  # an unhealthy kube-proxy answers 503: that is the evidence, not a gap in it
 
 
@@ -40,7 +41,7 @@ class Gap:
 
 @dataclass(slots=True)
 class NodeSide:
-    """What came of one node: how many items are whole, and what is missing. `via` is the rung that reached it."""
+    """What came of one node: how many items are whole, and what is missing. `via` are the rungs that reached it."""
 
     via: str = ""
     whole: int = 0
@@ -49,10 +50,14 @@ class NodeSide:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A rung that may reach a node: `open` gives its shell, or raises KdnsctlError."""
+    """A rung that may reach a node: `open` gives its shell, or raises KdnsctlError.
+
+    `can` tells beforehand whether a fact is worth opening it for.
+    """
 
     rung: str
     open: Callable[[CancelScope], NodeShell]
+    can: Callable[[Fact], bool] = lambda _: True
 
 
 class NodeCollector:
@@ -76,8 +81,7 @@ class NodeCollector:
         self._ways = list(ways)
         self._forward = forward
         self._seconds = seconds
-        self._shell: NodeShell | None = None
-        self._unreached: KdnsctlError | None = None
+        self._opened: dict[str, NodeShell | KdnsctlError] = {}
         self._mode: Mode | None = None
         self._side = NodeSide()
 
@@ -132,36 +136,56 @@ class NodeCollector:
                 raise KdnsctlError("kube-proxy's pod does not run: it cannot be asked", code="notRunning")
             problem = self._read_by(self._forward, item, fact, scope, kept)
         else:
-            problem = self._read_by(self._reached(scope), item, fact, scope, kept)
+            problem = self._read_by_the_first(item, fact, scope, kept)
         if item is MODE and problem is None:
             self._mode = parse_proxy_mode(bytes(kept))
         return problem
 
-    def _reached(self, scope: CancelScope) -> NodeShell:
-        """The shell of the first way that works. Raises why none does, each time again."""
-        if self._shell is not None:
-            return self._shell
-        if self._unreached is not None:
-            raise self._unreached
-        failed: list[KdnsctlError] = []
+    def _read_by_the_first(self, item: Item, fact: Fact, scope: CancelScope, kept: bytearray) -> Reason | None:
+        """Read it by the first way that yields it. Raises why none does, once for each that was tried."""
+        failed: list[Reason] = []
         for way in self._ways:
+            if not way.can(fact):
+                continue
             try:
-                self._shell = way.open(scope)
+                problem = self._read_by(self._shell(way, scope), item, fact, scope, kept)
+            except BundleWriteError:
+                raise
             except KdnsctlError as error:
                 scope.check()
-                failed.append(error)
+                problem = Reason(error.code, str(error))
             else:
-                self._side.via = self._shell.rung
-                return self._shell
-        why = "; ".join(str(error) for error in failed) or "there is no way to it"
-        self._unreached = KdnsctlError(why, code=failed[-1].code if failed else "noWay")
-        raise self._unreached
+                if problem is None or problem.code != FAILED or self._fails_elsewhere(item):
+                    return problem
+            failed.append(problem)
+        why = "; ".join(dict.fromkeys(one.message for one in failed)) or "there is no way to it"
+        raise KdnsctlError(why, code=failed[-1].code if failed else "noWay")
+
+    def _fails_elsewhere(self, item: Item) -> bool:
+        """Whether a command's failure tells of the node: the rules are not there, or its nft cannot write JSON."""
+        return self._optional(item) or item.id in AS_TEXT.values()
+
+    def _shell(self, way: Way, scope: CancelScope) -> NodeShell:
+        """The shell of a way, opened once. Raises why it does not open, each time again."""
+        known = self._opened.get(way.rung)
+        if known is None:
+            try:
+                known = way.open(scope)
+            except KdnsctlError as error:
+                scope.check()
+                known = error
+            else:
+                self._side.via = ", ".join([*([self._side.via] if self._side.via else []), known.rung])
+            self._opened[way.rung] = known
+        if isinstance(known, KdnsctlError):
+            raise known
+        return known
 
     def _read_by(self, shell: NodeShell, item: Item, fact: Fact, scope: CancelScope, kept: bytearray) -> Reason | None:
         if not shell.can(fact):
             raise KdnsctlError(f"{fact.title} cannot be read by {shell.rung}: no tool for it", code="noTool")
         file = self._bundle.begin(
-            self._node, item.id, item.name, Source(shell.rung, _words(fact)), compress=item.compress
+            self._node, item.id, item.name, Source(shell.rung, _words(shell, fact)), compress=item.compress
         )
 
         def sink(piece: bytes) -> None:
@@ -216,10 +240,10 @@ class NodeCollector:
         self._bundle.record("missing", said)
 
 
-def _words(fact: Fact) -> tuple[str, ...]:
+def _words(shell: NodeShell, fact: Fact) -> tuple[str, ...]:
     if fact.endpoint is not None:
         return ("GET", f"http://127.0.0.1:{fact.endpoint.port}{fact.endpoint.path}")
-    return fact.commands[Toolset.KUBE_PROXY]
+    return shell.command(fact) or ()
 
 
 def _seal(file: ArtefactFile, reading: Reading) -> None:

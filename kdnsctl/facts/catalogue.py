@@ -40,6 +40,7 @@ ALLOWED: Final[Mapping[str, str]] = {
     "grep": rf"-H ''( {_FILE})+",
     "iptables-save": "-c",
     "ip6tables-save": "-c",
+    "conntrack": "-L -o extended,id",
     "nft": "(-j )?list table ip6? kube-proxy",
 }
 

@@ -25,7 +25,13 @@ TABLE: Final = Fact(
     proof=Proof.TRAILER,
     max_bytes=1 << 30,  # 1,048,576 entries, kube-proxy's highest default, have about 215 MB
     seconds=60,
-    commands={Toolset.KUBE_PROXY: ("cat", PROC_TABLE)},
+    commands={
+        Toolset.KUBE_PROXY: ("cat", PROC_TABLE),
+        # Where the kernel has no such file (CONFIG_NF_CONNTRACK_PROCFS). Both families at once: since 1.4.7 it lists
+        # both, and the tools image has no older one.
+        Toolset.TOOLS: ("conntrack", "-L", "-o", "extended,id"),
+    },
+    privileges={Toolset.TOOLS: Privilege.NET_ADMIN},
     filterable=True,
 )
 

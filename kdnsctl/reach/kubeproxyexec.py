@@ -7,9 +7,7 @@ kube-proxy's memory limit, so it must stream. Nodes without a kube-proxy pod can
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
 
 from kdnsctl.cancel import CancelScope
@@ -20,6 +18,7 @@ from kdnsctl.cluster.retries import RetryPolicy
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.model import Endpoint, Fact, KdnsctlError, Proof, Reason, Toolset
 from kdnsctl.netfilter.dump import Completeness
+from kdnsctl.reach.containers import Container, Turn
 from kdnsctl.reach.readings import SLACK, ReadingLog, read_command
 from kdnsctl.reach.shell import Reading, Sink
 
@@ -43,7 +42,7 @@ class KubeProxyExec:
         self._node = node
         self._place = place
         self._retry = retry
-        self._turn = threading.Lock()
+        self._turn = Turn(node)
 
     @property
     def node(self) -> str:
@@ -53,34 +52,30 @@ class KubeProxyExec:
     def rung(self) -> str:
         return RUNG
 
+    @property
+    def toolsets(self) -> tuple[Toolset, ...]:
+        return (Toolset.KUBE_PROXY,)
+
     def can(self, fact: Fact) -> bool:
-        return fact.endpoint is not None or Toolset.KUBE_PROXY in fact.commands
+        return fact.endpoint is not None or fact.command(self.toolsets) is not None
+
+    def command(self, fact: Fact) -> tuple[str, ...] | None:
+        return fact.command(self.toolsets)
 
     def read(self, fact: Fact, sink: Sink, *, scope: CancelScope) -> Reading:
         if not self.can(fact):
             raise KdnsctlError(
                 f"{fact.title} cannot be read in the kube-proxy container of {self._node}: no tool for it"
             )
-        with self._my_turn(scope):  # iptables-save contends for the lock that kube-proxy needs: never two at once
+        with self._turn.mine(scope):  # iptables-save contends for the lock that kube-proxy needs: never two at once
             log = ReadingLog(fact, self._node, RUNG, sink)
             if fact.endpoint is not None:
                 return self._ask(fact, fact.endpoint, log, scope)
             return self._run(fact, fact.commands[Toolset.KUBE_PROXY], log, scope)
 
     def _run(self, fact: Fact, command: tuple[str, ...], log: ReadingLog, scope: CancelScope) -> Reading:
-        def run(line: list[str], stdout: Callable[[bytes], None]) -> None:
-            place = self._place
-            execs.run(
-                self._connection,
-                execs.ExecRequest(place.namespace, place.pod, place.container, tuple(line)),
-                stdout=stdout,
-                stderr=log.complain,
-                scope=scope,
-                seconds=fact.seconds + SLACK,
-                opened=log.begin,
-                retry=self._retry,
-            )
-
+        container = Container(self._connection, self._place.namespace, self._place.pod, self._place.container)
+        run = container.running(log, scope, fact.seconds + SLACK, retry=self._retry)
         return read_command(fact, command, log, scope, run, killed=KILLED_BY_LIMIT)
 
     def _ask(self, fact: Fact, endpoint: Endpoint, log: ReadingLog, scope: CancelScope) -> Reading:
@@ -104,19 +99,6 @@ class KubeProxyExec:
         if not ends:
             return log.reading(Completeness(problem=broke), None, None)
         return log.reading(_of_answer(ends[0], endpoint), ends[0].status, None)
-
-    @contextlib.contextmanager
-    def _my_turn(self, scope: CancelScope) -> Iterator[None]:
-        left = scope.remaining()
-        if not self._turn.acquire(timeout=-1 if left is None else left):
-            scope.check()
-            raise KdnsctlError(
-                f"{self._node} was busy with another reading for all the time there was", code="deadline"
-            )
-        try:
-            yield
-        finally:
-            self._turn.release()
 
 
 def _of_answer(end: portforward.ForwardEnd, endpoint: Endpoint) -> Completeness:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kdnsctl.cancel import CancelScope
-from kdnsctl.model import Fact, NodeChange, Proof, Reason
+from kdnsctl.model import Fact, NodeChange, Proof, Reason, Toolset
 from kdnsctl.netfilter.dump import Completeness
 from kdnsctl.netfilter.trailer import Trailer
 
@@ -75,8 +75,15 @@ class NodeShell(Protocol):
     def rung(self) -> str:
         """By which way, in one word: `exec`."""
 
+    @property
+    def toolsets(self) -> tuple[Toolset, ...]:
+        """Which programs commands are written for here, the first that fits."""
+
     def can(self, fact: Fact) -> bool:
         """Whether this rung has the tools to read it."""
+
+    def command(self, fact: Fact) -> tuple[str, ...] | None:
+        """What this rung runs to read it; None where it cannot, and for what is asked over HTTP."""
 
     def read(self, fact: Fact, sink: Sink, *, scope: CancelScope) -> Reading:
         """Read one fact. Its output goes to `sink` as it comes.

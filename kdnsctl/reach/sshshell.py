@@ -66,11 +66,19 @@ class SshShell:
     def rung(self) -> str:
         return self._rung
 
+    @property
+    def toolsets(self) -> tuple[Toolset, ...]:
+        return (Toolset.HOST, Toolset.KUBE_PROXY)  # what kube-proxy's image has, every node has too
+
     def can(self, fact: Fact) -> bool:
-        return Toolset.KUBE_PROXY in fact.commands
+        return fact.command(self.toolsets) is not None
+
+    def command(self, fact: Fact) -> tuple[str, ...] | None:
+        return fact.command(self.toolsets)
 
     def read(self, fact: Fact, sink: Sink, *, scope: CancelScope) -> Reading:
-        if not self.can(fact):
+        command = fact.command(self.toolsets)
+        if command is None:
             raise KdnsctlError(f"{fact.title} cannot be read over SSH: it is no command's output", code="noTool")
         with self._my_turn(scope), scope.child(fact.seconds + SLACK) as limit:
             before, stdin = ((), b"") if fact.privilege is Privilege.NONE else self._as_root(limit)
@@ -86,7 +94,7 @@ class SshShell:
                     opened=log.begin,
                 )
 
-            return read_command(fact, fact.commands[Toolset.KUBE_PROXY], log, scope, run)
+            return read_command(fact, command, log, scope, run)
 
     def _as_root(self, scope: CancelScope) -> tuple[tuple[str, ...], bytes]:
         """How to be root there; found out once. Raises SudoError, and KdnsctlError (`noShell`) when nothing runs."""

@@ -18,7 +18,7 @@ from kdnsctl.evidence.clusterside import without_secrets
 from kdnsctl.evidence.items import ITEMS, chosen
 from kdnsctl.evidence.nodeside import NodeCollector, NodeSide, Way
 from kdnsctl.evidence.verify import verify
-from kdnsctl.model import Fact, KdnsctlError, Proof, Reason, UsageError
+from kdnsctl.model import Fact, KdnsctlError, Proof, Reason, Toolset, UsageError
 from kdnsctl.netfilter.dump import Completeness
 from kdnsctl.netfilter.trailer import MARKER
 from kdnsctl.reach.shell import NodeShell, Reading, Sink
@@ -37,6 +37,14 @@ class Shell:
         self.rung = rung
         self.asked: list[str] = []
         self._broken = broken
+        self.problem = CUT
+
+    @property
+    def toolsets(self) -> tuple[Toolset, ...]:
+        return (Toolset.KUBE_PROXY,)
+
+    def command(self, fact: Fact) -> tuple[str, ...] | None:
+        return fact.command(self.toolsets)
 
     def can(self, fact: Fact) -> bool:
         return fact.endpoint is None
@@ -47,7 +55,7 @@ class Shell:
         sink(TABLE)
         now = dt.datetime.now(dt.UTC)
         broke = fact.id in self._broken
-        done = Completeness(problem=CUT) if broke else Completeness(Proof.TRAILER)
+        done = Completeness(problem=self.problem) if broke else Completeness(Proof.TRAILER)
         return Reading(
             fact.id, NODE, self.rung, done, now, now, 0.1, len(TABLE), None if broke else 0, None, b"oh\n", 3
         )
@@ -152,3 +160,46 @@ def test_what_can_hold_secrets_is_left_out_of_objects() -> None:
     assert b"hunter2" not in left
     assert json.loads(left)["spec"]["containers"] == [{"name": "c", "image": "i"}]
     assert json.loads(left)["metadata"]["annotations"] == {"kept": "yes"}
+
+
+def failing(rung: str, *facts: str) -> Shell:
+    """Where these commands run and fail."""
+    shell = Shell(rung, broken=facts)
+    shell.problem = Reason("commandFailed", f"the command ended with exit code 1 by {rung}")
+    return shell
+
+
+def test_what_one_rung_does_not_yield_is_read_by_the_next_and_the_rest_is_not(bundle: Bundle) -> None:
+    first, second = failing("exec", "conntrack"), Shell("pod-netadmin")
+    side = collect(bundle, way(first), way(second), only=["conntrack.a", "conntrack.fill"])
+    assert (side.via, side.whole, side.gaps) == ("exec, pod-netadmin", 2, [])
+    assert second.asked == ["conntrack"]
+    assert bundle.has(NODE, "conntrack.a")
+
+
+def test_each_rung_that_failed_is_named(bundle: Bundle) -> None:
+    side = collect(bundle, way(failing("exec", "conntrack")), refused("pod"), only=["conntrack.a"])
+    (gap,) = side.gaps
+    assert gap.reason.message == "the command ended with exit code 1 by exec; pod is forbidden"
+
+
+def test_what_was_cut_off_is_not_tried_by_a_rung_that_costs_more(bundle: Bundle) -> None:
+    second = Shell("pod")
+    side = collect(bundle, way(Shell("exec", broken=["conntrack"])), way(second), only=["conntrack.a"])
+    assert [gap.reason.code for gap in side.gaps] == ["noTrailer"]
+    assert second.asked == []
+
+
+def test_rules_that_are_not_there_are_not_looked_for_by_other_rungs(bundle: Bundle) -> None:
+    second = Shell("pod-netadmin")
+    collect(bundle, way(failing("exec", "nft.v4", "ipvs")), way(second), only=["nft.v4", "ipvs"])
+    assert second.asked == []
+
+
+def test_a_rung_that_cannot_read_a_fact_is_not_opened_for_it(bundle: Bundle) -> None:
+    def open_(_: CancelScope) -> NodeShell:
+        raise AssertionError("it was opened")
+
+    closed = Way("pod", open_, lambda fact: fact.id != "conntrack")
+    side = collect(bundle, closed, way(Shell("ssh")), only=["conntrack.a"])
+    assert (side.via, side.gaps) == ("ssh", [])

@@ -54,6 +54,7 @@ def test_every_program_of_the_allow_list_is_used() -> None:
         "iptables-restore",
         "conntrack -D -p udp",
         "conntrack -L",
+        "conntrack -L -o extended,id -z",
         "cat /etc/shadow",
         "cat /proc/../etc/shadow",
         "cat /proc/net/nf_conntrack /etc/shadow",
@@ -99,6 +100,8 @@ def test_what_needs_the_capabilities_of_kube_proxy_says_so() -> None:
         netlink = bool(programs & {"nft", "iptables-save", "ip6tables-save"})
         assert (fact.privilege is Privilege.NET_ADMIN) == netlink
     assert conntrack.TABLE.privilege is Privilege.ROOT
+    assert conntrack.TABLE.needs(Toolset.KUBE_PROXY) is Privilege.ROOT
+    assert conntrack.TABLE.needs(Toolset.TOOLS) is Privilege.NET_ADMIN
 
 
 def test_security_md_tells_exactly_what_is_run() -> None:
@@ -106,10 +109,10 @@ def test_security_md_tells_exactly_what_is_run() -> None:
     table = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| `")]
     told = {row[0].strip(" `"): (row[1].strip(" `"), row[2].strip()) for row in table}
     assert told == {
-        (shlex.join(command) if command else f"GET {fact.endpoint.path}"): (fact.id, fact.privilege.value)  # type: ignore[union-attr]
+        shlex.join(command): (fact.id, fact.needs(toolset).value)
         for fact in FACTS
-        for command in (fact.commands.get(Toolset.KUBE_PROXY),)
-    }
+        for toolset, command in fact.commands.items()
+    } | {f"GET {fact.endpoint.path}": (fact.id, fact.privilege.value) for fact in FACTS if fact.endpoint}
     for program in (LIMIT, trailer.whole(["x"], "t")[2], trailer.filtered(["x"], ["p"], "t")[2]):
         assert f"\n{program}\n" in text
 

@@ -8,7 +8,7 @@ import pytest
 from kdnsctl.cancel import CancelScope
 from kdnsctl.diagnosis.evidence import Fill
 from kdnsctl.facts import conntrack, pairs, rules
-from kdnsctl.model import Fact, Proof, Reason
+from kdnsctl.model import Fact, Proof, Reason, Toolset
 from kdnsctl.netfilter.dump import Completeness
 from kdnsctl.netfilter.entries import Entry
 from kdnsctl.netfilter.rules import Mode, NodeRules
@@ -31,6 +31,13 @@ class Recorded:
         self.code = code
         self.err = err
         self.asked: list[str] = []
+
+    @property
+    def toolsets(self) -> tuple[Toolset, ...]:
+        return (Toolset.KUBE_PROXY,)
+
+    def command(self, fact: Fact) -> tuple[str, ...] | None:
+        return fact.command(self.toolsets)
 
     def can(self, fact: Fact) -> bool:
         return fact.id in self.outputs

@@ -13,7 +13,7 @@ from typing import Any
 
 from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster.kubeproxy import Kind, KubeProxy, PodPlace
-from kdnsctl.model import Fact, KdnsctlError, Proof, Reason
+from kdnsctl.model import Fact, KdnsctlError, Proof, Reason, Toolset
 from kdnsctl.netfilter.dump import Completeness
 from kdnsctl.reach.shell import Reading, Sink
 from tests.unit.cluster.apiserver import Exchange, Server, reply
@@ -106,6 +106,13 @@ class Shell:
         self._rules = rules
         self._counters = list(counters)
         self._during = during
+
+    @property
+    def toolsets(self) -> tuple[Toolset, ...]:
+        return (Toolset.KUBE_PROXY,)
+
+    def command(self, fact: Fact) -> tuple[str, ...] | None:
+        return fact.command(self.toolsets)
 
     def can(self, fact: Fact) -> bool:
         return bool(fact.commands)

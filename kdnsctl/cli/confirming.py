@@ -1,0 +1,31 @@
+"""Asking the operator before anything is changed: on the terminal, never on standard input, which may be a pipe.
+
+What will be done is shown by the command, on stderr; here it is only asked for.
+"""
+
+from __future__ import annotations
+
+from kdnsctl.model import RefusedError
+
+TERMINAL = "/dev/tty"
+
+
+def confirm(question: str, *, yes: bool, no_input: bool) -> None:
+    """Return when the operator agrees, or has by --yes. Raises RefusedError when not, and where nobody can be asked."""
+    if yes:
+        return
+    hint = "repeat with --yes, or see first what would be done: --dry-run=client"
+    if no_input:
+        raise RefusedError("nobody may be asked (--no-input); nothing was changed", hint=hint)
+    try:
+        with (
+            open(TERMINAL, encoding="utf-8", errors="replace") as answers,  # noqa: PTH123 - a device, not a path
+            open(TERMINAL, "w", encoding="utf-8") as questions,  # noqa: PTH123
+        ):
+            questions.write(f"{question} [y/N] ")
+            questions.flush()
+            said = answers.readline()
+    except OSError as error:
+        raise RefusedError("there is no terminal to ask on; nothing was changed", hint=hint) from error
+    if said.strip().lower() not in ("y", "yes"):
+        raise RefusedError("not confirmed; nothing was changed")

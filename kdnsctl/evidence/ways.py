@@ -1,0 +1,141 @@
+"""The ladder to a node: which rungs there are, the least intrusive first, and how each is opened.
+
+    exec → pod → pod-netadmin → pod-privileged (only if allowed) → ssh
+
+What a rung can read is decided fact by fact: a pod with more capabilities is only made for what those with fewer cannot
+yield. Nothing is read here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from kdnsctl.cancel import CancelScope
+from kdnsctl.cluster.kubeproxy import PodPlace
+from kdnsctl.cluster.transport import Connection
+from kdnsctl.evidence.nodeside import Way
+from kdnsctl.facts import conntrack
+from kdnsctl.find.scope import InScope
+from kdnsctl.model import Fact, KdnsctlError, Toolset
+from kdnsctl.reach.kubeproxyexec import RUNG as EXEC
+from kdnsctl.reach.kubeproxyexec import KubeProxyExec
+from kdnsctl.reach.ownpod import command_of
+from kdnsctl.reach.podkeeper import PodKeeper, PodSettings
+from kdnsctl.reach.podspec import Image, PodOrder, PodRung
+from kdnsctl.reach.shell import NodeShell
+
+if TYPE_CHECKING:
+    from kdnsctl.evidence.sshways import SshWays
+
+VIA_POD: Final = "--via pod"  # the option that permissions for pods of our own are told with
+OF_KUBE_PROXY: Final = (Toolset.KUBE_PROXY,)
+OF_TOOLS: Final = (Toolset.TOOLS, Toolset.KUBE_PROXY)  # our tools image has what kube-proxy's has, too
+_RUNTIMES: Final = ("docker-pullable://", "docker://", "containerd://", "cri-o://")
+
+
+class Via(enum.StrEnum):
+    """How nodes are reached."""
+
+    AUTO = "auto"  # the whole ladder
+    EXEC = "exec"
+    POD = "pod"  # pods of our own, of the least capabilities that do
+    SSH = "ssh"
+    OPENSSH = "openssh"
+
+
+class Ladder:
+    """The rungs to any node in scope. `ssh` and `keeper` are None where those rungs are not wanted."""
+
+    def __init__(
+        self, via: Via, connection: Connection, ssh: SshWays | None, keeper: PodKeeper | None, found: InScope
+    ) -> None:
+        self._via = via
+        self._connection = connection
+        self._ssh = ssh
+        self._keeper = keeper
+        self._found = found
+        self._uids = {node.metadata.name: node.metadata.uid for node in found.nodes}
+
+    def place(self, node: str) -> PodPlace | None:
+        """Its kube-proxy's pod, if that runs."""
+        proxy = self._found.proxies.get(node)
+        return proxy.place if proxy and proxy.place and proxy.place.running else None
+
+    def kube_proxy(self, node: str) -> KubeProxyExec | None:
+        """The shell in its kube-proxy's container, and what asks kube-proxy over HTTP."""
+        place = self.place(node)
+        return KubeProxyExec(self._connection, node, place) if place else None
+
+    def ways(self, node: str, opened: contextlib.ExitStack) -> list[Way]:
+        """The rungs to a node, in order; what they open is closed with `opened`."""
+        ways: list[Way] = []
+        shell = self.kube_proxy(node)
+        if shell is not None and self._via in (Via.AUTO, Via.EXEC):
+            others = self._ssh is not None or self._keeper is not None
+            ways.append(Way(EXEC, _probed(shell) if self._via is Via.AUTO and others else lambda _: shell, shell.can))
+        if self._keeper is not None:
+            ways += [self._pod(self._keeper, rung, node, opened) for rung in rungs(self._keeper.settings)]
+        if self._ssh is not None:
+            ssh = self._ssh
+            ways.append(Way(ssh.rung, lambda scope: ssh.open(node, scope, opened), lambda fact: fact.endpoint is None))
+        return ways
+
+    def order(self, keeper: PodKeeper, rung: PodRung, node: str, scope: CancelScope) -> PodOrder:
+        """The pod that this rung would make. Raises KdnsctlError (`noImage`) when there is no image for it."""
+        return keeper.order(rung, node, self._uids.get(node, ""), self._image(keeper.settings, rung, node), scope)
+
+    def _image(self, settings: PodSettings, rung: PodRung, node: str) -> Image:
+        if settings.image is not None:
+            return Image(settings.image, OF_TOOLS, pull=True)
+        if rung is PodRung.PRIVILEGED:
+            why = "the privileged pod needs an image with nsenter, which kube-proxy's has not: name one (--image)"
+            raise KdnsctlError(why, code="noImage")
+        proxy = self._found.proxies.get(node)
+        if proxy is None or proxy.place is None:
+            why = f"{node} has no kube-proxy pod whose image could be used: name one (--image)"
+            raise KdnsctlError(why, code="noImage")
+        return Image(on_the_node(proxy.place), OF_KUBE_PROXY)
+
+    def _pod(self, keeper: PodKeeper, rung: PodRung, node: str, opened: contextlib.ExitStack) -> Way:
+        def open_(scope: CancelScope) -> NodeShell:
+            order = self.order(keeper, rung, node, scope)
+            shell = keeper.open(order, scope)
+            opened.callback(keeper.end, order.name)
+            return shell
+
+        in_image = OF_KUBE_PROXY if keeper.settings.image is None else OF_TOOLS
+        return Way(rung.value, open_, lambda fact: yields_more(fact, rung, in_image))
+
+
+def rungs(settings: PodSettings) -> tuple[PodRung, ...]:
+    """The kinds of pods that may be made, least privilege first."""
+    return tuple(rung for rung in PodRung if rung is not PodRung.PRIVILEGED or settings.privileged)
+
+
+def yields_more(fact: Fact, rung: PodRung, in_image: tuple[Toolset, ...]) -> bool:
+    """Whether this kind of pod reads the fact, and not just as one with fewer capabilities does."""
+    command = command_of(fact, rung, in_image)
+    if command is None:
+        return False
+    return rung is not PodRung.NET_ADMIN or command != command_of(fact, PodRung.PLAIN, in_image)
+
+
+def on_the_node(place: PodPlace) -> str:
+    """The image of a running container, by digest where its runtime tells one that names a repository."""
+    told = place.image_id
+    for runtime in _RUNTIMES:
+        told = told.removeprefix(runtime)
+    return told if "@sha256:" in told else place.image
+
+
+def _probed(shell: NodeShell) -> Callable[[CancelScope], NodeShell]:
+    """A shell that has been seen to work: where it does not, there is another way."""
+
+    def open_(scope: CancelScope) -> NodeShell:
+        shell.read(conntrack.PORT_RANGE, lambda _: None, scope=scope)
+        return shell
+
+    return open_
