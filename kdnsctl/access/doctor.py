@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import email.utils
+import math
 import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -138,7 +139,7 @@ def _look_for_server(
     options: ConnectOptions, found: _Found, scope: CancelScope, now: Callable[[], dt.datetime], look_up: LookUp
 ) -> None:
     """The credential, then the server's answer to what it tells everybody; with no credential if there is none."""
-    # Half of the time each, so that a plug-in that hangs leaves enough to ask the server.
+    # Half of the time for the credential, so that a plug-in that hangs leaves enough to ask the server.
     left = scope.remaining()
     halved = dataclasses.replace(options, request_timeout=None if left is None else left / 2)
     try:
@@ -154,6 +155,10 @@ def _look_for_server(
         found.checks["credential"] = _failed("credential", error)
         found.checks["server"] = Check("server", State.SKIPPED, "not asked: see above")
         return
+    left = scope.remaining()
+    if left is not None:
+        # What is left now, but for a moment: whoever asks should hear who did not answer, not only that time is up.
+        connection.request_timeout = max(left / 2, math.floor(left * 10 - 0.5) / 10)
     _ask_version(connection, found, scope, now)
     if State.FAILED not in (found.checks["credential"].state, found.checks["server"].state):
         found.connection = connection

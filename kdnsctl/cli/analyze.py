@@ -31,6 +31,10 @@ from kdnsctl.cli.terminal import tell
 from kdnsctl.model import ExitCode, UsageError, exit_code_of
 
 ONLY_OFFLINE = ("node", "at")
+# How files of dumps, logs and bundles are called, and hardly a node.
+OF_FILES = tuple(
+    ".txt .log .out .json .yaml .yml .xml .nft .rules .dump .tar .tgz .gz .zst .xz .bz2 .zip".split()  # noqa: SIM905
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +178,9 @@ def _check(ctx: typer.Context, rendering: Rendering, words: list[str] | None) ->
 
 
 def _nodes(words: Sequence[str]) -> tuple[str, ...]:
+    missing = next((word for word in words if word.lower().endswith(OF_FILES)), None)
+    if missing is not None:
+        raise UsageError(f"there is no file {missing}", hint=f"if a node is called so: node/{missing}")
     try:
         return tuple(values.node(word) for word in words)
     except typer.BadParameter as error:

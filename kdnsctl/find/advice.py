@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 
 from kdnsctl.cluster.kubeproxy import KubeProxy
 from kdnsctl.find.commands import MOST_NODES, NODE_NAME, suspects_of
@@ -10,6 +11,8 @@ from kdnsctl.find.report import NodeFinding
 from kdnsctl.model import Basis, Verdict
 
 MOST_NAMED = 5
+TABLES_TELL = ("logProvesNothing", "failureBeforeWindow", "justChanged", "notFollowing")
+"""Reasons for which a log proves nothing, and the node's tables do."""
 COST = (
     "it runs `cat` and `grep` in the kube-proxy pod of each node (pods/exec), 8 nodes at a time, sends the entries of "
     "the DNS Services and the rules through the API server, and changes nothing"
@@ -30,6 +33,7 @@ def notes(findings: Sequence[NodeFinding], counting: Sequence[tuple[str, str]]) 
     mute = sum(finding.reason_code == "versionUnknown" for finding in findings)
     if mute:
         yield f"{mute} log(s) do not tell kube-proxy's version; give it (v1.30.8, not 1.30) with --kube-proxy-version."
+    yield from _young(findings)
     unnamed = sum(not finding.identified for finding in findings)
     if unnamed:
         yield f"{unnamed} log(s) do not tell their node; they go by pod or file name. Name the node with --node."
@@ -55,6 +59,18 @@ def notes(findings: Sequence[NodeFinding], counting: Sequence[tuple[str, str]]) 
         yield f"The same is so for {len(said) - MOST_NAMED} more logs that repeat others."
 
 
+def _young(findings: Sequence[NodeFinding]) -> Iterable[str]:
+    """What to do about logs that begin inside the window."""
+    young = [one for one in findings if one.reason_code == "logBegins"]
+    begins = max((one.span.first for one in young if one.span), default=None)
+    if begins is not None:
+        yield (
+            f"{_count(len(young), 'log')} begin{'s' if len(young) == 1 else ''} inside the window: what was before is "
+            "not in it, with a pod that was replaced or a file that was rotated. All that there is: without --since. "
+            f"A window that they cover: --since-time {begins + timedelta(seconds=1):%Y-%m-%dT%H:%M:%SZ}."
+        )
+
+
 def _unlogged(findings: Sequence[NodeFinding]) -> Iterable[str]:
     """What no log shows, where nothing was found and somebody may take that for health (kubernetes#125467)."""
     verdicts = {finding.verdict for finding in findings if finding.basis is not Basis.STATE and finding.state is None}
@@ -73,7 +89,7 @@ def next_looks(findings: Sequence[NodeFinding], *, live: bool) -> Iterable[str]:
             yield f"kdnsctl analyze {' '.join(affected[:MOST_NAMED])}"
         return
     suspects = [one.name for one in suspects_of(findings) if one.identified and NODE_NAME.fullmatch(one.name)]
-    silent = any(one.reason_code in ("logProvesNothing", "failureBeforeWindow") for one in findings)
+    silent = any(one.reason_code in TABLES_TELL for one in findings)
     if silent:
         yield "kdnsctl find-affected --live"
     elif suspects:

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from kdnsctl import fleet
-from kdnsctl.cancel import CancelScope, duration
+from kdnsctl.cancel import INTERRUPTED, CancelScope, duration
 from kdnsctl.cluster import execs, portforward
 from kdnsctl.cluster.errors import ApiError, ForbiddenError, NotFoundError
 from kdnsctl.cluster.kubeproxy import KubeProxy, PodPlace
@@ -160,22 +160,42 @@ def judge_nodes(
         done = {outcome.node: outcome for outcome in outcomes}
         waiting = {name: one.value for name, one in done.items() if one.value is not None and one.value.again}
         if waiting and scope.reason is None:
-            reporter.noted(_wait_told(len(waiting), options.terms.recheck))
 
             def second(node: str, limit: CancelScope) -> _Pending:
                 return judge.look_again(reach(places[node]), waiting[node], limit)
 
-            again = fleet.run(
-                waiting,
-                second,
-                parallel=options.parallel,
-                deadline=None,
-                reporter=reporter,
-                scope=scope,
-                what="looking again",
-            )
+            again = _second_looks(waiting, second, options, scope=scope, reporter=reporter)
             done |= {one.node: _kept(one, waiting[one.node], judge) for one in again}
     return Judged({name: _state_of(one) for name, one in done.items()}, tuple(notes))
+
+
+def _second_looks(
+    waiting: Iterable[str],
+    second: fleet.Work[_Pending],
+    options: LiveOptions,
+    *,
+    scope: CancelScope,
+    reporter: Reporter,
+) -> Sequence[Outcome[_Pending]]:
+    """One outcome for each node of `waiting`, also when Ctrl-C comes beside the run, which ends by itself only within.
+
+    Here it must not end the command: what the first looks showed would be lost.
+    """
+    names = list(waiting)
+    try:
+        reporter.noted(_wait_told(len(names), options.terms.recheck))
+        return fleet.run(
+            names,
+            second,
+            parallel=options.parallel,
+            deadline=None,
+            reporter=reporter,
+            scope=scope,
+            what="looking again",
+        )
+    except KeyboardInterrupt:
+        scope.cancel()
+        return [Outcome(name, reason=INTERRUPTED) for name in names]
 
 
 class _Judge:

@@ -6,6 +6,7 @@ not applicable. Only logs are read, and with --live the nodes' own tables too; n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -264,9 +265,9 @@ def _judged(
     problems = [Problem(problem.code, problem.message) for problem in reading.problems]
     if not place.running:
         problems.append(Problem("notRunning", f"kube-proxy does not run: {proxy.why}"))
-    behind = _behind(reading, changed)
-    if behind and changed is not None and now - changed > REACTS_WITHIN:
-        problems.append(Problem("notFollowing", behind))
+    behind = _behind(reading, changed, now)
+    if behind is not None:
+        problems.append(behind)
     return judge(
         NodeLog(
             proxy.node,
@@ -279,25 +280,35 @@ def _judged(
             records=reading.records,
             before=reading.before,
             version=_version(proxy),
-            read_at=None if problems or behind else from_datetime(now),
+            read_at=None if problems else from_datetime(now),
         ),
         question,
     )
 
 
-def _behind(reading: PodReading, changed: datetime | None) -> str:
-    """Why this log does not tell of the time since it ends; "" when it may.
+def _behind(reading: PodReading, changed: datetime | None, now: datetime) -> Problem | None:
+    """Why this log does not tell of the time since it ends; None when it may.
 
     Who runs and says nothing has nothing to say, unless something happened that it always tells of: a kube-proxy that
     logs its syncs (-v=2) logs one when the endpoints of DNS change. One that is stopped or hangs looks just as running.
+    And of a change that nobody has had the time to react to, no silence tells.
     """
     last = reading.tally.last
-    if changed is None or last is None or not reading.tally.logs_syncs or last >= from_datetime(changed):
-        return ""
-    return (
-        f"the endpoints of DNS changed at {changed:%Y-%m-%dT%H:%M:%SZ}, and kube-proxy, which logs its syncs, has "
-        f"logged nothing since {to_datetime(last):%Y-%m-%dT%H:%M:%SZ}: is it at work?"
-    )
+    if changed is None or last is None or last >= from_datetime(changed):
+        return None
+    what = f"the endpoints of DNS changed at {changed:%Y-%m-%dT%H:%M:%SZ}"
+    ends = f"since {to_datetime(last):%Y-%m-%dT%H:%M:%SZ}"
+    wait = changed + REACTS_WITHIN - now
+    if wait >= timedelta(0):
+        seconds = math.ceil(min(wait, REACTS_WITHIN).total_seconds()) + 1
+        again = f"look again in {seconds} s, or with --live now"
+        return Problem(
+            "justChanged", f"{what}, and kube-proxy has logged nothing {ends}, which is no proof yet: {again}"
+        )
+    if not reading.tally.logs_syncs:
+        return None
+    why = f"{what}, and kube-proxy, which logs its syncs, has logged nothing {ends}: is it at work?"
+    return Problem("notFollowing", why)
 
 
 def _unjudged(name: str, verdict: Verdict, reason: Reason, version: str | None = None) -> NodeFinding:

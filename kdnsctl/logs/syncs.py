@@ -18,13 +18,15 @@ from kdnsctl.logs.times import rfc3339
 _KNOWN: Final = recognise(b"proxier.go", b"SyncProxyRules complete", structured=True)
 _PHRASE: Final = b'] "SyncProxyRules complete" '
 _CUT: Final = (b"stdout P", b"stderr P")  # lines in pieces, which need each line that follows
-_TIME: Final = rb"[0-9]{2}:[0-9]{2}:[0-9]{2}\."
 _LINE: Final = re.compile(
-    # Nine decimals, always: so moments are in the order of their texts.
-    rb"(\n[0-9]{4}-[0-9]{2}-[0-9]{2}T" + _TIME + rb"[0-9]{9}Z )"
-    rb"(I[0-9]{4} " + _TIME + rb"[0-9]{6} +[0-9]{1,7} proxier\.go:[0-9]{1,5}\] )"
-    rb'("SyncProxyRules complete"(?: [A-Za-z]{1,20}="[^"\\\n]{0,40}"){1,3})(?=\n)'
+    rb"(\n.{30} I.{20} +[0-9]{1,7} proxier\.go:[0-9]{1,5}\] )"
+    rb'"SyncProxyRules complete"(?: [A-Za-z]{1,20}="[^"\\\n]{0,40}"){1,3}(?=\n)'
 )
+# Whether what stands before is a time and klog's header takes long to ask of each line, and the lines of a log differ
+# in digits only: it is asked of each shape. Nine decimals, always: so moments are in the order of their texts.
+_SHAPE: Final = re.compile(rb"\n0000-00-00T00:00:00\.0{9}Z I0000 00:00:00\.0{6} +0{1,7} proxier\.go:0{1,5}\] ")
+_TO_SHAPE: Final = bytes.maketrans(b"0123456789", b"0" * 10)
+_STAMP_ENDS: Final = 31  # in a header: a newline and a time; as many bytes are a time and its blank
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +45,13 @@ def syncs_in(block: bytes) -> Syncs | None:
     """What there is in a block of whole lines; None for nothing, or for what is better read line by line."""
     if _PHRASE not in block or _KNOWN is None or any(mark in block for mark in _CUT):
         return None
-    # Behind each text that is none: time, header and message of a line.
-    parts = _LINE.split(b"\n" + block)
-    stamps = parts[1::4]
-    if not stamps:
+    parts = _LINE.split(b"\n" + block)  # behind each text that is none: time and header of a line
+    headers = parts[1::2]
+    if not headers or not all(map(_SHAPE.fullmatch, {header.translate(_TO_SHAPE) for header in headers})):
         return None
-    first, last = rfc3339(min(stamps)[1:-1]), rfc3339(max(stamps)[1:-1])
+    first, last = rfc3339(min(headers)[1:_STAMP_ENDS]), rfc3339(max(headers)[1:_STAMP_ENDS])
     if first is None or last is None:
         return None
-    payload = parts[2] + parts[3]
-    del parts[3::4]
-    return Syncs(_KNOWN, len(stamps), first, last, payload, b"".join(parts)[1:])
+    begin = len(parts[0])
+    payload = block[begin + _STAMP_ENDS : block.index(b"\n", begin)]
+    return Syncs(_KNOWN, len(headers), first, last, payload, b"".join(parts)[1:])

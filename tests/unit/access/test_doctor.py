@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -307,6 +308,15 @@ def test_a_plug_in_that_hangs_leaves_time_to_ask_the_server(
     report = look(request_timeout=3.0)
     assert states(report) == ALL_WELL | {"credential": "failed"}
     assert "did not finish within" in check(report, "credential").detail
+
+
+def test_a_server_that_hangs_has_all_of_the_time_but_for_a_moment(
+    api: Server, kubeconfig: Kubeconfig, look: Examine
+) -> None:
+    api.on("/version", hang)
+    kubeconfig(api.url, {"token": "t"})
+    detail = check(look(request_timeout=2.0), "server").detail
+    assert re.search(r"did not answer GET /version within [01](\.\d)?s$", detail), detail  # a round figure
 
 
 def plug_in(tmp_path: Path, script: str) -> dict[str, Any]:

@@ -381,3 +381,12 @@ def test_what_a_word_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.chdir(tmp_path)
     assert [is_path(word) for word in ("-", "knode2", "./x", "a/b", "node/Bad")] == [True] * 5
     assert [is_path(word) for word in ("knode3", "node/knode3", "node/knode2")] == [False] * 3
+
+
+@pytest.mark.parametrize("word", ["nofile.txt", "bundle.tar.gz", "Conntrack.JSON"])
+def test_a_word_like_a_file_that_is_not_there_is_not_looked_for_among_the_nodes(run: Run, word: str) -> None:
+    ran = run("analyze", "--server", "https://127.0.0.1:9", word)
+    assert ran.code == 2
+    assert f"there is no file {word}" in ran.err
+    assert f"node/{word}" in ran.err
+    assert "127.0.0.1" not in ran.err

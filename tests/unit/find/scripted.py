@@ -87,8 +87,10 @@ class Slices:
 
 
 class Shell:
-    """A node whose outputs are given: `tables` one after the other, the last again and again. A table may be an error,
-    or a pair with why it breaks off."""
+    """A node whose outputs are given: `tables` and `rules` one after the other, the last again and again.
+
+    A table may be an error, or a pair with why it breaks off.
+    """
 
     rung = "fake"
 
@@ -96,14 +98,14 @@ class Shell:
         self,
         node: str,
         *tables: bytes | KdnsctlError | tuple[bytes, Reason],
-        rules: bytes = RULES,
+        rules: bytes | Iterable[bytes] = RULES,
         counters: Iterable[bytes] = (),
         during: Callable[[], None] = lambda: None,
     ) -> None:
         self.node = node
         self.read_facts: list[str] = []
         self._tables = list(tables) or [TABLE]
-        self._rules = rules
+        self._rules = [rules] if isinstance(rules, bytes) else list(rules)
         self._counters = list(counters)
         self._during = during
 
@@ -127,7 +129,7 @@ class Shell:
             self._during()
             output = self._tables.pop(0) if len(self._tables) > 1 else self._tables[0]
         elif fact.id == "iptables.v4":
-            output = self._rules
+            output = self._rules.pop(0) if len(self._rules) > 1 else self._rules[0]
         elif fact.id == "conntrack.counters" and self._counters:
             output = self._counters.pop(0)
         if isinstance(output, KdnsctlError):

@@ -23,6 +23,7 @@ from tests.unit.find.scripted import (
     ALL_SLICES,
     NEW,
     OLD,
+    RULES,
     SERVICES,
     STALE_RULES,
     STALE_TABLE,
@@ -121,6 +122,22 @@ def test_entries_that_a_second_look_still_has_count(api: Server, judge: Judge, t
     )
 
 
+def test_ctrl_c_just_when_a_second_look_is_told_of_keeps_the_first(
+    api: Server, judge: Judge, told: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Slices(api, endpoint_slice(NEW))
+    broken, fine = Shell("a", STALE_TABLE), Shell("b")
+
+    def interrupted(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(told, "noted", interrupted)
+    judged = judge(broken, fine)
+    assert said(judged, "a")[0] is Verdict.UNKNOWN  # there is something that nobody has confirmed
+    assert said(judged, "b") == (Verdict.CLEAN, 0, 1)
+    assert broken.read_facts.count("conntrack") == 1
+
+
 def test_a_second_look_reads_the_counters_again(api: Server, judge: Judge) -> None:
     Slices(api, endpoint_slice(NEW))
     shell = Shell("a", STALE_TABLE, counters=(b"entries insert_failed\n10 5\n", b"entries insert_failed\n10 8\n"))
@@ -187,7 +204,7 @@ def test_slices_that_prove_nothing_lead_to_a_second_look(api: Server, judge: Jud
 def test_an_endpoint_that_goes_while_nodes_are_read_is_not_settled(
     api: Server, judge: Judge, clock: ManualClock, told: Notes
 ) -> None:
-    """It served when the reading began: no entry of it counts, whatever else is true."""
+    """It served when the reading began: no entry of it counts, nor a rule, whether we hear of it soon or late."""
     slices = Slices(api, endpoint_slice(OLD, changed=dt.datetime(2026, 1, 1, tzinfo=dt.UTC)))
     after = endpoint_slice(NEW, changed=dt.datetime.now(dt.UTC))
 
@@ -195,7 +212,7 @@ def test_an_endpoint_that_goes_while_nodes_are_read_is_not_settled(
         slices.now = [after]
         slices.tell("MODIFIED", after)
 
-    shell = Shell("a", STALE_TABLE, TABLE, rules=STALE_RULES, during=roll)
+    shell = Shell("a", STALE_TABLE, TABLE, rules=(STALE_RULES, RULES), during=roll)
     assert state(judge(shell)).diagnosis.verdict is not Verdict.AFFECTED
     assert clock.now() >= 15 or not any("again" in line for line in told.said)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import jsonschema
@@ -42,8 +43,9 @@ UNREACHABLE = status(500, "InternalError", 'Get "https://10.0.0.1:10250/containe
 def find(api: Server, connect_to: Connect, scope: CancelScope) -> Callable[..., FindReport]:
     def find(*names: str, selector: str | None = None, within: CancelScope | None = None, **options: Any) -> FindReport:
         connection = connect_to(api, retry=NO_RETRIES, **options.pop("connecting", {}))
+        now = options.pop("now", NOW)
         asked = OnlineOptions(chosen=Chosen(names, selector), **options)
-        return find_in_cluster(asked, connection, scope=within or scope, reporter=SilentReporter(), now=NOW)
+        return find_in_cluster(asked, connection, scope=within or scope, reporter=SilentReporter(), now=now)
 
     return find
 
@@ -168,7 +170,14 @@ def test_without_a_window_a_note_says_since_when_clean_holds(api: Server, find: 
     set_up(api, nodes, pods, logs)
     note, unlogged = find().notes
     assert "the latest begins at 2026-03-12T13:25:00Z (b)" in note
-    assert find(since=timedelta(hours=1)).notes == (unlogged,)
+    *others, young = find(since=timedelta(hours=1)).notes
+    assert others == [unlogged]
+    assert young.startswith("1 log begins inside the window")
+    assert "without --since" in young
+    windows = re.findall(r"--since-time (\S+?)\.?$", young)
+    assert windows == ["2026-03-12T13:25:01Z"]
+    covered = find(since_time=datetime.fromisoformat(windows[0]))
+    assert [finding.verdict for finding in covered.nodes] == [Verdict.CLEAN, Verdict.CLEAN]
 
 
 def test_what_no_log_shows_is_said_where_nothing_was_found(api: Server, find: Find) -> None:
@@ -460,11 +469,26 @@ def test_who_logs_syncs_and_did_not_when_dns_changed_is_not_at_work(
     assert "nothing since 2026-03-12T13:00:00Z" in finding.reason
 
 
-def test_a_change_just_now_leaves_time_to_react_but_the_log_is_not_stretched_over_it(api: Server, find: Find) -> None:
+@pytest.mark.parametrize(("moment", "seconds"), [("13:29:30", 31), ("13:29:00", 1), ("13:45:00", 61)])
+@pytest.mark.parametrize("log", [healthy(), start()], ids=["v2", "v0"])
+def test_after_a_change_just_now_no_silent_log_proves_health(
+    api: Server, find: Find, moment: str, seconds: int, log: str
+) -> None:
+    one_node(api, container_log(log))
+    changed_at(api, f"2026-03-12T{moment}Z")
+    report = find()
+    finding = only(report)
+    assert (finding.verdict, finding.reason_code, finding.complete) == (Verdict.UNKNOWN, "justChanged", False)
+    assert f"look again in {seconds} s, or with --live now" in finding.reason
+    assert "kdnsctl find-affected --live" in report.next_commands
+    assert only(find(since=timedelta(minutes=10))).reason_code == "justChanged"
+
+
+def test_who_has_logged_since_a_change_just_now_is_clean(api: Server, find: Find) -> None:
     one_node(api, container_log(healthy()))
-    changed_at(api, "2026-03-12T13:29:30Z")
-    assert only(find()).reason == "no failure logged from 2026-03-12T12:00:00Z to 2026-03-12T13:00:00Z"
-    assert only(find(since=timedelta(minutes=10))).reason_code == "logEnds"
+    changed_at(api, "2026-03-12T13:00:00Z")
+    finding = only(find(now=NOW - timedelta(minutes=29, seconds=55)))
+    assert (finding.verdict, finding.reason_code) == (Verdict.CLEAN, "nothingLogged")
 
 
 @pytest.mark.parametrize(

@@ -106,3 +106,18 @@ def test_of_what_is_counted_the_header_is_left() -> None:
 def test_what_is_no_moment_is_left_to_the_scan() -> None:
     assert syncs_in(b"2026-02-30T03:02:31.238869880Z " + SYNC + b"\n") is None
     assert syncs_in(b"2026-11-23T03:02:31.23Z " + SYNC + b"\n") is None
+
+
+def test_what_only_looks_like_a_header_is_left_to_the_scan() -> None:
+    header = b"2026-11-23T03:02:31.238869880Z "
+    assert syncs_in(header + SYNC + b"\n") is not None
+    for damaged in (header.replace(b"T", b"t"), header.replace(b"Z", b"x"), b"x" * 30 + b" "):
+        assert syncs_in(header + SYNC + b"\n" + damaged + SYNC + b"\n") is None
+
+
+def test_headers_of_several_widths_are_counted() -> None:
+    header = b"2026-11-23T03:02:31.238869880Z "
+    other = header + SYNC.replace(b"proxier.go:", b"proxier.go:1")
+    found = syncs_in(header + SYNC + b"\n" + other + b"\n")
+    assert found is not None
+    assert (found.count, found.payload) == (2, SYNC)
