@@ -159,6 +159,16 @@ def open_incident(
     return Incident(name, place, uid, written, fresh=not first)
 
 
+def check_cluster(incident: Summary, uid: str, cluster: str) -> None:
+    """Raise RefusedError when an incident is another cluster's than that of `uid`."""
+    if incident.cluster_uid != uid:
+        raise RefusedError(
+            f"incident {incident.id} belongs to another cluster ({incident.cluster}, kube-system "
+            f"{incident.cluster_uid or 'unknown'}), not to {cluster} (kube-system {uid}); nothing was changed",
+            hint="check --context",
+        )
+
+
 def summary(directory: Path, name: str) -> Summary:
     """What is known of one incident. Raises UsageError when there is none of that name; damage is in `reading`."""
     place = directory / checked_id(name)

@@ -7,7 +7,7 @@ nothing is kept. Each step is rehearsed by itself, against the state as it is no
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,6 +49,21 @@ class Plan:
     def steps(self) -> tuple[Step, ...]:
         """All steps, in order."""
         return tuple(step for node in self.nodes for step in node.steps)
+
+
+def undoing(command: str, cluster: str, steps: Sequence[Step], verbs: Mapping[str, Verb] = VERBS) -> Plan:
+    """What takes steps back, in the order given, by the object that they are about."""
+    by_object: dict[str, list[Step]] = {}
+    notes = []
+    for step in steps:
+        back = verb_of(step, verbs).inverse(step)
+        if back is None:
+            notes.append(f"cannot be taken back: {sentence(step, verbs)}")
+        else:
+            by_object.setdefault(str(step.args.get("path", "")).rpartition("/")[2], []).append(back)
+    return Plan(
+        command, cluster, tuple(NodePlan(name, tuple(of)) for name, of in by_object.items()), notes=tuple(notes)
+    )
 
 
 def rehearsed(plan: Plan, means: Means, verbs: Mapping[str, Verb] = VERBS) -> Plan:

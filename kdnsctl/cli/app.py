@@ -41,6 +41,22 @@ COMMANDS = {
         "Delete the pods that interrupted runs have left on the cluster",
         needs="kdnsctl.evidence.leftovers:NEEDS",
     ),
+    "quarantine": Entry(
+        "kdnsctl.cli.quarantine:quarantine",
+        "Stop nodes from hurting, and keep them for forensics: hold, cordon, capture, judge",
+        needs="kdnsctl.quarantine.quarantine:NEEDS",
+    ),
+    "status": Entry(
+        "kdnsctl.cli.status:status",
+        "Show the nodes in quarantine: how far, since when, by whom, what is in force, and what was changed since",
+        needs="kdnsctl.quarantine.status:NEEDS",
+    ),
+    "release": Entry(
+        "kdnsctl.cli.release:release",
+        "Give nodes back exactly as they were before their quarantine",
+        needs="kdnsctl.quarantine.release:NEEDS",
+    ),
+    "incident": Entry("kdnsctl.cli.incident:INCIDENT", "Look at what was changed in an incident, and take it back"),
     "signatures": Entry("kdnsctl.cli.signatures:signatures", "List what kube-proxy logs, and what each line means"),
     "doctor": Entry("kdnsctl.cli.doctor:doctor", "Tell whether the cluster answers, and which commands may work on it"),
     "rbac": Entry("kdnsctl.cli.rbac:rbac", "Print the least Role with which commands can do their work"),

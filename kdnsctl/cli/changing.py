@@ -6,20 +6,27 @@ nodes. What a plan is, and whether it is wise, is known to `changes` and the roo
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kdnsctl.changes.plan import DryRun
-from kdnsctl.cli.terminal import tell
-from kdnsctl.model import RefusedError
+from kdnsctl.cli.options import Answer, Form
+from kdnsctl.cli.terminal import put, tell
+from kdnsctl.model import CancelledError, ExitCode, RefusedError, UsageError
 
 if TYPE_CHECKING:
+    from kdnsctl.cancel import CancelScope
+    from kdnsctl.changes.incidents import Actor, Incident
     from kdnsctl.changes.plan import Plan
     from kdnsctl.cluster.target import Target
+    from kdnsctl.cluster.transport import Connection as Connected
 
 TERMINAL = Path("/dev/tty")
 MOST_LINES = 40  # of a plan in a question; --dry-run=client shows all
@@ -82,3 +89,70 @@ def _asked(question: str) -> str:
         while not said.endswith(b"\n") and (piece := terminal.read(256)):
             said += piece
     return said.decode("utf-8", "replace")
+
+
+LockNamespace = Annotated[
+    str,
+    typer.Option("--lock-namespace", metavar="NAMESPACE", help="Where the nodes' locks (Leases) are."),
+]
+LOCK_NAMESPACE = "kube-system"
+
+
+def nodes_of(words: list[str] | None) -> tuple[str, ...]:
+    """The nodes that are named: as words, or on standard input for the word `-`, of a report the affected only."""
+    from kdnsctl.cli import nodenames, values  # noqa: PLC0415
+
+    if nodenames.STDIN not in (words or ()):
+        try:
+            return tuple(dict.fromkeys(values.node(word) for word in words or ()))
+        except typer.BadParameter as error:
+            raise UsageError(error.message) from error
+    if len(words or ()) > 1:
+        raise UsageError("NODE and - exclude each other: choose nodes in one way")
+    named = nodenames.from_stdin(nodenames.stdin())
+    for note in named.notes:
+        tell(f"note: {note}")
+    return named.names
+
+
+@contextlib.contextmanager
+def at_work(
+    cluster: Connected, name: str, nodes: Sequence[str], actor: Actor, namespace: str, scope: CancelScope
+) -> Iterator[tuple[Incident, CancelScope]]:
+    """The incident `name`, open for writing, and the scope in which its nodes are locked, for the length of the block.
+
+    From here on every request names the incident. Raises RefusedError before anything was changed.
+    """
+    from kdnsctl.changes import incidents  # noqa: PLC0415
+    from kdnsctl.changes.lock import locked  # noqa: PLC0415
+    from kdnsctl.cluster.connection import user_agent  # noqa: PLC0415
+    from kdnsctl.find.online import identity_of  # noqa: PLC0415
+
+    uid = incidents.cluster_uid(cluster, scope=scope)
+    cluster.user_agent = user_agent(name)
+    with locked(cluster, nodes, actor, scope=scope, namespace=namespace, note=tell) as held:
+        directory = incidents.incidents_directory(os.environ)
+        incident = incidents.open_incident(directory, name, uid, identity_of(cluster.target), actor)
+        tell(f"incident {incident.id}" + (" (new)" if incident.fresh else ""))
+        try:
+            with incident.journal:
+                yield incident, held.scope
+        except (KeyboardInterrupt, CancelledError):
+            tell(
+                f"interrupted; what was done is on the nodes and in incident {incident.id}: run the same again to go "
+                f"on, or take it back with kdnsctl incident undo {incident.id}"
+            )
+            raise
+
+
+def show_plan(plan: Plan, target: Target, answer: Answer, dry_run: DryRun) -> int:
+    """Print a plan that is not carried out; the exit code tells whether the server would take it."""
+    from kdnsctl.changes.plan import to_json  # noqa: PLC0415
+    from kdnsctl.cli import output  # noqa: PLC0415
+
+    plan = replace(plan, dry_run=dry_run)
+    if answer.output is Form.TABLE:
+        put("\n".join([*plan_lines(plan, target), f"nothing was changed (--dry-run={dry_run})"]) + "\n")
+    else:
+        output.document(to_json(plan), answer.format)
+    return ExitCode.REFUSED if plan.refused else ExitCode.OK

@@ -16,7 +16,7 @@ from kdnsctl.access.needs import Needs
 from kdnsctl.cancel import CancelScope
 from kdnsctl.changes import fields, incidents, lock
 from kdnsctl.changes.executor import Taken, Undone, UndoneStep, take_back
-from kdnsctl.changes.fields import VERBS
+from kdnsctl.changes.fields import RECORD, VERBS
 from kdnsctl.changes.incidents import Actor, Incident
 from kdnsctl.changes.plan import NodePlan, Plan
 from kdnsctl.changes.verbs import Means, verb_of
@@ -26,8 +26,8 @@ from kdnsctl.cluster.transport import Connection
 from kdnsctl.find import analyze_nodes
 from kdnsctl.find.analyze_nodes import NodeOptions
 from kdnsctl.find.online import identity_of
-from kdnsctl.find.scope import Chosen, nodes_in_scope
-from kdnsctl.model import ExitCode, RefusedError, Reporter, Step, Verdict
+from kdnsctl.find.scope import Chosen
+from kdnsctl.model import ExitCode, RefusedError, Reporter, Step, UsageError, Verdict
 from kdnsctl.quarantine import events, holds
 from kdnsctl.quarantine.guards import named
 from kdnsctl.quarantine.planning import record_of
@@ -109,7 +109,7 @@ class ReleaseReport:
 
 
 def prepare(
-    chosen: Chosen,
+    chosen: Sequence[str],
     connection: Connection,
     *,
     incident: str | None,
@@ -118,19 +118,24 @@ def prepare(
     reporter: Reporter,
     now: datetime,
 ) -> Prepared:
-    """Read the records, judge the nodes, and make the plan. Changes nothing.
+    """Read the records, judge the nodes, and make the plan. Changes nothing. No node named: all of the incident.
 
     Raises RefusedError when a node is not proven healthy and `unchecked` was not said, or when the nodes are of several
     incidents; RecordError for a record that is none.
     """
-    found = nodes_in_scope(connection, chosen, scope=scope, command="release")
     by_name = {node.metadata.name: node for node in list_nodes(connection, scope=scope)}
-    nodes = tuple(Leaving(by_name[name], record_of(by_name[name])) for name in found.names if name in by_name)
+    names = chosen
+    if not names:
+        marked = [node for node in by_name.values() if RECORD in node.metadata.annotations]
+        names = [node.metadata.name for node in marked if incident in (None, _incident_of(node))]
+    if missing := [name for name in names if name not in by_name]:
+        raise UsageError(f"no node {named(missing)} in {connection.target}; nothing was done")
+    nodes = tuple(Leaving(by_name[name], record_of(by_name[name])) for name in names)
     held = [one for one in nodes if one.record is not None]
     known = {one.record.incident for one in held if one.record is not None}
     if len(known) > 1:
         raise RefusedError(
-            f"these nodes are in quarantine by {len(known)} incidents ({', '.join(sorted(known))}); nothing was changed",
+            f"the nodes are of {len(known)} incidents ({', '.join(sorted(known))}); nothing was changed",
             hint="release those of one incident at a time",
         )
     if incident is not None and known and known != {incident}:
@@ -145,8 +150,13 @@ def prepare(
         verdicts = {node.name: (node.verdict, node.reason) for node in report.nodes}
         _refuse_unhealthy(verdicts)
     plans = tuple(NodePlan(one.name, one.steps, (), tuple(_notes(one, verdicts))) for one in nodes)
-    plan = Plan("release", identity_of(connection.target), plans, notes=found.notes)
+    plan = Plan("release", identity_of(connection.target), plans)
     return Prepared(nodes, verdicts, plan, known.pop() if known else None)
+
+
+def _incident_of(node: Node) -> str:
+    record = record_of(node)
+    return record.incident if record else ""
 
 
 def _refuse_unhealthy(verdicts: Mapping[str, tuple[Verdict, str]]) -> None:
@@ -165,6 +175,12 @@ def _notes(one: Leaving, verdicts: Mapping[str, tuple[Verdict, str]]) -> Sequenc
     judged = verdicts.get(one.name)
     said = f"{judged[0]}: {judged[1]}" if judged else "not judged, as --unchecked says"
     return [f"in quarantine since {one.record.since:%Y-%m-%d %H:%M:%SZ} by {one.record.operator}", said]
+
+
+def nothing(prepared: Prepared, now: datetime) -> ReleaseReport:
+    """The answer when none of the nodes is in quarantine."""
+    nodes = tuple(NodeResult(one.name, released=True, record=None) for one in prepared.nodes)
+    return ReleaseReport(now, prepared.plan.cluster, None, nodes)
 
 
 def release(
