@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
-from kdnsctl.changes.fields import VERBS
 from kdnsctl.changes.journal import Record
+from kdnsctl.changes.table import VERBS
 from kdnsctl.changes.verbs import DriftError, Effect, Means, Verb, verb_of
 from kdnsctl.cluster.errors import ApiError, NoConnectionError, NotFoundError
 from kdnsctl.model import KdnsctlError, Reason, Step
@@ -111,8 +111,11 @@ class UndoneStep:
     reason: Reason | None = None
 
 
-def to_undo(records: Sequence[Record]) -> list[Taken]:
-    """The steps of a journal that are not undone yet, the last one first. Raises KdnsctlError for a foreign record."""
+def to_undo(records: Sequence[Record], verbs: Mapping[str, Verb] = VERBS) -> list[Taken]:
+    """The steps of a journal that can be undone and are not yet, the last one first.
+
+    What has no way back (a pod that was evicted) is left out. Raises KdnsctlError for a step that is none.
+    """
     ends: dict[int, Record] = {}
     undone: set[int] = set()
     for record in records:
@@ -129,7 +132,8 @@ def to_undo(records: Sequence[Record]) -> list[Taken]:
         nothing = end is not None and not changed and (end.kind == DONE or end.body.get("certain") is True)
         if not nothing:
             _add(found, Taken((record.number,), _step(record), changed))
-    return [one for one in found[::-1] if not _goes_nowhere(one)]
+    left = [one for one in found[::-1] if not _goes_nowhere(one)]
+    return [one for one in left if verb_of(one.step, verbs).inverse(one.step) is not None]
 
 
 def _add(found: list[Taken], taken: Taken) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
+from kdnsctl.changes.pods import POD_VERBS
 from kdnsctl.changes.verbs import DriftError, Effect, Means, Verb
 from kdnsctl.cluster.answers import decode
 from kdnsctl.cluster.errors import ConflictError, CutOffError, InvalidError
@@ -233,9 +234,9 @@ def _set_record(found: Mapping[str, Any], _: Mapping[str, Any], value: Value) ->
     return _set_entry("annotations")(found, {"key": RECORD}, text)
 
 
-def _said_entry(kind: str) -> Callable[[str, Mapping[str, Any], Value], str]:
+def _said_entry(order: str, noun: str) -> Callable[[str, Mapping[str, Any], Value], str]:
     return lambda name, args, value: (
-        f"remove the {kind} {args['key']} from {name}" if value is None else f"{kind} {name} {args['key']}={value}"
+        f"remove the {noun} {args['key']} from {name}" if value is None else f"{order} {name} {args['key']}={value}"
     )
 
 
@@ -253,8 +254,10 @@ VERBS: Final[Mapping[str, Verb]] = {
         lambda name, _, value: f"cordon {name}" if value else f"uncordon {name}",
     ),
     "node.taint": FieldVerb(("key", "effect"), _taint, _set_taint, _said_taint),
-    "object.annotate": FieldVerb(("key",), _entry("annotations"), _set_entry("annotations"), _said_entry("annotate")),
-    "object.label": FieldVerb(("key",), _entry("labels"), _set_entry("labels"), _said_entry("label")),
+    "object.annotate": FieldVerb(
+        ("key",), _entry("annotations"), _set_entry("annotations"), _said_entry("annotate", "annotation")
+    ),
+    "object.label": FieldVerb(("key",), _entry("labels"), _set_entry("labels"), _said_entry("label", "label")),
     "machine.hook": FieldVerb(
         ("moment", "name"),
         _hook,
@@ -269,4 +272,5 @@ VERBS: Final[Mapping[str, Verb]] = {
         _set_record,
         lambda name, _, value: f"remove the record from {name}" if value is None else f"write the record on {name}",
     ),
+    **POD_VERBS,
 }

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kdnsctl.changes.fields import VERBS
+from kdnsctl.changes.table import VERBS
 from kdnsctl.changes.verbs import Means, Verb, verb_of
 from kdnsctl.model import API_VERSION, CancelledError, KdnsctlError, Reason, Step
 

@@ -43,8 +43,9 @@ COMMANDS = {
     ),
     "quarantine": Entry(
         "kdnsctl.cli.quarantine:quarantine",
-        "Stop nodes from hurting, and keep them for forensics: hold, cordon, capture, judge",
+        "Stop nodes from hurting, and keep them for forensics: hold, cordon, capture, judge, drain",
         needs="kdnsctl.quarantine.quarantine:NEEDS",
+        changes=True,
     ),
     "status": Entry(
         "kdnsctl.cli.status:status",
@@ -55,6 +56,7 @@ COMMANDS = {
         "kdnsctl.cli.release:release",
         "Give nodes back exactly as they were before their quarantine",
         needs="kdnsctl.quarantine.release:NEEDS",
+        changes=True,
     ),
     "incident": Entry("kdnsctl.cli.incident:INCIDENT", "Look at what was changed in an incident, and take it back"),
     "signatures": Entry("kdnsctl.cli.signatures:signatures", "List what kube-proxy logs, and what each line means"),

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kdnsctl.changes.plan import DryRun
-from kdnsctl.cli import completing, nodenames
+from kdnsctl.cli import completing, nodenames, values
 from kdnsctl.cli.changing import (
     LOCK_NAMESPACE,
     Changing,
@@ -24,13 +24,14 @@ from kdnsctl.cli.changing import (
     nodes_of,
     show_plan,
 )
-from kdnsctl.cli.options import Answer, Common, Connection, Form, Record
+from kdnsctl.cli.options import Answer, Common, Connection, Form, Record, said
 from kdnsctl.cli.terminal import put, tell
 from kdnsctl.model import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from kdnsctl.quarantine.guards import Most
-    from kdnsctl.quarantine.quarantine import QuarantineReport
+    from kdnsctl.quarantine.podfilters import DrainOptions
+    from kdnsctl.quarantine.quarantine import NodeResult, QuarantineReport
 
 HEADINGS = ("NODE", "PHASE", "VERDICT", "STALE", "REASON")
 _STYLES = {"affected": "red", "suspect": "yellow", "unknown": "yellow", "clean": "green"}
@@ -74,6 +75,54 @@ class Guarding:
     ] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """Which pods are taken away, and how. Names and meanings are kubectl drain's."""
+
+    no_drain: Annotated[bool, typer.Option("--no-drain", help="Evict no pod.", show_default=False)] = False
+    drain_anyway: Annotated[
+        bool,
+        typer.Option(
+            "--drain-anyway", help="Drain also nodes that the capture does not prove affected.", show_default=False
+        ),
+    ] = False
+    force: Annotated[
+        bool, typer.Option("--force", help="Evict also pods that nothing would replace.", show_default=False)
+    ] = False
+    delete_emptydir_data: Annotated[
+        bool,
+        typer.Option(
+            "--delete-emptydir-data", help="Evict also pods whose emptyDir goes with them.", show_default=False
+        ),
+    ] = False
+    grace_period: Annotated[
+        int, typer.Option("--grace-period", metavar="SECONDS", min=-1, help="Of each pod; -1: the pod's own.")
+    ] = -1
+    timeout: Annotated[
+        timedelta | None,
+        typer.Option("--timeout", metavar="DURATION", parser=values.duration, help="Of the drain. Default: no end."),
+    ] = None
+    pod_selector: Annotated[
+        str, typer.Option("--pod-selector", metavar="SELECTOR", help="Drain only pods with these labels.")
+    ] = ""
+    disable_eviction: Annotated[
+        bool, typer.Option("--disable-eviction", help="Delete pods, past their budgets.", show_default=False)
+    ] = False
+    skip_wait_for_delete_timeout: Annotated[
+        int,
+        typer.Option(
+            "--skip-wait-for-delete-timeout",
+            metavar="SECONDS",
+            min=0,
+            help="Do not wait for pods that should be gone for longer; 0: wait.",
+        ),
+    ] = 0
+    ignore_daemonsets: Annotated[
+        bool,
+        typer.Option("--ignore-daemonsets", help="Changes nothing: DaemonSets' pods always stay.", show_default=False),
+    ] = False
+
+
 def quarantine(
     ctx: typer.Context,
     common: Common,
@@ -82,6 +131,7 @@ def quarantine(
     answer: Answer,
     changing: Changing,
     guarding: Guarding,
+    pods: Draining,
     nodes: Annotated[
         list[str] | None,
         typer.Argument(
@@ -95,7 +145,7 @@ def quarantine(
     ] = None,
     lock_namespace: LockNamespace = LOCK_NAMESPACE,
 ) -> int:
-    """Stop nodes from hurting, and keep them for forensics: hold, cordon, capture, judge.
+    """Stop nodes from hurting, and keep them for forensics: hold, cordon, capture, judge, drain.
 
     Examples:
       # What would be done?
@@ -108,10 +158,11 @@ def quarantine(
       kdnsctl release ip-10-0-0-1
 
     Autoscalers and repair controllers are held off, then the node is cordoned and gets a taint of its own, then the
-    evidence is captured and judged. No pod is evicted. What was changed is written on the node, and in the incident's
-    journal on this machine.
+    evidence is captured and judged. Only a node that it proves affected is drained: through the Eviction API, pods that
+    serve DNS last and one at a time. What was changed is written on the node, and in the incident's journal on this
+    machine.
 
-    Exit codes: 0 done, and the nodes are affected; 4 some could not be done, or are not proven affected; 5 refused,
+    Exit codes: 0 all done, 4 some of it was not, or a node is not proven affected and therefore not drained; 5 refused,
     nothing was changed; 1 failed, 2 wrong usage, 130 interrupted.
     """
     chosen = nodes_of(nodes)
@@ -121,6 +172,9 @@ def quarantine(
     if bool(chosen) == (selector is not None):
         how = "NODE and --selector exclude each other" if chosen else "which nodes? Name them, or -l SELECTOR, or -"
         raise UsageError(how, hint=f"see {ctx.command_path} --help")
+
+    if pods.no_drain and (useless := said(ctx, *(one.name for one in fields(Draining) if one.name != "no_drain"))):
+        raise UsageError(f"{', '.join(useless)} has no effect with --no-drain")
 
     # Late: what changes a cluster is not needed for --help and TAB.
     from kdnsctl.cancel import CancelScope  # noqa: PLC0415
@@ -144,6 +198,8 @@ def quarantine(
         allow_control_plane=guarding.allow_control_plane,
         hold=tuple(guarding.hold) or ("auto",),
         collect=not guarding.no_collect,
+        drain=None if pods.no_drain else _drain_options(pods),
+        drain_anyway=pods.drain_anyway,
     )
     scope, actor = CancelScope(), incidents.this_actor()
     with progress.reporting(common.color) as reporter, connected(connection, common, scope, reporter) as cluster:
@@ -161,7 +217,7 @@ def quarantine(
                 cluster,
                 incident,
                 actor,
-                collect=options.collect,
+                options,
                 scope=held,
                 reporter=reporter,
                 now=lambda: datetime.now(UTC),
@@ -171,6 +227,20 @@ def quarantine(
     else:
         output.document(quarantine_to_json(report), answer.format)
     return report.exit_code
+
+
+def _drain_options(asked: Draining) -> DrainOptions:
+    from kdnsctl.quarantine.podfilters import DrainOptions  # noqa: PLC0415
+
+    return DrainOptions(
+        force=asked.force,
+        delete_emptydir_data=asked.delete_emptydir_data,
+        grace_period=None if asked.grace_period < 0 else asked.grace_period,
+        timeout=asked.timeout.total_seconds() if asked.timeout else None,
+        pod_selector=asked.pod_selector,
+        disable_eviction=asked.disable_eviction,
+        skip_wait=float(asked.skip_wait_for_delete_timeout) or None,
+    )
 
 
 def _lines(report: QuarantineReport, common: Common, program: str) -> list[str]:
@@ -199,10 +269,32 @@ def _lines(report: QuarantineReport, common: Common, program: str) -> list[str]:
         lines.append(visible(f"{node.name}:"))
         for hold in node.planned.holds:
             lines += table.wrapped(visible(told(hold)), width, 2, 2)
+        for text in _pods(node):
+            lines += table.wrapped(visible(text), width, 2, 2)
     for note in report.notes:
         lines += table.wrapped(visible(f"note: {note}"), width)
     lines += table.wrapped(visible(f"Incident {report.incident}." + _where(report)), width)
     return [*lines, "", "Next:", *(f"  {visible(line)}" for line in _next(report, program))]
+
+
+def _pods(node: NodeResult) -> Iterable[str]:
+    """What became of the node's pods."""
+    from kdnsctl.quarantine.podfilters import name_of  # noqa: PLC0415
+
+    if node.undrained:
+        yield f"not drained: {node.undrained}"
+    if node.drained is None:
+        return
+    if node.drained.refusal:
+        yield f"not drained: {node.drained.refusal}"
+    gone = [name_of(pod.pod) for pod in node.drained.pods if pod.left]
+    if gone:
+        yield f"gone: {', '.join(gone)}"
+    for pod in node.drained.pods:
+        if not pod.left:
+            yield f"still there: {name_of(pod.pod)}: {pod.reason.message if pod.reason else 'kept'}"
+    for name in node.drained.arrived:
+        yield f"came meanwhile: {name}"
 
 
 def _where(report: QuarantineReport) -> str:

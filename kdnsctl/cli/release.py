@@ -52,6 +52,7 @@ def release(
     """Give nodes back exactly as they were before their quarantine.
 
     Examples:
+      # What would be taken back?
       kdnsctl release ip-10-0-0-1 --dry-run=client
       kdnsctl release ip-10-0-0-1
       # It is to be replaced anyway

@@ -36,6 +36,7 @@ def status(
     """Show the nodes in quarantine: how far, since when, by whom, what is in force, and what was changed since.
 
     Examples:
+      # Whose quarantines are there?
       kdnsctl status
       kdnsctl status ip-10-0-0-1 -o json
 

@@ -1,4 +1,4 @@
-"""quarantine: nodes → held, cordoned and tainted → captured → judged, each step journaled; and a report of each node.
+"""quarantine: nodes → held, cordoned and tainted → captured → judged → drained, each step journaled; and a report.
 
 All nodes are contained before the first is captured, so that no pod of one is moved to the next. A node whose record,
 hold, cordon or taint fails stops there, and the others go on. A node that is going away already is captured first.
@@ -7,7 +7,7 @@ Nothing is decided for the operator: guards refuse before anything is changed, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from kdnsctl.access.needs import Needs
 from kdnsctl.cancel import CancelScope
-from kdnsctl.changes import fields, incidents, lock
+from kdnsctl.changes import fields, incidents, lock, pods
 from kdnsctl.changes.executor import take, take_all
 from kdnsctl.changes.fields import VERBS
 from kdnsctl.changes.incidents import Actor, Incident
@@ -28,21 +28,49 @@ from kdnsctl.evidence import collect as collecting
 from kdnsctl.find.online import identity_of
 from kdnsctl.find.scope import Chosen, nodes_in_scope
 from kdnsctl.model import ExitCode, KdnsctlError, Reason, Reporter, UsageError, Verdict
-from kdnsctl.quarantine import events, guards, holds
+from kdnsctl.quarantine import draining, drainreading, events, guards, holds
 from kdnsctl.quarantine.capture import Captured, Judgement, capture
+from kdnsctl.quarantine.dnsdrain import DnsProbe
+from kdnsctl.quarantine.drainreading import Foundation, read_plan
 from kdnsctl.quarantine.guards import Most
 from kdnsctl.quarantine.planning import Planned, common_incident, planned
+from kdnsctl.quarantine.podfilters import DrainOptions
 from kdnsctl.quarantine.record import NodeRecord, Phase, record_step
 
 NEEDS: Final = Needs(
-    needed=tuple(dict.fromkeys((*fields.NEEDED, *incidents.NEEDED, *collecting.NEEDS.needed))),
-    helpful=tuple(dict.fromkeys((*lock.needed(), *events.HELPFUL, *holds.HELPFUL, *collecting.NEEDS.helpful))),
+    needed=tuple(dict.fromkeys((*fields.NEEDED, *incidents.NEEDED, *collecting.NEEDS.needed, *drainreading.NEEDED))),
+    helpful=tuple(
+        dict.fromkeys(
+            (
+                *lock.needed(),
+                *events.HELPFUL,
+                *holds.HELPFUL,
+                *collecting.NEEDS.helpful,
+                *drainreading.HELPFUL,
+            )
+        )
+    ),
+    with_option={"--disable-eviction": pods.DELETING},
 )
+
+
+class Unmeasured:
+    """A probe for where DNS cannot be measured from: one DNS pod may go, since others serve; no second one."""
+
+    def trouble(self, service: str, scope: CancelScope) -> str:  # noqa: ARG002
+        """That it is not known."""
+        return f"whether {service} answers was not measured"
+
+
+UNMEASURED: Final = Unmeasured()
 
 
 @dataclass(frozen=True, slots=True)
 class QuarantineOptions:
-    """What was asked. `incident` None: that of the nodes, if they have one, else `new_incident`."""
+    """What was asked. `incident` None: that of the nodes, if they have one, else `new_incident`.
+
+    `drain` None: no pod is evicted. `drain_anyway`: also of nodes that the capture does not prove affected.
+    """
 
     chosen: Chosen
     new_incident: str
@@ -52,6 +80,8 @@ class QuarantineOptions:
     allow_control_plane: bool = False
     hold: tuple[str, ...] = (holds.AUTO,)
     collect: bool = True
+    drain: DrainOptions | None = None
+    drain_anyway: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +95,18 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class NodeResult:
-    """What came of one node. `failed` is why it stopped where it did; `judgement` None: it was not captured."""
+    """What came of one node. `failed` is why it stopped where it did; `judgement` None: it was not captured.
+
+    `drained` is what became of its pods, None: it was not drained, and `undrained` says why if that was asked for.
+    """
 
     name: str
     phase: Phase | None
     planned: Planned
     judgement: Judgement | None = None
     failed: Reason | None = None
+    drained: draining.NodeResult | None = None
+    undrained: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +127,7 @@ class QuarantineReport:
         """OK when every node is contained, and proven affected where that was to be found out."""
         if all(node.failed for node in self.nodes) and self.nodes:
             return ExitCode.FAILED
-        if any(node.failed for node in self.nodes):
+        if any(node.failed or node.undrained or (node.drained and not node.drained.drained) for node in self.nodes):
             return ExitCode.INCOMPLETE
         judged = all(node.judgement and node.judgement.verdict is Verdict.AFFECTED for node in self.nodes)
         return ExitCode.OK if judged or not self.collected else ExitCode.INCOMPLETE
@@ -129,16 +164,32 @@ def prepare(
     return Prepared(incident, tuple(found), plan)
 
 
+def _then(name: str, options: QuarantineOptions, drain: Foundation | None) -> Iterable[str]:
+    """What follows the steps, in words."""
+    if options.collect:
+        yield "capture the evidence, and judge it"
+    for node in drain.plan.nodes if drain else ():
+        if node.node != name:
+            continue
+        if node.refusal:
+            yield f"not drained: {node.refusal}"
+            continue
+        when = "drain" if options.drain_anyway else "drain if it proves the node affected"
+        pods = [one.name + (" (DNS: last)" if one.service else "") for one in node.goes]
+        yield f"{when}: {', '.join(pods) or 'no pod has to go'}"
+
+
 def quarantine(
     prepared: Prepared,
     connection: Connection,
     incident: Incident,
     actor: Actor,
+    options: QuarantineOptions,
     *,
-    collect: bool,
     scope: CancelScope,
     reporter: Reporter,
     now: Callable[[], datetime],
+    probe: DnsProbe = UNMEASURED,
 ) -> QuarantineReport:
     """Do as the plan says; its nodes are locked by the caller. Raises what ended the scope: run again to go on."""
     work = _Work(connection, incident, actor, scope, reporter, now)
@@ -151,6 +202,7 @@ def quarantine(
             "nodes": [n.name for n in prepared.nodes],
         },
     )
+    collect = options.collect
     captured: list[Captured] = []
     dying = [one for one in prepared.nodes if one.dying]
     if dying and collect:
@@ -162,6 +214,8 @@ def quarantine(
     for one in captured:
         for name, judgement in one.nodes.items():
             results[name] = work.judged(results[name], judgement)
+    if options.drain is not None:
+        results = work.drain(results, options, options.drain, probe)
     last = captured[-1] if captured else None
     return QuarantineReport(
         generated_at=now(),
@@ -181,6 +235,19 @@ def _notes(notes: Iterable[str], captured: Sequence[Captured]) -> Iterable[str]:
         yield f"nodes that are going away were captured first, into {one.bundle}"
     for one in captured:
         yield from one.notes
+
+
+def _gate(one: NodeResult, options: QuarantineOptions) -> str:
+    """Why a node is not drained; empty when it may be."""
+    if one.failed is not None:
+        return "it is not contained"
+    if options.drain_anyway:
+        return ""
+    if one.judgement is None:
+        return "it was not captured, so nothing proves that it is affected (--drain-anyway drains it all the same)"
+    if one.judgement.verdict is not Verdict.AFFECTED:
+        return f"the capture does not prove it affected, it is {one.judgement.verdict} (--drain-anyway drains it)"
+    return ""
 
 
 @dataclass(slots=True)
@@ -252,6 +319,42 @@ class _Work:
             self.scope.check()
             return replace(result, failed=Reason(error.code, str(error), error))
         return replace(result, phase=phase, planned=replace(result.planned, record=after))
+
+    def drain(
+        self, results: Mapping[str, NodeResult], options: QuarantineOptions, how: DrainOptions, probe: DnsProbe
+    ) -> dict[str, NodeResult]:
+        """Drain what the evidence allows; the pods are looked at anew, for much may have changed since the plan."""
+        done = {name: replace(one, undrained=_gate(one, options)) for name, one in results.items()}
+        names = [name for name, one in done.items() if not one.undrained and not one.failed]
+        if not names:
+            return done
+        everyone = list_nodes(self.connection, scope=self.scope)
+        bad = [node.metadata.name for node in everyone if fields.RECORD in node.metadata.annotations]
+        found = read_plan(self.connection, names, how, self.scope, now=self.now, affected=bad)
+        send = draining.journaled(self.connection, self.incident.journal, self.actor.run)
+        drained = draining.drain(
+            found.plan, self.connection, self.scope, self.reporter, send=send, probe=probe, now=self.now
+        )
+        self.scope.check()
+        for one in drained:
+            done[one.node] = self._drained(replace(done[one.node], drained=one))
+        return done
+
+    def _drained(self, result: NodeResult) -> NodeResult:
+        """Write on the node that it is drained, if it is."""
+        if result.drained is None or not result.drained.drained:
+            return result
+        record = result.planned.record
+        after = replace(record, phase=Phase.DRAINED)
+        try:
+            if after != record:
+                self._write(result.planned, record, after)
+            self._read_back(result.planned)
+        except KdnsctlError as error:
+            self.scope.check()
+            return replace(result, failed=Reason(error.code, str(error), error))
+        self._tell(result.planned.node, "Drained", f"drained by {self.actor.operator}, incident {self.incident.id}")
+        return replace(result, phase=Phase.DRAINED, planned=replace(result.planned, record=after))
 
     def _write(self, one: Planned, before: NodeRecord, after: NodeRecord) -> NodeRecord:
         step = record_step(one.name, one.node.metadata.uid, before, after)

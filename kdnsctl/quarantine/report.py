@@ -11,7 +11,9 @@ from kdnsctl.changes.executor import UndoneStep
 from kdnsctl.find.report import coverage_to_json, timestamp
 from kdnsctl.model import API_VERSION, Coverage, Reason, Verdict
 from kdnsctl.quarantine import quarantine, release, status
+from kdnsctl.quarantine.draining import PodResult
 from kdnsctl.quarantine.holds import Hold
+from kdnsctl.quarantine.podfilters import name_of
 from kdnsctl.quarantine.record import NodeRecord
 
 
@@ -37,6 +39,10 @@ def quarantine_to_json(report: quarantine.QuarantineReport) -> dict[str, Any]:
                 "alreadyTerminating": node.planned.dying or None,
                 "holds": [_hold(hold) for hold in node.planned.holds],
                 "failed": _reason(node.failed),
+                "drained": node.drained.drained if node.drained else False,
+                "notDrained": node.undrained or (node.drained.refusal if node.drained else "") or None,
+                "pods": [_pod(pod) for pod in node.drained.pods] if node.drained else [],
+                "arrived": list(node.drained.arrived) if node.drained else [],
             }
             for node, verdict in zip(report.nodes, verdicts, strict=True)
         ],
@@ -108,6 +114,14 @@ def _record(record: NodeRecord, report: status.StatusReport) -> dict[str, Any]:
         "phase": record.phase.value,
         "reason": record.reason,
         "verdict": record.verdict or None,
+    }
+
+
+def _pod(result: PodResult) -> dict[str, Any]:
+    return {
+        "pod": name_of(result.pod),
+        "outcome": result.ending.value if result.ending else None,
+        "reason": _reason(result.reason),
     }
 
 

@@ -28,6 +28,7 @@ def incident(
     a record of their own: `kdnsctl release` works from everywhere.
 
     Examples:
+      # Which are there?
       kdnsctl incident list
       # For the review afterwards
       kdnsctl incident report 20261123t030239z-1f2e > timeline.md
