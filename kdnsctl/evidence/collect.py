@@ -248,6 +248,7 @@ def _until_the_end(scope: CancelScope) -> Iterator[None]:
 
 
 def internal_addresses(nodes: Sequence[Node]) -> dict[str, str]:
+    """The InternalIP of each node that has one, by name."""
     return {
         node.metadata.name: one.address
         for node in nodes
