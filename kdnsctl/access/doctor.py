@@ -205,7 +205,7 @@ def _ask_version(connection: Connection, found: _Found, scope: CancelScope, now:
 
 def _way(connection: Connection) -> str:
     target = connection.target
-    through = f" through the proxy {target.proxy.url} ({target.proxy.origin})" if target.proxy else ""
+    through = f" through the proxy {target.proxy}" if target.proxy else ""
     address = f" ({connection.address})" if connection.address and connection.address not in target.address else ""
     return f"{target.address}{address}{through}"
 

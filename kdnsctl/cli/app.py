@@ -36,11 +36,6 @@ COMMANDS = {
     "bundle": Entry(
         "kdnsctl.cli.bundle:BUNDLE", "Look at evidence that was collected: a directory, or an archive of it"
     ),
-    "cleanup": Entry(
-        "kdnsctl.cli.cleanup:cleanup",
-        "Delete the pods that interrupted runs have left on the cluster",
-        needs="kdnsctl.evidence.leftovers:NEEDS",
-    ),
     "quarantine": Entry(
         "kdnsctl.cli.quarantine:quarantine",
         "Stop nodes from hurting, and keep them for forensics: hold, cordon, capture, judge, drain",
@@ -66,6 +61,11 @@ COMMANDS = {
         changes=True,
     ),
     "incident": Entry("kdnsctl.cli.incident:INCIDENT", "Look at what was changed in an incident, and take it back"),
+    "cleanup": Entry(
+        "kdnsctl.cli.cleanup:cleanup",
+        "Delete the pods that interrupted runs have left on the cluster",
+        needs="kdnsctl.evidence.leftovers:NEEDS",
+    ),
     "signatures": Entry("kdnsctl.cli.signatures:signatures", "List what kube-proxy logs, and what each line means"),
     "doctor": Entry("kdnsctl.cli.doctor:doctor", "Tell whether the cluster answers, and which commands may work on it"),
     "rbac": Entry("kdnsctl.cli.rbac:rbac", "Print the least Role with which commands can do their work"),

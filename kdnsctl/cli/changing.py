@@ -1,14 +1,13 @@
 """What commands that change something have in common: the plan on the screen, the question before it, --dry-run, --yes.
 
-How a question is asked is known to `confirming`; standard input may be a pipe of nodes.
-What a plan is, and whether it is wise, is known to `changes` and the rooms above.
+The answer to a question comes from the terminal itself (/dev/tty), never from standard input, which may be a pipe of
+nodes. What a plan is, and whether it is wise, is known to `changes` and the rooms above.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +16,7 @@ import typer
 
 from kdnsctl.changes.plan import DryRun
 from kdnsctl.cli import confirming
+from kdnsctl.cli.ending import interruptible
 from kdnsctl.cli.options import Answer, Form
 from kdnsctl.cli.terminal import put, tell
 from kdnsctl.model import CancelledError, ExitCode, UsageError
@@ -67,7 +67,6 @@ def confirm(plan: Plan, target: Target, *, yes: bool, no_input: bool) -> None:
         tell(line)
     if len(lines) > MOST_LINES:
         tell(f"… and {len(lines) - MOST_LINES} more lines: --dry-run=client shows all")
-    sys.stderr.flush()
     confirming.confirm("Go on?", yes=False, no_input=no_input)
 
 
@@ -115,7 +114,7 @@ def at_work(
         incident = incidents.open_incident(directory, name, uid, identity_of(cluster.target), actor)
         tell(f"incident {incident.id}" + (" (new)" if incident.fresh else ""))
         try:
-            with incident.journal:
+            with incident.journal, interruptible():
                 yield incident, held.scope
         except (KeyboardInterrupt, CancelledError):
             tell(

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from kdnsctl.access.review import Access
     from kdnsctl.cli.table import Paint, Row
 
+LIVE = "--live"  # the option of find-affected, as it names what it needs
+SERVICE_ACCOUNT = "system:serviceaccount:"  # how the user of one begins, before its namespace and name
+
 _STYLES = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "magenta"}
 _STYLES |= {"yes": "green", "no": "red", "unknown": "magenta", "works": "green", "limited": "yellow", "fails": "red"}
 
@@ -89,10 +92,23 @@ def _lines(report: DoctorReport, common: Common, program: str) -> list[str]:
         lines += ["", *laid_out(("PERMISSION", "ALLOWED", "WITHOUT-IT"), rows)]
     rows = [cells(one.name, one.ability, _why(one)) for one in report.commands]
     lines += ["", *laid_out(("COMMAND", "STATE", "WHY"), rows)]
-    refused = [one.name for one in report.commands if any(access.allowed is False for access in one.lacking)]
-    if refused:
-        lines += ["", "Next:", f"  {program} rbac {shlex.join(refused)}"]
+    if grant := _grant(report):
+        lines += ["", "Next:", f"  {program} {shlex.join(grant)}"]
     return lines
+
+
+def _grant(report: DoctorReport) -> list[str]:
+    """The command that prints what is refused, to whom it is to be allowed where that is known; nothing if all is."""
+    refused = [one for one in report.commands if any(access.allowed is False for access in one.lacking)]
+    if not refused:
+        return []
+    live = any((LIVE, False) in one.options for one in refused)
+    whom = report.target.impersonation if report.target else None
+    subjects = [f"user:{whom.user}", *(f"group:{group}" for group in whom.groups)] if whom else []
+    if whom and whom.user.startswith(SERVICE_ACCOUNT):
+        subjects = [f"serviceaccount:{whom.user.removeprefix(SERVICE_ACCOUNT)}"]
+    bound = [word for subject in subjects for word in ("--bind-to", subject)]
+    return ["rbac", *(one.name for one in refused), *(["--with-live"] if live else []), *bound]
 
 
 def _allowed(allowed: bool | None) -> str:  # noqa: FBT001  # the value itself

@@ -32,7 +32,7 @@ from kdnsctl.cli.terminal import Color, columns, flush, has_color, put, tell, vi
 from kdnsctl.cli.values import is_node_name
 from kdnsctl.diagnosis.catalogue import CHECKS
 from kdnsctl.diagnosis.findings import Client, Finding, Severity
-from kdnsctl.diagnosis.wording import COLLECT_FIRST
+from kdnsctl.diagnosis.plan import plan
 from kdnsctl.find.analysis import AnalyzeReport, NodeAnalysis, to_json
 from kdnsctl.model import Verdict
 
@@ -188,17 +188,12 @@ def _section(title: str, texts: Sequence[str], width: int | None, paint: table.P
 
 
 def _what_to_do(findings: Iterable[Finding], width: int | None, paint: table.Paint) -> list[str]:
-    """Each advice once, its commands on lines of their own however long they are: they are to be copied.
-
-    That evidence is to be collected first is part of several, and said with the first of them.
-    """
+    """The plan, its commands on lines of their own however long they are: they are to be copied."""
     lines: list[str] = []
-    told = False
-    for advice, commands in dict.fromkeys((each.advice, each.commands) for each in findings if each.advice):
-        text = advice.replace(f"{COLLECT_FIRST} ", "") if told else advice
-        told = told or COLLECT_FIRST in advice
-        lines += wrapped(f"- {visible(text)}", width, indent=4, hanging=2)
-        lines += [f"      {visible(command)}" for command in commands]
+    for number, measure in enumerate(plan(findings), 1):
+        head = f"{number}. "
+        lines += wrapped(head + visible(measure.text), width, indent=4, hanging=len(head))
+        lines += [f"       {visible(command)}" for command in measure.commands]
     return [f"  {paint('What to do', 'bold')}", *lines] if lines else []
 
 

@@ -5,11 +5,14 @@ Nothing is decided here about what is an error; this is where errors stop. A tra
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import difflib
 import os
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import Any, get_args, get_type_hints
 
@@ -34,7 +37,8 @@ def contain(run: Callable[[], int], *, debug: bool) -> int:
         tell("error: standard output is closed; there is nowhere to write the answer to")
         return ExitCode.FAILED
     try:
-        code = _flushed(run)
+        with _heard_anywhere():
+            code = _flushed(run)
     except KeyboardInterrupt:
         tell("interrupted")
         code = ExitCode.INTERRUPTED
@@ -61,6 +65,29 @@ def contain(run: Callable[[], int], *, debug: bool) -> int:
         tell(f"internal error: {kind}: {error}; run with --debug for the traceback, please report")
         code = ExitCode.FAILED
     return int(code)
+
+
+@contextlib.contextmanager
+def _heard_anywhere() -> Iterator[None]:
+    """Say Ctrl-C again that came while Python tidied up an object.
+
+    What is raised in a finalizer (urllib3 closes pools in one) ends nothing: Python prints it and goes on.
+    """
+    usual = sys.unraisablehook
+
+    def again(unraisable: sys.UnraisableHookArgs) -> None:
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            usual(unraisable)
+            return
+        later = threading.Timer(0.01, _thread.interrupt_main)  # not at once: it would be raised in here, and lost too
+        later.daemon = True
+        later.start()
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = usual
 
 
 def _flushed(run: Callable[[], int]) -> int:

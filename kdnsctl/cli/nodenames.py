@@ -96,7 +96,8 @@ def _of_report(text: str, include: Collection[Verdict]) -> Named:
             raise UsageError(f"the report on standard input has a node whose name is none: {name!r}")
     notes = []
     if suspects:
-        notes.append(f"{suspects} suspect node(s) of the report left out; --include suspect takes them too")
+        nodes, them = ("node", "it") if suspects == 1 else ("nodes", "them")
+        notes.append(f"{suspects} suspect {nodes} of the report left out; --include suspect takes {them} too")
     if nameless:
         notes.append(f"{nameless} of the report left out, because its logs did not say which node they are from")
     return Named(tuple(dict.fromkeys(names)), tuple(notes))

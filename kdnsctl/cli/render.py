@@ -188,13 +188,19 @@ def _name(node: NodeFinding) -> str:
     return f"{'pod' if node.name in node.kube_proxy.pods else 'file'}:{node.name}"
 
 
+def _is_judged(node: NodeFinding) -> bool:
+    return node.verdict not in (Verdict.UNKNOWN, Verdict.NOT_APPLICABLE)
+
+
 def _summary(report: FindReport, program: str) -> list[str]:
     """Coverage, the time covered, and what to run next."""
     width = columns(sys.stdout)
     lines = coverage_lines(report.coverage, [node.verdict for node in report.nodes], width)
     if any(node.state for node in report.nodes):
         by = ", ".join(f"{number} by {_BASIS[basis]}" for basis, number in basis_counts(report.nodes).items())
-        lines += wrapped(f"Judged {by or 'none'}.", width)
+        undecided = sum(node.state is not None and node.basis is Basis.LOG for node in report.nodes if _is_judged(node))
+        more = f" (the state of {undecided} was read, and decides nothing yet)" if undecided else ""
+        lines += wrapped(f"Judged {by or 'none'}{more}.", width)
     if report.cluster:
         lines += wrapped(visible(f"Cluster: {report.cluster}."), width)
     spans = [node.span for node in report.nodes if node.span]

@@ -1,7 +1,9 @@
 """What proves who we are: tokens, token files, certificates, plug-ins, passwords; renewed while a command runs.
 
 A drain outlives a token of 15 minutes, so a credential is asked for with every request and had anew when it ends, or
-when the server does not accept it any more. Which server it is for, and whom it impersonates, is not known here.
+when the server does not accept it any more. One that cannot be had, or that is refused again, is not asked for with
+every request: a plug-in that opens a browser would open one for each node. Which server it is for, and whom it
+impersonates, is not known here.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster import authprovider, execplugin
@@ -21,6 +24,9 @@ from kdnsctl.cluster.kubeconfig import ExecPlugin, Named, User
 
 EARLY = dt.timedelta(seconds=30)  # a credential is renewed that long before its end: clocks differ
 TOKEN_FILE_AGE = dt.timedelta(minutes=1)  # how long a token read from a file is used; client-go's period too
+USED_FOR = dt.timedelta(seconds=10)  # at least, whatever it says of its end: this machine's clock may be ahead
+NOT_AGAIN: Final = 30.0  # seconds in which what has failed, or was refused, is not asked for once more
+SLACK: Final = 0.5  # seconds: whoever waits for another's renewal learns why it failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,30 +53,46 @@ class Credentials:
         self._renewable = renewable
         self._lock = threading.Lock()
         self._current: Credential | None = None
+        self._failed: tuple[CredentialError, float] | None = None  # and when, by the scope's clock
+        self._refused_at: float | None = None  # when one was had anew because the server had refused the last
 
     def current(self, scope: CancelScope) -> Credential:
         """A credential that has not ended. One thread has it renewed, the others wait. Raises CredentialError."""
         left = scope.remaining()
-        if not self._lock.acquire(timeout=-1 if left is None else left):
-            scope.check()
+        if not self._lock.acquire(timeout=-1 if left is None else left + SLACK):
+            if scope.reason is None or scope.reason.code != "deadline":
+                scope.check()
             raise CredentialError("the credential was not renewed in time")
         try:
             known = self._current
             now = dt.datetime.now(dt.UTC)
             if known is None or (self._renewable and known.until is not None and known.until <= now):
-                known = self._current = self._load(scope)
+                known = self._current = self._renewed(scope)
             return known
         finally:
             self._lock.release()
 
-    def refused(self, credential: Credential) -> bool:
+    def refused(self, credential: Credential, scope: CancelScope) -> bool:
         """The server does not accept it. Whether another may be had: then `current` will try."""
         if not self._renewable:
             return False
         with self._lock:
             if self._current is credential:
+                if _lately(self._refused_at, scope):
+                    return False  # it is itself what was had anew
+                self._refused_at = scope.clock.now()
                 self._current = None
         return True
+
+    def _renewed(self, scope: CancelScope) -> Credential:
+        if self._failed and _lately(self._failed[1], scope):
+            known = self._failed[0]
+            raise CredentialError(str(known), hint=known.hint)
+        try:
+            return self._load(scope)
+        except CredentialError as error:
+            self._failed = error, scope.clock.now()
+            raise
 
 
 def nobody() -> Credentials:
@@ -113,7 +135,7 @@ def of_user(
 
         def from_provider(scope: CancelScope) -> Credential:
             token, until = authprovider.token(provider, user, scope)
-            return _bearer(token, f"auth-provider of {origin}", until - EARLY if until else None, certificate)
+            return _bearer(token, f"auth-provider of {origin}", _renewal(until), certificate)
 
         return Credentials(from_provider, renewable=True)
     if certificate:
@@ -158,8 +180,7 @@ def _of_plugin(
         client = certificate
         if status.client_certificate_data:
             client = ClientCertificate(status.client_certificate_data.encode(), status.client_key_data.encode(), source)
-        until = status.expiration_timestamp
-        return _bearer(status.token, source, until - EARLY if until else None, client)
+        return _bearer(status.token, source, _renewal(status.expiration_timestamp), client)
 
     return Credentials(from_plugin, renewable=True)
 
@@ -172,6 +193,19 @@ def why_refused(credential: Credential) -> str:
     if credential.client and ended and ended <= dt.datetime.now(dt.UTC):
         return f"the {credential.client.origin} expired on {ended:%Y-%m-%dT%H:%M:%SZ}"
     return f"the server does not accept the {credential.origin}"
+
+
+def _lately(moment: float | None, scope: CancelScope) -> bool:
+    return moment is not None and scope.clock.now() - moment < NOT_AGAIN
+
+
+def _renewal(end: dt.datetime | None) -> dt.datetime | None:
+    """When to have a credential anew that says when it ends. One that lives for less than a minute is used up."""
+    if end is None:
+        return None
+    now = dt.datetime.now(dt.UTC)
+    left = end - now
+    return now + max(left - EARLY, left / 2, USED_FOR)
 
 
 def _bearer(token: str, origin: str, until: dt.datetime | None, client: ClientCertificate | None = None) -> Credential:

@@ -8,6 +8,7 @@ says the request or the server it is about, and `code` groups the nodes that fai
     ├── CredentialError        no credential could be had: plug-in, token file, client certificate
     ├── UnreachableError       no answer in time
     │   ├── NoConnectionError  name, route, proxy, refusal: nothing was sent
+    │   │   └── BehindProxyError
     │   ├── CutOffError        the connection broke before the end of the answer
     │   └── TlsError           something answered, and is not to be trusted; or does not trust us
     ├── AnswerError            an answer that is not Kubernetes'
@@ -50,6 +51,10 @@ class UnreachableError(KdnsctlError):
 
 class NoConnectionError(UnreachableError):
     """No connection could be made. Nothing was sent."""
+
+
+class BehindProxyError(NoConnectionError):
+    """A proxy was reached, and cannot or does not connect to what is behind it."""
 
 
 class CutOffError(UnreachableError):

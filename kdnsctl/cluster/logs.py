@@ -87,7 +87,7 @@ class LogRequest:
     limit_bytes: int | None = None
 
     def __str__(self) -> str:
-        before = "the previous " if self.previous else ""
+        before = "previous " if self.previous else ""
         return f"{before}log of {self.container} in {self.namespace}/{self.pod}"
 
 

@@ -21,7 +21,7 @@ import msgspec
 
 from kdnsctl.cancel import CancelScope, duration
 from kdnsctl.cluster.caches import replace
-from kdnsctl.cluster.errors import NoConnectionError
+from kdnsctl.cluster.errors import BehindProxyError, NoConnectionError
 
 log = logging.getLogger(__name__)
 
@@ -279,18 +279,18 @@ def _through_socks(connected: socket.socket, host: str, port: int, proxy: str, s
         with scope.closing(lambda: shut(connected)):
             connected.sendall(b"\x05\x01\x00")
             if _exactly(connected, 2) != b"\x05\x00":
-                raise NoConnectionError(f"the SOCKS proxy {proxy} wants a password, or is none")
+                raise BehindProxyError(f"the SOCKS proxy {proxy} wants a password, or is none")
             name = host.encode("idna")
             connected.sendall(b"\x05\x01\x00\x03" + bytes([len(name)]) + name + port.to_bytes(2, "big"))
             _, answer, _, kind = _exactly(connected, 4)
             if answer != 0:
                 why = SOCKS_ERRORS.get(answer, f"error {answer}")
-                raise NoConnectionError(f"the SOCKS proxy {proxy} cannot connect to {host}:{port}: {why}")
+                raise BehindProxyError(f"the SOCKS proxy {proxy} cannot connect to {host}:{port}: {why}")
             length = {1: 4, 4: 16}.get(kind) or _exactly(connected, 1)[0]
             _exactly(connected, length + 2)
     except OSError as error:
         scope_ended(scope, f"no answer from the SOCKS proxy {proxy}")
-        raise NoConnectionError(f"the SOCKS proxy {proxy} failed: {_why(error, None)}") from error
+        raise BehindProxyError(f"the SOCKS proxy {proxy} failed: {_why(error, None)}") from error
 
 
 def _exactly(connected: socket.socket, count: int) -> bytes:

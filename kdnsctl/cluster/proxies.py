@@ -35,6 +35,9 @@ class Proxy:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
 
+    def __str__(self) -> str:
+        return f"{self.url} ({self.origin})"
+
     def __repr__(self) -> str:
         return f"Proxy({self.url}, {self.origin})"
 

@@ -329,7 +329,7 @@ class Connection:
                 refusal = api_error(what, response.status, said[:MAX_ERROR], response.headers)
                 if isinstance(refusal, UnauthorizedError):
                     refusal.hint = f"{why_refused(credential)}; sign in again, or check --context and --user"
-                    refusal.renewable = self._credentials.refused(credential)
+                    refusal.renewable = self._credentials.refused(credential, opening)
                 raise refusal
             yield response
 

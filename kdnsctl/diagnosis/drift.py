@@ -161,8 +161,8 @@ def _not_served(
     found = rules_for(dumps, service, family)
     working = [rules for _, rules in found if rules.targets or rules.rejected]
     if not working:
-        # Services exist that kube-proxy leaves to others (label service.kubernetes.io/service-proxy-name), so that only
-        # of one that was asked for by name, or of DNS, a missing rule is a fault.
+        # Those that kube-proxy leaves to others by their label are no Services of the truth. A replacement beside it
+        # may take over more without a sign of it: a missing rule is a fault only of one asked for by name, and of DNS.
         expected = by_name or service.port == DNS_PORT
         unreadable = any(rules.problems for _, rules in found)
         yield RuleFault(Wrong.ABSENT, service, family, ours[0], proven=whole and expected and not unreadable)

@@ -82,11 +82,12 @@ def outlook(case: Case) -> Iterator[Finding]:
     ]
     if groups and not any(fault.wrong is Wrong.DEAD_TARGET for fault in faults):
         sentences.append("Entries that no packet uses end by themselves (C7).")
+    settled = any(each.count for each in groups) or any(fault.settled for fault in faults)
     yield Finding(
         "C10",
         Severity.INFO,
         " ".join(sentences),
-        f"{wording.COLLECT_FIRST} {RESTART}",
+        f"{wording.COLLECT_FIRST} {RESTART}" if settled else "",
         protocol=COUNTED_PROTOCOL,
     )
 

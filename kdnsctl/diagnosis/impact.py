@@ -44,6 +44,7 @@ def in_use(case: Case) -> Iterator[Finding]:
     )
     sampled = "about " if any(each.group.mask for each in groups) else ""
     all_of_them = wording.count(total, "stale UDP entry", "stale UDP entries")
+    settled = any(each.count for each in groups)
     if active:
         were = "was" if active == 1 else "were"
         text = f"{sampled}{active} of {all_of_them} {were} {how}: clients are losing queries now."
@@ -55,9 +56,9 @@ def in_use(case: Case) -> Iterator[Finding]:
         advice = "Read again after that time: if no client sends with the same source port meanwhile, they are gone."
     yield Finding(
         "C7",
-        Severity.FAULT if active and any(each.count for each in groups) else Severity.INFO,
+        Severity.FAULT if active and settled else Severity.INFO,
         text[0].upper() + text[1:] + rest,
-        advice,
+        advice if settled else "",
         protocol=COUNTED_PROTOCOL,
         count=active,
     )
@@ -83,7 +84,7 @@ def hurt_clients(case: Case) -> Iterator[Finding]:
         f"{', by namespace: ' + wording.some(named) if named else ''}; {shown(first)} has most, {first.count}. A "
         "client that keeps its source port loses every query sent from it, until it takes another "
         f"port.{unnamed}{others}",
-        _relief(case),
+        _relief(case) if any(each.count for each in groups) else "",
         protocol=COUNTED_PROTOCOL,
         count=len(clients),
         clients=clients,
@@ -177,11 +178,13 @@ def activity(stale: StaleGroup, case: Case) -> Activity:
     known = active = 0
     for flow, sight in group.flows.items():
         before = earlier.flows.get(flow) if earlier is not None else None
-        used = _used_since(before, sight, elapsed) if before is not None else _used_lately(sight, timeouts)
+        used = _used_since(before, sight, elapsed) if before is not None else None
+        if not used and (before is None or elapsed < JUST_NOW):
+            used = _used_lately(sight, timeouts)  # that a timer was not renewed in so short a time says nothing
         known += used is not None
         active += used is True
     scale = group.count / len(group.flows) if group.mask and group.flows else 1.0
-    return Activity(round(known * scale), round(active * scale), earlier is not None)
+    return Activity(round(known * scale), round(active * scale), earlier is not None and elapsed >= JUST_NOW)
 
 
 def _earlier(group: Group, case: Case) -> tuple[Group | None, float]:

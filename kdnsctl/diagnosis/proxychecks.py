@@ -10,20 +10,31 @@ from collections.abc import Iterator
 from kdnsctl.diagnosis import wording
 from kdnsctl.diagnosis.case import COUNTED_PROTOCOL, Case
 from kdnsctl.diagnosis.chainchecks import described
-from kdnsctl.diagnosis.evidence import FamilyState, KubeProxyState
+from kdnsctl.diagnosis.evidence import FamilyState, Item, KubeProxyState
 from kdnsctl.diagnosis.findings import Finding, Severity
 from kdnsctl.diagnosis.healing import restore_failures
 from kdnsctl.diagnosis.impact import judged
 
+SILENT = frozenset({"deadline", "portForward"})  # it let the question wait in vain, or nobody listened
 LOOK = (
     "Look at kube-proxy's log for failed syncs and the xtables lock; restart it on this node alone, after collecting."
 )
 
 
 def stuck(case: Case) -> Iterator[Finding]:
-    """P1: kube-proxy does not get its rules written."""
+    """P1: kube-proxy does not get its rules written, or does not even answer."""
     state = case.evidence.kube_proxy
     if state is None:
+        silent = case.evidence.why_missing(Item.KUBE_PROXY)
+        if silent is not None and silent.code in SILENT:
+            yield Finding(
+                "P1",
+                Severity.WARNING,
+                f"kube-proxy does not say how it is: {wording.clean(silent.message)}. One that does not run, or hangs, "
+                "writes no rules and cleans up no entries.",
+                "See whether kube-proxy runs on this node, and what its log says last; restart it on this node alone, "
+                "after collecting.",
+            )
         return
     said: list[str] = []
     severity = Severity.WARNING

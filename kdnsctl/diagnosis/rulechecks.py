@@ -16,6 +16,7 @@ REPAIR = (
     "xtables lock), its /healthz, whether it runs at all. Restarting kube-proxy on this node alone writes them anew. "
     "Deleting conntrack entries does not help as long as the rules are as they are."
 )
+READ_AGAIN = "Read the rules again before anything is done to them: kube-proxy may be about to write them."
 
 
 def missing_rules(case: Case) -> Iterator[Finding]:
@@ -109,7 +110,7 @@ def _finding(check: str, faults: list[RuleFault], explanation: str) -> Finding:
         check,
         severity,
         " ".join(notes),
-        REPAIR,
+        REPAIR if any(fault.settled for fault in faults) else READ_AGAIN,
         service=str(first.service),
         port=first.service.port,
         protocol=first.service.protocol,

@@ -49,8 +49,14 @@ class SshWays:
         """What the reports call it."""
         return OPENSSH if self._openssh else SSH
 
+    def by_openssh(self) -> SshWays:
+        """The same, with the OpenSSH client."""
+        other = SshWays(self._options, self._secrets, policy=self._policy, openssh=True, note=self._note)
+        other.addresses = self.addresses
+        return other
+
     def open(self, node: str, scope: CancelScope, opened: contextlib.ExitStack) -> NodeShell:
-        """Log in at a node; `opened` closes it. Raises KdnsctlError."""
+        """Log in at a node, and see that commands run there; `opened` closes it. Raises KdnsctlError."""
         from kdnsctl.reach.hostkeys import Policy  # noqa: PLC0415
         from kdnsctl.reach.openssh import OpenSsh  # noqa: PLC0415
         from kdnsctl.reach.sshconnection import SshConnection  # noqa: PLC0415
@@ -62,7 +68,9 @@ class SshWays:
         else:
             host_keys, keys = self._shared()
             host = opened.enter_context(SshConnection.open(hops, host_keys, keys, scope))
-        return SshShell(host, node, self.rung, self._secrets.sudo_password)
+        shell = SshShell(host, node, self.rung, self._secrets.sudo_password)
+        shell.probe(scope)
+        return shell
 
     def _shared(self) -> tuple[HostKeys, KeyRing]:
         """Known hosts and keys, which are read once for all nodes."""

@@ -11,6 +11,8 @@ from kdnsctl.find.report import NodeFinding
 from kdnsctl.model import Basis, Verdict
 
 MOST_NAMED = 5
+TOO_EARLY = ("notSettled", "cancelled", "deadline")
+"""Reasons for which a node's state was not judged, though it can be."""
 TABLES_TELL = ("logProvesNothing", "failureBeforeWindow", "justChanged", "notFollowing")
 """Reasons for which a log proves nothing, and the node's tables do."""
 COST = (
@@ -25,18 +27,24 @@ def notes(findings: Sequence[NodeFinding], counting: Sequence[tuple[str, str]]) 
     silent = sum(finding.reason_code == "logProvesNothing" for finding in findings)
     if silent:
         yield (
-            f"{silent} node(s) run a release of kube-proxy that can leave stale entries without logging anything (1.32 "
-            "and later, and some before it): only the node's conntrack table can show that they are healthy. --live "
-            f"reads it: {COST}."
+            f"{_count(silent, 'node')} {'runs' if silent == 1 else 'run'} a release of kube-proxy that can leave "
+            "stale entries without logging anything (1.32 and later, and some before it): only the node's conntrack "
+            f"table can show that they are healthy. --live reads it: {COST}."
         )
     yield from _unlogged(findings)
     mute = sum(finding.reason_code == "versionUnknown" for finding in findings)
     if mute:
-        yield f"{mute} log(s) do not tell kube-proxy's version; give it (v1.30.8, not 1.30) with --kube-proxy-version."
+        logs = f"{_count(mute, 'log')} {'does' if mute == 1 else 'do'}"
+        yield f"{logs} not tell kube-proxy's version; give it (v1.30.8, not 1.30) with --kube-proxy-version."
     yield from _young(findings)
     unnamed = sum(not finding.identified for finding in findings)
     if unnamed:
-        yield f"{unnamed} log(s) do not tell their node; they go by pod or file name. Name the node with --node."
+        logs = (
+            "1 log does not tell its node; it goes"
+            if unnamed == 1
+            else f"{unnamed} logs do not tell their node; they go"
+        )
+        yield f"{logs} by pod or file name. Name the node with --node."
     healed = [finding.name for finding in findings if finding.verdict is Verdict.CLEAN and finding.earlier_failures]
     if healed:
         yield (
@@ -84,9 +92,18 @@ def _unlogged(findings: Sequence[NodeFinding]) -> Iterable[str]:
 def next_looks(findings: Sequence[NodeFinding], *, live: bool) -> Iterable[str]:
     """How to prove with kdnsctl itself what a log only tells, or what an affected node suffers from."""
     if live:
+        unsettled = [
+            one.name
+            for one in findings
+            if one.verdict in (Verdict.SUSPECT, Verdict.UNKNOWN)
+            and NODE_NAME.fullmatch(one.name)
+            and any(problem.code in TOO_EARLY for problem in one.problems)
+        ]
         affected = [one.name for one in findings if one.verdict is Verdict.AFFECTED and NODE_NAME.fullmatch(one.name)]
         if affected:
             yield f"kdnsctl analyze {' '.join(affected[:MOST_NAMED])}"
+        if unsettled:
+            yield f"kdnsctl find-affected --live {' '.join(unsettled[:MOST_NAMED])}"
         return
     suspects = [one.name for one in suspects_of(findings) if one.identified and NODE_NAME.fullmatch(one.name)]
     silent = any(one.reason_code in TABLES_TELL for one in findings)

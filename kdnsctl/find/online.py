@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from kdnsctl import fleet
 from kdnsctl.access.needs import Needs
 from kdnsctl.access.preflight import asking
-from kdnsctl.cancel import CancelScope
+from kdnsctl.cancel import INTERRUPTED, CancelScope
 from kdnsctl.cluster import dns, proxyload
 from kdnsctl.cluster.dns import DnsService, find_dns
 from kdnsctl.cluster.errors import ForbiddenError
@@ -144,31 +144,41 @@ def find_in_cluster(
         reporter.noted(f"not allowed: {answer.permission}, so {answer.permission.without}; {ALLOWED_BY}")
     outcomes = read_where_allowed(places, barred, read)
     changed = max((service.changed for service in found if service.changed), default=None)
-    findings = account(about, outcomes, question, now, changed)
-    states = _states(options, question, about, connection, scope=scope, reporter=reporter, now=now)
-    findings = in_order(joined(finding, states.outcomes.get(finding.name)) for finding in findings)
-    return FindReport(
-        generated_at=now,
-        nodes=findings,
-        coverage=Coverage.of((finding.verdict for finding in findings), about.scope),
-        cluster=identity_of(connection.target),
-        services=question.services,
-        since=to_datetime(since),
-        notes=(
-            *about.notes,
-            *said,
-            *states.notes,
-            *_forbidden(findings, about),
-            *_faults(findings),
-            *_youngest(findings, since),
-            *notes(findings, ()),
-        ),
-        next_commands=(
-            *next_looks(findings, live=options.live),
-            *next_commands(findings),
-            *next_readings(findings, about.proxies, kubelet_logs=options.kubelet_logs),
-        ),
-    )
+
+    def report(states: Judged) -> FindReport:
+        findings = account(about, outcomes, question, now, changed)
+        findings = in_order(joined(finding, states.outcomes.get(finding.name)) for finding in findings)
+        return FindReport(
+            generated_at=now,
+            nodes=findings,
+            coverage=Coverage.of((finding.verdict for finding in findings), about.scope),
+            cluster=identity_of(connection.target),
+            services=question.services,
+            since=to_datetime(since),
+            notes=(
+                *about.notes,
+                *said,
+                *states.notes,
+                *_forbidden(findings, about),
+                *_faults(findings),
+                *_youngest(findings, since),
+                *notes(findings, ()),
+            ),
+            next_commands=(
+                *next_looks(findings, live=options.live),
+                *next_commands(findings),
+                *next_readings(findings, about.proxies, kubelet_logs=options.kubelet_logs),
+            ),
+        )
+
+    # Ctrl-C beside a run over nodes, which ends by itself only within, must not end the command: what was read is told.
+    states = _unread(about, INTERRUPTED) if options.live else Judged({})
+    try:
+        states = _states(options, question, about, connection, scope=scope, reporter=reporter, now=now)
+        return report(states)
+    except KeyboardInterrupt:
+        scope.cancel()
+        return report(states)
 
 
 def _states(
@@ -182,8 +192,10 @@ def _states(
     now: datetime,
 ) -> Judged:
     """What the nodes' own tables say of the Services asked for, where they are to be read; else nothing."""
-    if not options.live or scope.reason is not None:
+    if not options.live:
         return Judged({})
+    if scope.reason is not None:
+        return _unread(about, scope.reason)
     if not question.services:
         return Judged({}, ("No node's tables were read: no DNS Service is known. Name one with --service.",))
     asked = LiveOptions(
@@ -194,14 +206,23 @@ def _states(
         version=options.kube_proxy_version,
         parallel=options.live_parallel,
     )
-    proxies = [proxy for name in about.names if (proxy := about.proxies.get(name)) and proxy.place]
-    readable = [proxy for proxy in proxies if proxy.place and proxy.place.running]
     try:
-        return judge_nodes(connection, readable, about.nodes, asked, scope=scope, reporter=reporter, now=now)
+        return judge_nodes(connection, _readable(about), about.nodes, asked, scope=scope, reporter=reporter, now=now)
     except KdnsctlError as error:
         reason = Reason(error.code, str(error), error)
-        failed = {proxy.node: Outcome[State](proxy.node, reason=reason) for proxy in readable}
-        return Judged(failed, (f"No node's tables could be judged: {error}",))
+        return replace(_unread(about, reason), notes=(f"No node's tables could be judged: {error}",))
+
+
+def _readable(about: InScope) -> list[KubeProxy]:
+    """Those through which their nodes' tables can be read."""
+    proxies = [proxy for name in about.names if (proxy := about.proxies.get(name))]
+    return [proxy for proxy in proxies if proxy.place and proxy.place.running]
+
+
+def _unread(about: InScope, reason: Reason) -> Judged:
+    """No node's tables were judged, for one reason."""
+    outcomes: dict[str, Outcome[State]] = {proxy.node: Outcome(proxy.node, reason=reason) for proxy in _readable(about)}
+    return Judged(outcomes)
 
 
 def account(
@@ -363,7 +384,8 @@ def _forbidden(findings: Sequence[NodeFinding], about: InScope) -> Iterable[str]
 def _faults(findings: Sequence[NodeFinding]) -> Iterable[str]:
     missing = [finding.name for finding in findings if finding.reason_code == "kubeProxyMissing"]
     if missing:
-        yield f"{len(missing)} node(s) have no kube-proxy and should have one: a fault by itself, see their reasons."
+        have = "node has" if len(missing) == 1 else "nodes have"
+        yield f"{len(missing)} {have} no kube-proxy and should have one: a fault by itself, see the reason."
 
 
 def _youngest(findings: Sequence[NodeFinding], since: int | None) -> Iterable[str]:

@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from kdnsctl.access import Permission
 from kdnsctl.access.needs import Needs
 from kdnsctl.cancel import CancelScope
 from kdnsctl.changes import fields, incidents, lock, pods
@@ -29,6 +30,7 @@ from kdnsctl.find.online import identity_of
 from kdnsctl.find.scope import Chosen, nodes_in_scope
 from kdnsctl.model import ExitCode, KdnsctlError, Reason, Reporter, UsageError, Verdict
 from kdnsctl.quarantine import draining, drainreading, events, guards, holds
+from kdnsctl.quarantine.allowed import check_allowed
 from kdnsctl.quarantine.capture import Captured, Judgement, capture
 from kdnsctl.quarantine.dnsdrain import DnsProbe
 from kdnsctl.quarantine.drainreading import Foundation, read_plan
@@ -143,6 +145,7 @@ def prepare(
     unknown = set(options.hold) - {holds.AUTO, *holds.MANAGERS}
     if unknown:
         raise UsageError(f"--hold: no manager {min(unknown)!r}; there are {', '.join(holds.MANAGERS)}, and auto")
+    check_allowed(connection, _changing(options), "quarantine", scope=scope)
     chosen = nodes_in_scope(connection, options.chosen, scope=scope, command="quarantine")
     everyone = list_nodes(connection, scope=scope)
     by_name = {node.metadata.name: node for node in everyone}
@@ -162,6 +165,14 @@ def prepare(
         "quarantine", identity_of(connection.target), tuple(one.plan(then) for one in found), notes=chosen.notes
     )
     return Prepared(incident, tuple(found), plan)
+
+
+def _changing(options: QuarantineOptions) -> tuple[Permission, ...]:
+    """What has to be allowed for this to be begun at all."""
+    if options.drain is None:
+        return (*fields.NEEDED, *incidents.NEEDED)
+    deleting = pods.DELETING if options.drain.disable_eviction else ()
+    return (*fields.NEEDED, *incidents.NEEDED, *pods.NEEDED, *deleting)
 
 
 def _then(name: str, options: QuarantineOptions, drain: Foundation | None) -> Iterable[str]:

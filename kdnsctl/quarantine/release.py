@@ -29,6 +29,7 @@ from kdnsctl.find.online import identity_of
 from kdnsctl.find.scope import Chosen
 from kdnsctl.model import ExitCode, RefusedError, Reporter, Step, UsageError, Verdict
 from kdnsctl.quarantine import events, holds
+from kdnsctl.quarantine.allowed import check_allowed
 from kdnsctl.quarantine.guards import named
 from kdnsctl.quarantine.planning import record_of
 from kdnsctl.quarantine.record import NodeRecord, record_step
@@ -123,6 +124,7 @@ def prepare(
     Raises RefusedError when a node is not proven healthy and `unchecked` was not said, or when the nodes are of several
     incidents; RecordError for a record that is none.
     """
+    check_allowed(connection, (*fields.NEEDED, *incidents.NEEDED), "release", scope=scope)
     by_name = {node.metadata.name: node for node in list_nodes(connection, scope=scope)}
     names = chosen
     if not names:

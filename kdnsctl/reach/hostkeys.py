@@ -110,7 +110,8 @@ class HostKeys:
                     raise SshError(f"{file} cannot be read: {error.strerror}") from error
             self._lines[file], unreadable = parse(text)
             if unreadable:
-                self._note(f"{file}: {unreadable} line(s) cannot be read and count for nothing")
+                lines = "1 line" if unreadable == 1 else f"{unreadable} lines"
+                self._note(f"{file}: {lines} cannot be read, and no key is taken from there")
         return self._lines[file]
 
 

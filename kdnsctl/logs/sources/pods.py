@@ -32,12 +32,15 @@ from kdnsctl.logs.times import from_datetime
 from kdnsctl.model import KdnsctlError, Reason
 
 KUBELET_FILE: Final = "kube-proxy.log"  # in the node's /var/log, where GKE and kOps have kube-proxy write
-FOR_BOTH: Final = (
+FOR_BOTH: Final = (  # then the previous log is no better off
     "forbidden",
+    "unauthorized",
+    "credential",
+    "tooManyRequests",
     "podGone",
     "unreachable",
     "kubeletUnreachable",
-)  # then the previous log is no better off
+)
 KUBELET_LOGS: Final = Permission(  # near root: only when asked for
     "get", "nodes", subresource="proxy", without="where a pod's log is empty, the kubelet's file cannot be read"
 )

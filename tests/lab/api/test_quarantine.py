@@ -9,6 +9,7 @@ import io
 import json
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import pytest
 from kdnsctl.changes import journal
 from kdnsctl.changes.fields import RECORD
 from kdnsctl.changes.lock import lease_name
-from kdnsctl.lab.api.faults import Fault, Respond
+from kdnsctl.lab.api.access import Rule
+from kdnsctl.lab.api.faults import Disturb, Fault, Respond
 from kdnsctl.lab.api.server import ApiServer
 from kdnsctl.lab.kinds import EVENTS, LEASES, NODES
 from kdnsctl.lab.replies import Refused
@@ -99,7 +101,7 @@ def test_there_and_back_is_the_same_node(kdnsctl: Kdnsctl, store: Store, node: C
     assert back.code == 0, back.err
     assert {step["outcome"] for step in document(back)["nodes"][0]["steps"]} == {"restored"}
     assert node() == before
-    assert [one["reason"] for one in store.select(EVENTS)] == ["Quarantined", "Released"]
+    assert sorted(one["reason"] for one in store.select(EVENTS)) == ["Quarantined", "Released"]
     assert document(kdnsctl("status", "-o", "json"))["nodes"] == []
     assert kdnsctl("release", "--yes").code == 0
     listed = json.loads(kdnsctl("incident", "list", "-o", "json").out)["items"]
@@ -153,6 +155,40 @@ def test_incident_undo_takes_it_back_by_the_journal(kdnsctl: Kdnsctl, node: Call
     assert "Nothing is left that can be taken back." in told
     shown = document(kdnsctl("incident", "show", "inc-7", "-o", "json"))
     assert all(one["auditId"] for one in shown["records"] if one["kind"] == "stepDone")
+
+
+def grant(server: ApiServer, manifests: list[dict[str, Any]], user: str, without: str = "") -> None:
+    """Allow a user what printed roles allow, as RBAC would; but for the verb and resource `without`."""
+    for role in manifests:
+        namespace = role["metadata"].get("namespace")
+        for rule in role["rules"]:
+            verbs = [verb for verb in rule["verbs"] if f"{verb} {rule['resources'][0]}" != without]
+            names = tuple(rule.get("resourceNames", ()))
+            places = (namespace,) if namespace else ()
+            server.policy.grant_user(
+                user, Rule(tuple(verbs), tuple(rule["apiGroups"]), tuple(rule["resources"]), names, places)
+            )
+
+
+def test_the_printed_role_is_enough_and_without_it_nothing_is_changed(
+    kdnsctl: Kdnsctl, server: ApiServer, node: Callable[[], Any]
+) -> None:
+    before = node()
+    manifests = json.loads(kdnsctl("rbac", "quarantine", "release", "status", "-o", "json").out)["items"]
+    grant(server, manifests, "jane")
+    grant(server, manifests, "joe", without="patch nodes")
+
+    refused = kdnsctl("quarantine", NODE, "--yes", "--as", "joe")
+    assert refused.code == 5
+    assert "not allowed: patch nodes" in refused.err
+    assert (writes(server), node()) == ([], before)
+
+    ran = kdnsctl("quarantine", NODE, *CONTAIN, "--as", "jane")
+    assert ran.code == 0, ran.err
+    assert kdnsctl("status", "--as", "jane").out.count(NODE) == 1
+    back = kdnsctl("release", NODE, "--yes", "--unchecked", "--as", "jane")
+    assert back.code == 0, back.err
+    assert node() == before
 
 
 class TestRefusals:
@@ -237,8 +273,6 @@ class TestRefusals:
         assert "is no record of kdnsctl" in ran.err
 
     def test_somebody_else_works_on_it(self, kdnsctl: Kdnsctl, server: ApiServer, store: Store) -> None:
-        from datetime import UTC, datetime
-
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         spec = {"holderIdentity": "joe@desk/1-a", "leaseDurationSeconds": 60, "acquireTime": now, "renewTime": now}
         store.create(LEASES, {"metadata": {"name": lease_name(NODE), "namespace": "kube-system"}, "spec": spec})
@@ -266,6 +300,28 @@ def test_a_failed_cordon_stops_the_node_and_a_rerun_goes_on(
     assert document(again)["nodes"][0]["phase"] == "contained"
     assert kdnsctl("release", NODE, "--yes", "--unchecked").code == 0
     assert node() == before
+
+
+@pytest.mark.parametrize("fault", [Respond(500, "boom"), Disturb(after_bytes=10), Respond(409, "no")], ids=str)
+@pytest.mark.parametrize("place", range(5))
+def test_wherever_it_breaks_off_it_goes_on_or_back_exactly(
+    kdnsctl: Kdnsctl, server: ApiServer, node: Callable[[], Any], place: int, fault: Respond | Disturb
+) -> None:
+    """Record, hold, cordon, taint, record again: each is refused, or done and its answer lost."""
+    before = node()
+    server.faults.add(Fault(fault, method="PATCH", after=place))
+    kdnsctl("quarantine", NODE, *CONTAIN, "--incident", "inc-1")
+
+    again = kdnsctl("quarantine", NODE, *CONTAIN, "--incident", "inc-1", "-o", "json")
+    assert again.code == 0, again.err
+    assert document(again)["nodes"][0]["phase"] == "contained"
+    server.faults.add(Fault(fault, method="PATCH", after=place % 4))
+    kdnsctl("release", NODE, "--yes", "--unchecked")
+    back = kdnsctl("release", NODE, "--yes", "--unchecked")
+
+    assert back.code == 0, back.err
+    assert node() == before
+    assert "All that was changed has been taken back." in kdnsctl("incident", "report", "inc-1").out
 
 
 def test_nothing_is_drained_without_proof(kdnsctl: Kdnsctl, server: ApiServer) -> None:

@@ -17,6 +17,7 @@ import pytest
 from kdnsctl.cli import explain
 from kdnsctl.cli.analyze import is_path
 from tests.unit.cli.conftest import Run
+from tests.unit.find.composing import bad
 
 NODE = Path(__file__).parents[2] / "recordings" / "node"
 API = NODE.parent / "api"
@@ -317,6 +318,15 @@ def test_to_collect_first_is_said_once_before_the_first_step_that_destroys(evide
     out = run("analyze", str(evidence)).out
     assert out.count("Collect the evidence first") == 1
     assert out.index("Collect the evidence first") < out.index("Restarting kube-proxy on this node")
+
+
+def test_a_log_of_kube_proxy_beside_the_dumps_is_for_another_command(evidence: Path, run: Run) -> None:
+    with_table(evidence, "conntrack-stale.txt")
+    assert "Next:" not in run("analyze", str(evidence)).out
+    (evidence / "knode2" / "kube-proxy.log").write_text(bad())
+    assert run("analyze", str(evidence)).lines[-2:] == ["Next:", f"  kdnsctl find-affected --logs {evidence}"]
+    ran = run("find-affected", "--logs", str(evidence), "-o", "name", "--include", "suspect")
+    assert (ran.code, ran.out) == (3, "node/knode2\n")
 
 
 def test_name_prints_affected_nodes_that_are_certain(evidence: Path, run: Run) -> None:

@@ -250,7 +250,7 @@ def test_a_report_is_judged_again(api: Server, kubeconfig: Kubeconfig, start: St
     code, out, err = ended(start("-"), report)
     assert (code, out) == (0, "")
     assert err.splitlines() == [
-        "note: 1 suspect node(s) of the report left out; --include suspect takes them too",
+        "note: 1 suspect node of the report left out; --include suspect takes it too",
         "nothing to do: standard input names no node",
     ]
     asked = len(api.requests)

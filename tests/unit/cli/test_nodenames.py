@@ -52,7 +52,7 @@ def test_of_a_report_the_affected_and_the_suspects_where_asked() -> None:
     text = report(("a", "affected"), ("s", "suspect"), ("c", "clean"), ("u", "unknown"), ("w", "notApplicable"))
     named = from_stdin(io.BytesIO(text.encode()))
     assert named.names == ("a",)
-    assert named.notes == ("1 suspect node(s) of the report left out; --include suspect takes them too",)
+    assert named.notes == ("1 suspect node of the report left out; --include suspect takes it too",)
     assert names(text, Verdict.SUSPECT) == ("a", "s")
 
 

@@ -177,3 +177,24 @@ def test_ctrl_c_ends_with_130_and_one_line() -> None:
         out, err = running.communicate(timeout=60)
     os.close(master)
     assert (running.returncode, out, err) == (130, "", "interrupted\n")
+
+
+def test_ctrl_c_that_comes_while_python_tidies_up_still_ends_the_command() -> None:
+    """What is raised in a finalizer is printed and forgotten by Python."""
+    program = """
+import sys, threading
+from kdnsctl.cli import failures
+
+class Tidied:
+    def __del__(self):
+        raise KeyboardInterrupt
+
+def run():
+    Tidied()
+    threading.Event().wait(60)
+    return 0
+
+sys.exit(failures.contain(run, debug=False))
+"""
+    ran = start("-c", program)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "interrupted\n")

@@ -132,6 +132,12 @@ def test_no_entry_that_counts_is_no_zero_where_the_state_could_not_be_judged(
     assert show(report(node), "--no-headers").lines[0].split()[3] == shown
 
 
+def test_a_state_that_decides_nothing_is_no_lack_of_one(show: Show) -> None:
+    said = Diagnosis(Verdict.UNKNOWN, Reason("notSettled", "a second reading tells"), stale_entries=0)
+    node = failing("a", stale_entries=0, state=NodeState(LAST, "exec", said))
+    assert "Judged 1 by log alone (the state of 1 was read, and decides nothing yet)." in show(report(node)).lines
+
+
 def test_no_stale_entry_is_a_zero_where_the_state_was_judged(show: Show) -> None:
     said = Diagnosis(Verdict.CLEAN, Reason("noStaleEntries", "none"), stale_entries=0)
     node = clean("a", stale_entries=0, state=NodeState(LAST, "exec", said))

@@ -20,7 +20,14 @@ import yaml
 from kdnsctl.cancel import INTERRUPTED, CancelScope
 from kdnsctl.cluster.caches import cache_directory
 from kdnsctl.cluster.connection import ConnectOptions, connect
-from kdnsctl.cluster.errors import CredentialError, KubeconfigError, TlsError, UnauthorizedError, UnreachableError
+from kdnsctl.cluster.errors import (
+    CredentialError,
+    KubeconfigError,
+    NoConnectionError,
+    TlsError,
+    UnauthorizedError,
+    UnreachableError,
+)
 from kdnsctl.cluster.objects import Version
 from kdnsctl.model import CancelledError, KdnsctlError, UsageError
 from tests.unit.cluster.apiserver import Exchange, Server, recorded, reply, status
@@ -332,7 +339,7 @@ def printing(status: dict[str, Any]) -> str:
     return f"print({msgspec.json.encode({'apiVersion': V1, 'kind': 'ExecCredential', 'status': status}).decode()!r})"
 
 
-def test_a_plug_ins_token_is_used_until_it_ends_or_is_refused(
+def test_a_plug_ins_token_is_used_until_it_is_refused(
     api: Server, connect_to: Connect, scope: CancelScope, tmp_path: Path
 ) -> None:
     count = tmp_path / "count"
@@ -345,8 +352,7 @@ info = json.loads(os.environ["KUBERNETES_EXEC_INFO"])
 assert info["apiVersion"] == {V1!r} and info["spec"]["interactive"] is False
 assert info["spec"]["cluster"]["server"].startswith("https://localhost:")
 assert info["spec"]["cluster"]["certificate-authority-data"] and os.environ["EXTRA"] == "1"
-ends = "2020-01-01T00:00:00Z" if number == 1 else "2999-01-01T00:00:00Z"
-status = {{"token": f"t{{number}}", "expirationTimestamp": ends}}
+status = {{"token": f"t{{number}}", "expirationTimestamp": "2999-01-01T00:00:00Z"}}
 print(json.dumps({{"apiVersion": {V1!r}, "kind": "ExecCredential", "status": status}}))
 """
     user = plugin(tmp_path, script, provideClusterInfo=True, env=[{"name": "EXTRA", "value": "1"}])
@@ -354,13 +360,65 @@ print(json.dumps({{"apiVersion": {V1!r}, "kind": "ExecCredential", "status": sta
     assert count.read_text() == "1"  # run when connecting, so that its failure is the first thing that is said
 
     def check(exchange: Exchange) -> None:
-        refused = exchange.seen.header("Authorization") == "Bearer t2" and len(api.requests) >= 3
+        refused = exchange.seen.header("Authorization") == "Bearer t1" and len(api.requests) >= 3
         (status(401, "Unauthorized", "Unauthorized") if refused else reply({}))(exchange)
 
     api.on("/x", check)
     for _ in range(4):
         connection.request("GET", "/x", scope=scope)
-    assert [r.header("Authorization") for r in api.requests] == [f"Bearer t{n}" for n in (2, 2, 2, 3, 3)]
+    assert [r.header("Authorization") for r in api.requests] == [f"Bearer t{n}" for n in (1, 1, 1, 2, 2)]
+
+
+COUNTING = """
+import json, pathlib
+count = pathlib.Path({count!r})
+number = int(count.read_text()) + 1 if count.exists() else 1
+count.write_text(str(number))
+status = {{"token": f"t{{number}}", "expirationTimestamp": {ends!r}}}
+print(json.dumps({{"apiVersion": {v1!r}, "kind": "ExecCredential", "status": status}}))
+"""
+
+
+def test_a_plug_in_that_fails_while_a_command_runs_is_not_run_for_every_request(
+    api: Server, connect_to: Connect, scope: CancelScope, tmp_path: Path
+) -> None:
+    count = tmp_path / "count"
+    script = COUNTING.format(count=str(count), ends="2999-01-01T00:00:00Z", v1=V1)
+    script += "if number > 1: raise SystemExit('the session has ended')\n"
+    connection = connect_to(api, user=plugin(tmp_path, script))
+    api.on("/x", status(401, "Unauthorized", "Unauthorized"))
+    for _ in range(5):
+        with pytest.raises(CredentialError, match=r"failed with exit code 1: .*; it said: the session has ended$"):
+            connection.request("GET", "/x", scope=scope)
+    assert (count.read_text(), len(api.requests)) == ("2", 1)
+
+
+def test_a_credential_that_was_had_anew_and_is_refused_too_is_not_asked_for_with_every_request(
+    api: Server, connect_to: Connect, scope: CancelScope, tmp_path: Path
+) -> None:
+    count = tmp_path / "count"
+    script = COUNTING.format(count=str(count), ends="2999-01-01T00:00:00Z", v1=V1)
+    connection = connect_to(api, user=plugin(tmp_path, script))
+    api.on("/x", status(401, "Unauthorized", "Unauthorized"))
+    for _ in range(5):
+        with pytest.raises(UnauthorizedError):
+            connection.request("GET", "/x", scope=scope)
+    assert count.read_text() == "2"
+
+
+@pytest.mark.parametrize(
+    "lives", [dt.timedelta(seconds=25), dt.timedelta(days=-1)], ids=["short", "over, by our clock"]
+)
+def test_a_token_that_ends_soon_is_used_for_a_while(
+    api: Server, connect_to: Connect, scope: CancelScope, tmp_path: Path, lives: dt.timedelta
+) -> None:
+    count = tmp_path / "count"
+    ends = f"{dt.datetime.now(dt.UTC) + lives:%Y-%m-%dT%H:%M:%SZ}"
+    connection = connect_to(api, user=plugin(tmp_path, COUNTING.format(count=str(count), ends=ends, v1=V1)))
+    api.on("/x", reply({}))
+    for _ in range(5):
+        connection.request("GET", "/x", scope=scope)
+    assert count.read_text() == "1"
 
 
 def test_a_plug_in_may_give_a_certificate(
@@ -607,6 +665,27 @@ def test_a_proxy_that_refuses_is_named(connect_to: Connect, scope: CancelScope) 
         with pytest.raises(UnreachableError) as caught:
             connection.get("/version", Version, scope=scope)
         assert clear(caught.value).startswith(f"the proxy {proxy.url} (https_proxy) gives no connection to api.cluster")
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks5"])
+def test_a_proxy_that_is_not_there_is_named(connect_to: Connect, scope: CancelScope, scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    connection = connect_to("https://api.cluster.test:6443", variables={"HTTPS_PROXY": f"{scheme}://127.0.0.1:{port}"})
+    with pytest.raises(NoConnectionError) as caught:
+        connection.get("/version", Version, scope=scope)
+    named = f"the proxy {scheme}://127.0.0.1:{port} (HTTPS_PROXY) is not reached: no connection to 127.0.0.1:{port}"
+    assert clear(caught.value).startswith(named)
+    assert caught.value.hint == "except the server from it with NO_PROXY, or correct the proxy"
+
+
+def test_a_proxy_that_hangs_is_named(connect_to: Connect, scope: CancelScope, silent_port: int) -> None:
+    proxy = {"variables": {"HTTPS_PROXY": f"http://127.0.0.1:{silent_port}"}}
+    connection = connect_to("https://api.cluster.test:6443", request_timeout=0.3, **proxy)
+    with pytest.raises(UnreachableError) as caught:
+        connection.get("/version", Version, scope=scope)
+    way = f"through the proxy http://127.0.0.1:{silent_port} (HTTPS_PROXY)"
+    assert clear(caught.value) == f"api.cluster.test:6443 did not answer GET /version {way} within 0.3s"
 
 
 def test_completion_and_help_do_not_pay_for_the_kubernetes_package() -> None:

@@ -10,6 +10,7 @@ import pytest
 from kdnsctl.diagnosis.case import RuleFault, StaleGroup
 from kdnsctl.diagnosis.evidence import Evidence, Terms
 from kdnsctl.diagnosis.findings import Severity
+from kdnsctl.diagnosis.plan import plan
 from kdnsctl.diagnosis.truth import Truth
 from kdnsctl.diagnosis.verdict import diagnose, unsettled
 from kdnsctl.model import Verdict
@@ -61,6 +62,15 @@ def test_what_is_not_settled_is_neither_affected_nor_clean_and_says_so() -> None
     finding = the(diagnosis, "C1")
     assert (finding.severity, finding.count) == (Severity.WARNING, 3)
     assert "second reading" in finding.explanation
+
+
+def test_what_is_not_settled_calls_for_nothing_but_a_second_look() -> None:
+    known = gone(1)
+    measures = plan(judge(live(flows(3), known), known).findings)
+    assert [measure.text.partition(":")[0] for measure in measures if "source port" not in measure.text] == [
+        "Read the node again before anything is done to it"
+    ]
+    assert not any(measure.commands for measure in measures)
 
 
 def test_a_watch_that_never_saw_the_endpoint_serve_settles_it() -> None:

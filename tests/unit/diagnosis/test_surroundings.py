@@ -126,6 +126,18 @@ def test_a_kube_proxy_that_does_not_get_its_rules_written(
     assert diagnosis.verdict is Verdict.CLEAN
 
 
+@pytest.mark.parametrize(("code", "found"), [("deadline", 1), ("portForward", 1), ("forbidden", 0)])
+def test_a_kube_proxy_that_does_not_answer_is_reported_and_one_that_may_not_be_asked_is_not(
+    code: str, found: int
+) -> None:
+    missing = (Missing(Item.KUBE_PROXY, Reason(code, "port 10249 did not answer within 10s")),)
+    diagnosis = judge(with_fields(missing=missing))
+    warned = of(diagnosis, "P1")
+    assert len(warned) == found
+    assert all("port 10249 did not answer within 10s." in each.explanation for each in warned)
+    assert diagnosis.verdict is Verdict.CLEAN  # its tables prove it, whatever becomes of them
+
+
 @pytest.mark.parametrize(
     ("state", "found"),
     [

@@ -274,7 +274,7 @@ def test_a_pod_that_another_input_places_is_placed(tmp_path: Path) -> None:
     )
     assert verdicts(report) == {"node-a": "suspect/failureLogged", "kube-proxy-b4b4b": "clean/nothingLogged"}
     assert [finding.identified for finding in report.nodes] == [True, False]
-    assert report.notes == ("1 log(s) do not tell their node; they go by pod or file name. Name the node with --node.",)
+    assert report.notes == ("1 log does not tell its node; it goes by pod or file name. Name the node with --node.",)
 
 
 def test_streams_in_one_input_are_kept_apart(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from kdnsctl.cancel import INTERRUPTED, CancelScope
 from kdnsctl.cluster.retries import NO_RETRIES
+from kdnsctl.find import online
 from kdnsctl.find.online import OnlineOptions, find_in_cluster
 from kdnsctl.find.report import FindReport, NodeFinding, to_json
 from kdnsctl.find.scope import Chosen
@@ -413,6 +414,41 @@ def test_when_time_is_up_or_somebody_interrupts_what_is_known_is_reported(api: S
         assert within.reason is end
     assert verdicts(report) == {"a": "suspect/failureLogged", "b": f"unknown/{end.code}", "c": f"unknown/{end.code}"}
     assert code_of(report) == 3
+
+
+@pytest.mark.parametrize("where", ["judge_nodes", "_states", "in_order"])
+def test_ctrl_c_beside_the_reading_of_nodes_keeps_what_their_logs_say(
+    api: Server, find: Find, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    usual, times = getattr(online, where), list[int]()
+
+    def once(*given: Any, **named: Any) -> Any:
+        times.append(1)
+        if len(times) == 1:
+            raise KeyboardInterrupt
+        return usual(*given, **named)
+
+    nodes, pods = proxied("a", "b")
+    set_up(api, nodes, pods, {"proxy-a": container_log(bad()), "proxy-b": container_log(healthy())})
+    monkeypatch.setattr(online, where, once)
+    with CancelScope(60) as within:
+        report = find(within=within, live=where != "in_order")
+        assert within.reason is INTERRUPTED
+    assert verdicts(report) == {"a": "suspect/failureLogged", "b": "clean/nothingLogged"}
+    told = {problem.code for finding in report.nodes for problem in finding.problems}
+    assert told == (set() if where == "in_order" else {"cancelled"})
+    again = "kdnsctl find-affected --live a"
+    assert report.next_commands[0] == again
+
+
+def test_where_no_table_can_be_judged_the_logs_still_are(api: Server, find: Find) -> None:
+    nodes, pods = proxied("a")
+    set_up(api, nodes, pods, {"proxy-a": container_log(bad())})
+    api.on("/api/v1/namespaces/kube-system/services/kube-dns", FORBIDDEN)
+    report = find(live=True)
+    assert verdicts(report) == {"a": "suspect/failureLogged"}
+    assert [problem.code for problem in only(report).problems] == ["forbidden"]
+    assert any(note.startswith("No node's tables could be judged: you may not") for note in report.notes)
 
 
 def test_a_deadline_before_the_nodes_are_known_is_an_error(api: Server, find: Find) -> None:

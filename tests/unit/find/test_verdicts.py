@@ -174,9 +174,7 @@ def test_a_release_with_a_silent_bug_is_never_clean(tmp_path: Path) -> None:
     )
     note, of_logs = report.notes
     assert of_logs.startswith("Clean is what the logs say")
-    assert note.startswith(
-        "1 node(s) run a release of kube-proxy that can leave stale entries without logging anything"
-    )
+    assert note.startswith("1 node runs a release of kube-proxy that can leave stale entries without logging anything")
 
 
 def test_a_silent_release_that_was_replaced_before_the_window_does_not_matter_in_it(tmp_path: Path) -> None:
