@@ -1,4 +1,4 @@
-"""The whole incident as a story: up, healthy, break, find, contain, repair, release, down, with DNS measured throughout.
+"""The whole incident as a story: up, healthy, break, find, contain, repair, release, down; DNS is measured throughout.
 
 The story is told to a `Tell`; what the tool does in it is the caller's part (`Acts`), so that this room stays free of
 the tool it is for.

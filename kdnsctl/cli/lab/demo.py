@@ -144,7 +144,7 @@ def _contain(where: LabDir, common: Common) -> None:
         _typed(where, common, "quarantine", node, "--no-drain", "--no-collect", "--incident", INCIDENT, "--yes")
         say_filled("A repair destroys evidence, so it is secured first, and judged without the cluster:")
         bundle = where.root / "state" / "evidence"
-        _typed(where, common, "collect", node, "-O", str(bundle), "--no-archive")
+        _typed(where, common, "collect", node, "-O", str(bundle), "--no-archive", "--timeout", "5s")
         _command(f"kdnsctl analyze {shown_path(bundle)}", common)
         _run(["analyze", str(bundle), "--color", common.color.value])
 
