@@ -24,8 +24,9 @@ class Shell:
     node = "n"
     toolsets = (Toolset.KUBE_PROXY,)
 
-    def __init__(self, rung: str, *, tool: bool) -> None:
+    def __init__(self, rung: str, *, tool: bool, refuses: bool = False) -> None:
         self.rung = rung
+        self._refuses = refuses
         self._tool = tool
         self.reads: list[str] = []
 
@@ -38,6 +39,8 @@ class Shell:
     def read(self, fact: Fact, sink: Sink, *, scope: CancelScope) -> Reading:
         scope.check()
         self.reads.append(fact.id)
+        if self._refuses:
+            raise KdnsctlError("forbidden", code="forbidden")
         code = 0 if self._tool else 127
         if self._tool:
             sink(b"conntrack v1.4.7 (conntrack-tools)\n")
@@ -49,7 +52,7 @@ class Shell:
         return True
 
     def change(self, change: NodeChange, sink: Sink, *, scope: CancelScope) -> Reading:
-        raise AssertionError
+        raise AssertionError((change, sink, scope))
 
 
 class Rungs:
@@ -113,12 +116,7 @@ def test_where_none_has_it_all_that_was_tried_is_told() -> None:
 
 def test_a_node_is_read_in_another_way_where_the_first_is_refused() -> None:
     ssh = Shell("ssh", tool=True)
-    first = Shell("exec", tool=True)
-
-    def refuse(fact: Fact, sink: Sink, *, scope: CancelScope) -> Reading:
-        raise KdnsctlError("forbidden", code="forbidden")
-
-    first.read = refuse  # type: ignore[method-assign]
+    first = Shell("exec", tool=True, refuses=True)
     with CancelScope(5) as scope:
         reader = Reader(hands(Rungs(ssh=ssh)), first)
         reader.read(conntrack.FILL, lambda _: None, scope=scope)
