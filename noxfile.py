@@ -114,6 +114,13 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend=BACKEND)
+def faults(session: nox.Session) -> None:
+    """Fail nodes, servers and commands in every way, in the lab; the tests do a few of these. Some minutes."""
+    prepare(session)
+    session.run("pytest", *(session.posargs or ("tests/lab/drain/test_faults.py",)), env={"KDNSCTL_FAULTS": "all"})
+
+
+@nox.session(venv_backend=BACKEND)
 def bench(session: nox.Session) -> None:
     """Measure speed and memory beside the peers; prints figures, asserts none."""
     prepare(session)

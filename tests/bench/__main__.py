@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench import machine, online, reading, scanning, startup, tablereading
+from tests.bench import draining, machine, online, reading, scanning, startup, tablereading
 from tests.bench.measuring import RunError
 
 SCAN_GOAL = 1.5  # times grep's wall clock time
@@ -20,9 +20,10 @@ READER_GOAL = 0.5  # of the bare reader's bytes a second
 KUBECTL_GOAL = 3  # times as fast
 TABLE_GOAL = 2.0  # times mawk's wall clock time
 TABLE_MEMORY_GOAL = 200e6
+DRAIN_GOAL = 0.4  # of kubectl's wall clock time
 
 
-PARTS = ("startup", "scan", "online", "kubectl", "memory", "nodes", "table")
+PARTS = ("startup", "scan", "online", "kubectl", "memory", "nodes", "table", "drain")
 
 
 @dataclasses.dataclass(slots=True)
@@ -37,6 +38,7 @@ class Figures:
     execs: list[reading.Exec] = dataclasses.field(default_factory=list)
     fleets: list[reading.Fleet] = dataclasses.field(default_factory=list)
     tables: list[tablereading.TableRun] = dataclasses.field(default_factory=list)
+    drained: draining.Drain | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,6 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 {**dataclasses.asdict(run), "wall_ratio": run.wall_ratio, "cpu_ratio": run.cpu_ratio}
                 for run in figures.tables
             ],
+            "drain": dataclasses.asdict(figures.drained) | {"ratio": figures.drained.ratio}
+            if figures.drained
+            else None,
         }
         options.out.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
     return 0
@@ -91,6 +96,8 @@ def _measured(options: argparse.Namespace, what: Sequence[str]) -> Figures:
         figures.execs.append(one)
     if "table" in what:
         figures.tables.append(tablereading.run(options.entries, rounds=options.rounds, under=under, tell=_tell))
+    if "drain" in what:
+        figures.drained = draining.run(rounds=options.rounds, tell=_tell)
     return figures
 
 
@@ -103,6 +110,7 @@ def _tables(figures: Figures, options: argparse.Namespace) -> list[str]:
         *(_memory_table(figures.memory, options.large) if figures.memory else ()),
         *(_nodes_table(figures.execs, figures.fleets, options.rounds) if figures.execs else ()),
         *(_reading_table(figures.tables, options.rounds) if figures.tables else ()),
+        *(_drain_table(figures.drained, options.rounds) if figures.drained else ()),
     ]
 
 
@@ -241,6 +249,18 @@ def _reading_table(read: Sequence[tablereading.TableRun], rounds: int) -> list[s
         "counts right",
     )
     return [f"| {' | '.join(columns)} |", "|---|--:|--:|--:|---|", *rows, ""]
+
+
+def _drain_table(one: draining.Drain, rounds: int) -> list[str]:
+    return [
+        f"| ten nodes drained / kubectl drain, least of {rounds} | wall (goal ≤ {DRAIN_GOAL:g}×) | all pods gone |",
+        "|---|--:|---|",
+        (
+            f"| ten pods each, under budgets | {one.wall:.2f} s / {one.peer_wall:.2f} s = {one.ratio:.2f}× "
+            f"| {'yes' if one.agrees else 'NO'} |"
+        ),
+        "",
+    ]
 
 
 def _tell(message: str) -> None:

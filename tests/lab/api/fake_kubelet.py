@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Self
+
 from kdnsctl.lab.controllers.manager import ControllerManager
 from kdnsctl.lab.kinds import PODS
 from kdnsctl.lab.store import DeleteOptions, Store
@@ -54,3 +57,33 @@ def settle(store: Store, manager: ControllerManager) -> None:
         if not manager.step() + run_pods(store):
             return
     raise AssertionError("the cluster found no rest")
+
+
+class Cluster:
+    """Controllers and kubelets that work by themselves for the length of a `with` block."""
+
+    def __init__(self, store: Store, manager: ControllerManager) -> None:
+        self._store, self._manager = store, manager
+        self._changes = store.subscribe()
+        self._thread = threading.Thread(target=self._run, name="cluster", daemon=True)
+        self.errors: list[BaseException] = []
+
+    def _run(self) -> None:
+        try:
+            while not self._changes.closed:
+                settle(self._store, self._manager)
+                self._changes.take()
+                settle(self._store, self._manager)  # what came between the two
+                self._changes.wait_for_news()
+        except BaseException as error:  # noqa: BLE001 - raised in the test's own thread
+            self.errors.append(error)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._changes.close()
+        self._thread.join()
+        if self.errors:
+            raise self.errors[0]

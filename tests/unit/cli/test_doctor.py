@@ -38,7 +38,7 @@ def allowing(*verbs: str) -> Answer:
 
 
 def test_the_table_says_what_works_and_what_to_do(cluster: Server, run: Run) -> None:
-    ran = run("doctor")
+    ran = run("doctor", "find-affected", "analyze", "collect")
     lines = [line.split() for line in ran.lines]
     assert (ran.code, ran.err) == (1, "")
     assert [line[:2] for line in lines[:3]] == [["CHECK", "STATE"], ["kubeconfig", "ok"], ["credential", "ok"]]
@@ -46,7 +46,7 @@ def test_the_table_says_what_works_and_what_to_do(cluster: Server, run: Run) -> 
     assert "list nodes                                    yes       -" in ran.out
     assert "find-affected   fails   without get pods/log in kube-system; not --kubelet-logs" in ran.out
     assert ran.out.endswith("\nNext:\n  kdnsctl rbac find-affected analyze collect --with-live\n")
-    assert "kubectl kdns rbac find-affected" in run("doctor", program="/usr/bin/kubectl-kdns").out
+    assert "kubectl kdns rbac find-affected" in run("doctor", "find-affected", program="/usr/bin/kubectl-kdns").out
     cluster.on(REVIEWS, allowing("list", "get", "watch", "create"))
     ran = run("doctor", "find-affected")
     assert (ran.code, "Next:" in ran.out, ran.lines[-1].split()) == (0, False, ["find-affected", "works", "-"])
