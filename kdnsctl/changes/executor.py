@@ -128,25 +128,46 @@ def to_undo(records: Sequence[Record], verbs: Mapping[str, Verb] = VERBS) -> lis
         if record.kind != BEGUN or record.number in undone:
             continue
         end = ends.get(record.number)
-        changed = end is not None and end.kind == DONE and end.body.get("changed") is True
-        nothing = end is not None and not changed and (end.kind == DONE or end.body.get("certain") is True)
-        if not nothing:
-            _add(found, Taken((record.number,), _step(record), changed))
+        step = _step(record)
+        if end is not None and end.kind == DONE:
+            changed = end.body.get("changed") is True
+            _settle(found, step, step.before if changed else step.after)
+            if changed:
+                _add(found, Taken((record.number,), step, certain=True))
+        elif end is None or end.body.get("certain") is not True:
+            _add(found, Taken((record.number,), step, certain=False))
     left = [one for one in found[::-1] if not _goes_nowhere(one)]
     return [one for one in left if verb_of(one.step, verbs).inverse(one.step) is not None]
 
 
-def _add(found: list[Taken], taken: Taken) -> None:
+def _settle(found: list[Taken], step: Step, seen: Any) -> None:
+    """What a later step saw of the same thing tells whether an earlier one, whose end is not known, was taken."""
+    for place in range(len(found) - 1, -1, -1):
+        one = found[place]
+        if one.certain or not _same_thing(one.step, step):
+            continue
+        del found[place]
+        if one.step.after == seen:
+            _add(found, replace(one, certain=True), place)
+
+
+def _same_thing(one: Step, other: Step) -> bool:
+    return (one.verb, one.args, one.uid) == (other.verb, other.args, other.uid)
+
+
+def _add(found: list[Taken], taken: Taken, place: int | None = None) -> None:
     """Add a step, as one with an earlier one that it goes on from."""
     step = taken.step
-    for place, earlier in enumerate(found):
+    for index, earlier in enumerate(found):
         old = earlier.step
-        same = (old.verb, old.args, old.uid) == (step.verb, step.args, step.uid)
-        if same and earlier.certain and taken.certain and old.after == step.before and old.before != old.after:
-            whole = replace(step, before=old.before)
-            found[place] = Taken((*earlier.numbers, *taken.numbers), whole, certain=True)
+        if not (_same_thing(old, step) and earlier.certain and old.after == step.before and old.before != old.after):
+            continue
+        if taken.certain:
+            found[index] = Taken((*earlier.numbers, *taken.numbers), replace(step, before=old.before), certain=True)
             return
-    found.append(taken)
+        if step.after == old.before:
+            return  # it takes the earlier one back, or did not: taking that back is right either way
+    found.insert(len(found) if place is None else place, taken)
 
 
 def _goes_nowhere(taken: Taken) -> bool:

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kdnsctl.changes.plan import DryRun
+from kdnsctl.cli import confirming
+from kdnsctl.cli.ending import interruptible
 from kdnsctl.cli.options import Answer, Form
 from kdnsctl.cli.terminal import put, tell
-from kdnsctl.model import CancelledError, ExitCode, RefusedError, UsageError
+from kdnsctl.model import CancelledError, ExitCode, UsageError
 
 if TYPE_CHECKING:
     from kdnsctl.cancel import CancelScope
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from kdnsctl.cluster.target import Target
     from kdnsctl.cluster.transport import Connection as Connected
 
-TERMINAL = Path("/dev/tty")
 MOST_LINES = 40  # of a plan in a question; --dry-run=client shows all
 
 
@@ -68,27 +67,7 @@ def confirm(plan: Plan, target: Target, *, yes: bool, no_input: bool) -> None:
         tell(line)
     if len(lines) > MOST_LINES:
         tell(f"… and {len(lines) - MOST_LINES} more lines: --dry-run=client shows all")
-    if no_input:
-        raise RefusedError("--no-input forbids the question, and --yes was not said; nothing was changed")
-    try:
-        answer = _asked("Go on? [y/N] ")
-    except OSError:
-        raise RefusedError(
-            "there is no terminal to ask on, and --yes was not said; nothing was changed",
-            hint="look at it with --dry-run=client, then say --yes",
-        ) from None
-    if answer.strip().lower() not in {"y", "yes"}:
-        raise RefusedError("not confirmed; nothing was changed")
-
-
-def _asked(question: str) -> str:
-    sys.stderr.flush()
-    with TERMINAL.open("r+b", buffering=0) as terminal:
-        terminal.write(question.encode())
-        said = b""
-        while not said.endswith(b"\n") and (piece := terminal.read(256)):
-            said += piece
-    return said.decode("utf-8", "replace")
+    confirming.confirm("Go on?", yes=False, no_input=no_input)
 
 
 LockNamespace = Annotated[
@@ -135,7 +114,7 @@ def at_work(
         incident = incidents.open_incident(directory, name, uid, identity_of(cluster.target), actor)
         tell(f"incident {incident.id}" + (" (new)" if incident.fresh else ""))
         try:
-            with incident.journal:
+            with incident.journal, interruptible():
                 yield incident, held.scope
         except (KeyboardInterrupt, CancelledError):
             tell(

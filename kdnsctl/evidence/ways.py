@@ -22,7 +22,7 @@ from kdnsctl.find.scope import InScope
 from kdnsctl.model import Fact, KdnsctlError, Toolset
 from kdnsctl.reach.kubeproxyexec import RUNG as EXEC
 from kdnsctl.reach.kubeproxyexec import KubeProxyExec
-from kdnsctl.reach.ownpod import command_of
+from kdnsctl.reach.ownpod import NOT_ON_NODE, PodNotStartedError, command_of
 from kdnsctl.reach.podkeeper import PodKeeper, PodSettings
 from kdnsctl.reach.podspec import Image, PodOrder, PodRung
 from kdnsctl.reach.shell import NodeShell
@@ -58,6 +58,7 @@ class Ladder:
         self._keeper = keeper
         self._found = found
         self._uids = {node.metadata.name: node.metadata.uid for node in found.nodes}
+        self._windows = {node.metadata.name for node in found.nodes if node.os == "windows"}
 
     def place(self, node: str) -> PodPlace | None:
         """Its kube-proxy's pod, if that runs."""
@@ -85,11 +86,19 @@ class Ladder:
 
     def order(self, keeper: PodKeeper, rung: PodRung, node: str, scope: CancelScope) -> PodOrder:
         """The pod that this rung would make. Raises KdnsctlError (`noImage`) when there is no image for it."""
-        return keeper.order(rung, node, self._uids.get(node, ""), self._image(keeper.settings, rung, node), scope)
+        return self._order(keeper, rung, node, self._images(keeper.settings, rung, node)[0], scope)
 
-    def _image(self, settings: PodSettings, rung: PodRung, node: str) -> Image:
+    def _order(self, keeper: PodKeeper, rung: PodRung, node: str, image: Image, scope: CancelScope) -> PodOrder:
+        return keeper.order(rung, node, self._uids.get(node, ""), image, scope)
+
+    def _images(self, settings: PodSettings, rung: PodRung, node: str) -> list[Image]:
+        """What the pod may run, the best first."""
+        if node in self._windows:
+            raise KdnsctlError(
+                f"{node} is a Windows node: there is nothing to read by such a pod", code="notApplicable"
+            )
         if settings.image is not None:
-            return Image(settings.image, OF_TOOLS, pull=True)
+            return [Image(settings.image, OF_TOOLS, pull=True)]
         if rung is PodRung.PRIVILEGED:
             why = "the privileged pod needs an image with nsenter, which kube-proxy's has not: name one (--image)"
             raise KdnsctlError(why, code="noImage")
@@ -97,11 +106,22 @@ class Ladder:
         if proxy is None or proxy.place is None:
             why = f"{node} has no kube-proxy pod whose image could be used: name one (--image)"
             raise KdnsctlError(why, code="noImage")
-        return Image(on_the_node(proxy.place), OF_KUBE_PROXY)
+        # By its tag, too: a runtime may tell a digest under which it does not find the image (one that was imported).
+        names = dict.fromkeys((on_the_node(proxy.place), proxy.place.image))
+        return [Image(name, OF_KUBE_PROXY) for name in names]
 
     def _pod(self, keeper: PodKeeper, rung: PodRung, node: str, opened: contextlib.ExitStack) -> Way:
         def open_(scope: CancelScope) -> NodeShell:
-            order = self.order(keeper, rung, node, scope)
+            *first, last = self._images(keeper.settings, rung, node)
+            for image in first:
+                try:
+                    return made(self._order(keeper, rung, node, image, scope), scope)
+                except PodNotStartedError as error:
+                    if error.code != NOT_ON_NODE:
+                        raise
+            return made(self._order(keeper, rung, node, last, scope), scope)
+
+        def made(order: PodOrder, scope: CancelScope) -> NodeShell:
             shell = keeper.open(order, scope)
             opened.callback(keeper.end, order.name)
             return shell

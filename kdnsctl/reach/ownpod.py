@@ -10,7 +10,7 @@ from typing import Final
 
 from kdnsctl.cancel import CancelScope, duration
 from kdnsctl.cluster import execs, pods
-from kdnsctl.cluster.errors import ApiError, ForbiddenError
+from kdnsctl.cluster.errors import ApiError
 from kdnsctl.cluster.objects import Pod
 from kdnsctl.cluster.permission import Permission
 from kdnsctl.cluster.transport import Connection
@@ -23,6 +23,10 @@ from kdnsctl.reach.shell import Reading, Sink
 
 PATIENCE: Final = 30.0  # seconds for a pod to run whose image is on the node
 PATIENCE_TO_PULL: Final = 120.0  # and where it may have to be fetched
+NOT_ON_NODE: Final = "podImage"  # the code of an error: the image is not there under that name, and is not fetched
+RBAC: Final = (
+    "cannot create resource"  # how a lack of permission is worded; k8s.io/apiserver, responsewriters/errors.go
+)
 POD_SECURITY: Final = "violates PodSecurity"  # how that admission words it; pod-security-admission/admission.go
 # Waiting reasons that no more waiting ends (k8s.io/kubernetes pkg/kubelet/images/types.go, kuberuntime).
 HOPELESS: Final = frozenset(
@@ -63,7 +67,7 @@ def refusal(order: PodOrder, error: ApiError) -> PodRefusedError:
     said = error.failure.message or str(error)
     if POD_SECURITY in said:
         todo = "name a namespace for privileged pods (--pod-namespace), or reach nodes by exec or SSH"
-    elif isinstance(error, ForbiddenError):
+    elif RBAC in said:
         todo = "`kdnsctl rbac collect --with-pods` prints what is needed; else reach nodes by exec or SSH"
     else:
         todo = "name another namespace (--pod-namespace), or reach nodes by exec or SSH"
@@ -101,7 +105,8 @@ def _judged(order: PodOrder, event: Event[Pod], uid: str, known: str) -> tuple[b
             return True, ""
         known, hopeless = _why_not(pod, known)
         if hopeless:
-            raise PodNotStartedError(f"{_named(order)} does not start: {known}", hint=_advice(known))
+            code = NOT_ON_NODE if known.startswith("ErrImageNeverPull") else None
+            raise PodNotStartedError(f"{_named(order)} does not start: {known}", hint=_advice(known), code=code)
     return False, known
 
 

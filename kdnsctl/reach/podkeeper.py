@@ -19,7 +19,7 @@ from typing import Final
 from kdnsctl import fleet
 from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster import pods
-from kdnsctl.cluster.errors import ApiError, ForbiddenError, ServerError
+from kdnsctl.cluster.errors import ApiError, ForbiddenError, ServerError, TooManyRequestsError, UnauthorizedError
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.model import KdnsctlError, SilentReporter
 from kdnsctl.reach.ownpod import PodRefusedError, PodShell, refusal, wait_until_running
@@ -75,6 +75,7 @@ class PodKeeper:
         self._made: dict[str, _Made] = {}
         self._refused: dict[PodRung, PodRefusedError] = {}
         self._closed = False
+        self._said: tuple[str, ...] | None = None  # of the first `close`: the next has nothing to add
 
     def order(self, rung: PodRung, node: str, node_uid: str, image: Image, scope: CancelScope) -> PodOrder:
         """What is asked for, under a name that nobody else has."""
@@ -114,11 +115,11 @@ class PodKeeper:
 
     def close(self) -> tuple[str, ...]:
         """Make no more pods, and delete those that are left. Returns what could not be deleted, in words."""
+        if self._said is not None:
+            return self._said
         with self._lock:
             self._closed = True
             left = dict(self._made)
-        if not left:
-            return ()
 
         def work(name: str, limit: CancelScope) -> bool:
             return self._delete(left[name], limit, last=True)
@@ -126,7 +127,8 @@ class PodKeeper:
         with CancelScope(ENDING) as whole:
             fleet.run(left, work, parallel=AT_ONCE, deadline=None, reporter=SilentReporter(), scope=whole)
         with self._lock:
-            return tuple(self._left(made) for made in self._made.values())
+            self._said = tuple(self._left(made) for made in self._made.values())
+        return self._said
 
     def _write_down(self, order: PodOrder, scope: CancelScope) -> None:
         scope.check()
@@ -144,10 +146,13 @@ class PodKeeper:
         except ServerError:
             raise  # it may have been made nevertheless
         except ApiError as error:
-            refused = refusal(order, error)
             with self._lock:
                 self._made.pop(order.name, None)
-                if isinstance(error, ForbiddenError):  # which holds for every node
+            if isinstance(error, UnauthorizedError | TooManyRequestsError):
+                raise
+            refused = refusal(order, error)
+            if isinstance(error, ForbiddenError):  # which holds for every node
+                with self._lock:
                     self._refused[order.rung] = refused
             raise refused from error
         with self._lock:

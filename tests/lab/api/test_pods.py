@@ -164,6 +164,23 @@ def test_a_pod_with_the_image_of_its_node_is_made_read_through_and_deleted(
     ]
 
 
+def test_auto_makes_a_pod_only_where_exec_does_not_do(
+    collect: Callable[..., Ran], kubelet: Kubelet, server: ApiServer, store: Store, tmp_path: Path
+) -> None:
+    ran = collect("--via", "auto", "--item", "conntrack.ports")
+    assert (row(ran)["status"], row(ran)["via"]) == ("complete", "exec")
+    assert kubelet.seen == []
+    server.policy.grant_user("jane", Rule(("get", "list", "watch"), ("*",), ("pods", "nodes", "services")))
+    server.policy.grant_user("jane", Rule(("*",), ("discovery.k8s.io",), ("*",)))
+    server.policy.grant_user("jane", Rule(("*",), ("",), ("*",), namespaces=("default",)))
+    (tmp_path / "kubeconfig").write_text(server.kubeconfig("jane", ()), encoding="utf-8")
+    (tmp_path / "evidence").rename(tmp_path / "first")
+    ran = collect("--via", "auto", "--pod-namespace", "default", "--item", "conntrack.ports")
+    assert (row(ran)["status"], row(ran)["via"]) == ("complete", "pod")
+    assert len(kubelet.seen) == 1
+    assert gone(store)
+
+
 @pytest.mark.parametrize("level", ["baseline", "restricted"])
 def test_a_namespace_that_forbids_such_pods_is_named_with_what_to_do(
     collect: Callable[..., Ran], store: Store, level: str
@@ -197,8 +214,24 @@ def test_an_image_that_is_not_there_is_said_at_once_and_nothing_is_left(
     kubelet.act = lambda pod: kubelet.state(pod, "Pending", PULL)
     node = row(collect("--image", NEVER, "--item", "conntrack.ports"))
     (gap,) = node["missing"]
-    assert gap["code"] == "podNotStarted"
+    assert gap["code"] == "podImage"
     assert f'ErrImageNeverPull: Container image "{NEVER}" is not present' in gap["message"]
+    assert gone(store)
+
+
+def test_an_image_that_is_not_found_by_its_digest_is_tried_by_its_tag(
+    collect: Callable[..., Ran], kubelet: Kubelet, store: Store
+) -> None:
+    def act(pod: dict[str, Any]) -> None:
+        if pod["spec"]["containers"][0]["image"] == DIGEST:
+            kubelet.state(pod, "Pending", PULL)
+        else:
+            kubelet.run(pod)
+
+    kubelet.act = act
+    assert row(collect("--item", "conntrack.ports"))["status"] == "complete"
+    images = [pod["spec"]["containers"][0]["image"] for pod in kubelet.seen]
+    assert images == [DIGEST, "registry.k8s.io/kube-proxy:v1.36.2"]
     assert gone(store)
 
 

@@ -20,7 +20,7 @@ from kdnsctl.changes import journal
 from kdnsctl.changes.fields import RECORD
 from kdnsctl.changes.lock import lease_name
 from kdnsctl.lab.api.access import Rule
-from kdnsctl.lab.api.faults import Fault, Respond
+from kdnsctl.lab.api.faults import Disturb, Fault, Respond
 from kdnsctl.lab.api.server import ApiServer
 from kdnsctl.lab.kinds import EVENTS, LEASES, NODES
 from kdnsctl.lab.replies import Refused
@@ -101,7 +101,7 @@ def test_there_and_back_is_the_same_node(kdnsctl: Kdnsctl, store: Store, node: C
     assert back.code == 0, back.err
     assert {step["outcome"] for step in document(back)["nodes"][0]["steps"]} == {"restored"}
     assert node() == before
-    assert [one["reason"] for one in store.select(EVENTS)] == ["Quarantined", "Released"]
+    assert sorted(one["reason"] for one in store.select(EVENTS)) == ["Quarantined", "Released"]
     assert document(kdnsctl("status", "-o", "json"))["nodes"] == []
     assert kdnsctl("release", "--yes").code == 0
     listed = json.loads(kdnsctl("incident", "list", "-o", "json").out)["items"]
@@ -300,6 +300,28 @@ def test_a_failed_cordon_stops_the_node_and_a_rerun_goes_on(
     assert document(again)["nodes"][0]["phase"] == "contained"
     assert kdnsctl("release", NODE, "--yes", "--unchecked").code == 0
     assert node() == before
+
+
+@pytest.mark.parametrize("fault", [Respond(500, "boom"), Disturb(after_bytes=10), Respond(409, "no")], ids=str)
+@pytest.mark.parametrize("place", range(5))
+def test_wherever_it_breaks_off_it_goes_on_or_back_exactly(
+    kdnsctl: Kdnsctl, server: ApiServer, node: Callable[[], Any], place: int, fault: Respond | Disturb
+) -> None:
+    """Record, hold, cordon, taint, record again: each is refused, or done and its answer lost."""
+    before = node()
+    server.faults.add(Fault(fault, method="PATCH", after=place))
+    kdnsctl("quarantine", NODE, *CONTAIN, "--incident", "inc-1")
+
+    again = kdnsctl("quarantine", NODE, *CONTAIN, "--incident", "inc-1", "-o", "json")
+    assert again.code == 0, again.err
+    assert document(again)["nodes"][0]["phase"] == "contained"
+    server.faults.add(Fault(fault, method="PATCH", after=place % 4))
+    kdnsctl("release", NODE, "--yes", "--unchecked")
+    back = kdnsctl("release", NODE, "--yes", "--unchecked")
+
+    assert back.code == 0, back.err
+    assert node() == before
+    assert "All that was changed has been taken back." in kdnsctl("incident", "report", "inc-1").out
 
 
 def test_nothing_is_drained_without_proof(kdnsctl: Kdnsctl, server: ApiServer) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster.kubeproxy import Kind, KubeProxy, PodPlace
-from kdnsctl.cluster.objects import Metadata, Node
+from kdnsctl.cluster.objects import Metadata, Node, NodeStatus, NodeSystemInfo
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.evidence.ways import OF_KUBE_PROXY, OF_TOOLS, Ladder, Via, on_the_node, rungs, yields_more
 from kdnsctl.facts import conntrack, rules
@@ -27,7 +27,11 @@ PLACE = PodPlace(
 
 def ladder(via: Via, settings: PodSettings | None) -> Ladder:
     proxies = {"knode1": KubeProxy("knode1", Kind.DAEMON_SET, place=PLACE)}
-    nodes = tuple(Node(metadata=Metadata(name=name, uid=f"uid-{name}")) for name in ("knode1", "knode2"))
+    windows = NodeStatus(node_info=NodeSystemInfo(operating_system="windows"))
+    nodes = (
+        *(Node(metadata=Metadata(name=name, uid=f"uid-{name}")) for name in ("knode1", "knode2")),
+        Node(metadata=Metadata(name="wnode1"), status=windows),
+    )
     found = InScope(("knode1", "knode2"), proxies, Scope.FULL, (), nodes=nodes)
     keeper = None if settings is None else PodKeeper(NOBODY, settings)
     return Ladder(via, NOBODY, None, keeper, found)
@@ -69,6 +73,8 @@ def test_the_image_is_the_one_on_the_node_or_the_one_that_was_named() -> None:
         named = PodKeeper(NOBODY, PodSettings(image="tools:1"))
         order = own.order(named, PodRung.PRIVILEGED, "knode2", scope)
         assert (order.image.reference, order.image.pull) == ("tools:1", True)
+        with pytest.raises(KdnsctlError, match="wnode1 is a Windows node"):
+            own.order(named, PodRung.PLAIN, "wnode1", scope)
 
 
 @pytest.mark.parametrize(
