@@ -58,6 +58,13 @@ COMMANDS = {
         needs="kdnsctl.quarantine.release:NEEDS",
         changes=True,
     ),
+    "repair": Entry("kdnsctl.cli.repair:REPAIR", "Repair nodes narrowly: delete what is stale, and nothing else"),
+    "flush": Entry(
+        "kdnsctl.cli.repair.flush:flush",
+        "Delete the stale conntrack entries of nodes, and no others (short for repair flush)",
+        needs="kdnsctl.repair.flush:NEEDS",
+        changes=True,
+    ),
     "incident": Entry("kdnsctl.cli.incident:INCIDENT", "Look at what was changed in an incident, and take it back"),
     "cleanup": Entry(
         "kdnsctl.cli.cleanup:cleanup",

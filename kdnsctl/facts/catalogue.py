@@ -30,6 +30,7 @@ FACTS: Final[tuple[Fact, ...]] = (
     kubeproxy.METRICS,
     conntrack.TIMEOUTS,
     conntrack.PORT_RANGE,
+    conntrack.TOOL,
 )
 """In order of volatility: what changes fastest is read first."""
 
@@ -40,7 +41,7 @@ ALLOWED: Final[Mapping[str, str]] = {
     "grep": rf"-H ''( {_FILE})+",
     "iptables-save": "-c",
     "ip6tables-save": "-c",
-    "conntrack": "-L -o extended,id",
+    "conntrack": "-L -o extended,id|--version",
     "nft": "(-j )?list table ip6? kube-proxy",
 }
 

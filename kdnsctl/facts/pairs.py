@@ -13,7 +13,7 @@ from typing import Final, Generic, Literal, Protocol, TypeVar
 from kdnsctl.cancel import CancelScope
 from kdnsctl.facts import conntrack, kubeproxy, numbers, rules
 from kdnsctl.model import Fact
-from kdnsctl.netfilter import iptables, ipvs, nft
+from kdnsctl.netfilter import deletion, iptables, ipvs, nft
 from kdnsctl.netfilter.conntrack import ConntrackReader, Summary
 from kdnsctl.netfilter.dump import Completeness
 from kdnsctl.netfilter.entries import Entry, Wanted
@@ -120,6 +120,7 @@ def _health(blocks: list[bytes], reading: Reading) -> Health | None:
 FILL: Final = _pair(conntrack.FILL, numbers.fill)
 COUNTERS: Final = _pair(conntrack.COUNTERS, numbers.counters)
 TIMEOUTS: Final = _pair(conntrack.TIMEOUTS, numbers.timeouts)
+TOOL: Final = _pair(conntrack.TOOL, deletion.version)
 LOCAL_PORTS: Final = _pair(conntrack.PORT_RANGE, numbers.local_ports)
 MODE: Final = _pair(kubeproxy.MODE, parse_proxy_mode)
 HEALTH: Final = Pair(kubeproxy.HEALTH, lambda: _Blocks(_health))

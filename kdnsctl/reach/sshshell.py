@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
 
 from kdnsctl.cancel import CancelScope
-from kdnsctl.model import Fact, KdnsctlError, Privilege, Toolset
-from kdnsctl.reach.readings import SLACK, ReadingLog, read_command
+from kdnsctl.model import Fact, KdnsctlError, NodeChange, Privilege, Toolset
+from kdnsctl.reach.readings import SLACK, ReadingLog, as_fact, read_command
 from kdnsctl.reach.shell import Reading, Sink
 
 SSH: Final = "ssh"
@@ -95,6 +95,12 @@ class SshShell:
                 )
 
             return read_command(fact, command, log, scope, run)
+
+    def can_change(self, change: NodeChange) -> bool:
+        return self.can(as_fact(change))
+
+    def change(self, change: NodeChange, sink: Sink, *, scope: CancelScope) -> Reading:
+        return self.read(as_fact(change), sink, scope=scope)
 
     def _as_root(self, scope: CancelScope) -> tuple[tuple[str, ...], bytes]:
         """How to be root there; found out once. Raises SudoError, and KdnsctlError (`noShell`) when nothing runs."""

@@ -1,7 +1,7 @@
 """The answer of every repair: one row for each node, what was done to it, and whether it is well now.
 
-The JSON form (kind `RepairReport`, docs/schemas) is a promise: it may grow, it never changes meaning. Nothing is decided
-here but the exit code.
+The JSON form (kind `RepairReport`, docs/schemas) is a promise: it may grow, it never changes meaning. Nothing is
+decided here but the exit code.
 """
 
 from __future__ import annotations
