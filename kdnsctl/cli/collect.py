@@ -167,7 +167,7 @@ def collect(
     via: Annotated[
         Rung,
         typer.Option(
-            "--via", help="How nodes are reached. auto: exec into kube-proxy, else pods of our own, else SSH."
+            "--via", help="How nodes are reached. auto: exec into kube-proxy, else pods of its own, else SSH."
         ),
     ] = Rung.AUTO,
     plan: Annotated[  # noqa: FBT002  # typer's way

@@ -49,6 +49,12 @@ class SshWays:
         """What the reports call it."""
         return OPENSSH if self._openssh else SSH
 
+    def by_openssh(self) -> SshWays:
+        """The same, with the OpenSSH client."""
+        other = SshWays(self._options, self._secrets, policy=self._policy, openssh=True, note=self._note)
+        other.addresses = self.addresses
+        return other
+
     def open(self, node: str, scope: CancelScope, opened: contextlib.ExitStack) -> NodeShell:
         """Log in at a node; `opened` closes it. Raises KdnsctlError."""
         from kdnsctl.reach.hostkeys import Policy  # noqa: PLC0415

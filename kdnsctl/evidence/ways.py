@@ -1,6 +1,6 @@
 """The ladder to a node: which rungs there are, the least intrusive first, and how each is opened.
 
-    exec → pod → pod-netadmin → pod-privileged (only if allowed) → ssh
+    exec → pod → pod-netadmin → pod-privileged (only if allowed) → ssh → openssh
 
 What a rung can read is decided fact by fact: a pod with more capabilities is only made for what those with fewer cannot
 yield. Nothing is read here.
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 VIA_POD: Final = "--via pod"  # the option that permissions for pods of our own are told with
 OF_KUBE_PROXY: Final = (Toolset.KUBE_PROXY,)
 OF_TOOLS: Final = (Toolset.TOOLS, Toolset.KUBE_PROXY)  # our tools image has what kube-proxy's has, too
+# Why a login fails that may work with OpenSSH: keys in hardware, Kerberos, a host certificate, a word of its
+# configuration. An address where nobody answers is not tried twice.
+ONLY_OPENSSH: Final = frozenset({"sshLogin", "hostKeyUnknown", "sshConfig"})
 _RUNTIMES: Final = ("docker-pullable://", "docker://", "containerd://", "cri-o://")
 
 
@@ -78,11 +81,33 @@ class Ladder:
             others = self._ssh is not None or self._keeper is not None
             ways.append(Way(EXEC, _probed(shell) if self._via is Via.AUTO and others else lambda _: shell, shell.can))
         if self._keeper is not None:
-            ways += [self._pod(self._keeper, rung, node, opened) for rung in rungs(self._keeper.settings)]
+            stuck: list[PodNotStartedError] = []
+            ways += [self._pod(self._keeper, rung, node, opened, stuck) for rung in rungs(self._keeper.settings)]
         if self._ssh is not None:
-            ssh = self._ssh
-            ways.append(Way(ssh.rung, lambda scope: ssh.open(node, scope, opened), lambda fact: fact.endpoint is None))
+            ways += self._over_ssh(self._ssh, node, opened)
         return ways
+
+    def _over_ssh(self, ssh: SshWays, node: str, opened: contextlib.ExitStack) -> list[Way]:
+        """SSH, and after it the OpenSSH client: where the login failed, which that may know more for."""
+        failed: list[str] = []
+
+        def open_(scope: CancelScope) -> NodeShell:
+            try:
+                return ssh.open(node, scope, opened)
+            except KdnsctlError as error:
+                failed.append(error.code)
+                raise
+
+        first = Way(ssh.rung, open_, lambda fact: fact.endpoint is None)
+        if self._via is not Via.AUTO:
+            return [first]
+        other = ssh.by_openssh()
+        return [
+            first,
+            Way(
+                other.rung, lambda scope: other.open(node, scope, opened), lambda _: not ONLY_OPENSSH.isdisjoint(failed)
+            ),
+        ]
 
     def order(self, keeper: PodKeeper, rung: PodRung, node: str, scope: CancelScope) -> PodOrder:
         """The pod that this rung would make. Raises KdnsctlError (`noImage`) when there is no image for it."""
@@ -110,8 +135,19 @@ class Ladder:
         names = dict.fromkeys((on_the_node(proxy.place), proxy.place.image))
         return [Image(name, OF_KUBE_PROXY) for name in names]
 
-    def _pod(self, keeper: PodKeeper, rung: PodRung, node: str, opened: contextlib.ExitStack) -> Way:
+    def _pod(
+        self,
+        keeper: PodKeeper,
+        rung: PodRung,
+        node: str,
+        opened: contextlib.ExitStack,
+        stuck: list[PodNotStartedError],
+    ) -> Way:
+        """A pod on the node. `stuck` is why an earlier one did not start: its kubelet starts no other either."""
+
         def open_(scope: CancelScope) -> NodeShell:
+            if stuck:
+                raise stuck[0]
             *first, last = self._images(keeper.settings, rung, node)
             for image in first:
                 try:
@@ -122,7 +158,12 @@ class Ladder:
             return made(self._order(keeper, rung, node, last, scope), scope)
 
         def made(order: PodOrder, scope: CancelScope) -> NodeShell:
-            shell = keeper.open(order, scope)
+            try:
+                shell = keeper.open(order, scope)
+            except PodNotStartedError as error:
+                if error.code != NOT_ON_NODE:
+                    stuck.append(error)
+                raise
             opened.callback(keeper.end, order.name)
             return shell
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from kdnsctl.lab import replies
+from kdnsctl.lab.controllers.ownership import has_ended, is_ready, is_terminating
 from kdnsctl.lab.kinds import DISRUPTION_BUDGETS, PODS
 from kdnsctl.lab.replies import JSON, Refused
 from kdnsctl.lab.selectors import labels_of, match_selector
@@ -21,7 +22,6 @@ from kdnsctl.lab.store import DeleteOptions, Store, timestamp
 
 MOST_DISRUPTED: Final = 2000  # MaxDisruptedPodSize
 SOON: Final = 10  # seconds; Retry-After of a budget that is being processed
-_ENDED: Final = ("Succeeded", "Failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def evict(store: Store, name: str, namespace: str, options: DeleteOptions) -> No
         pod = store.get(PODS, name, namespace)
         if _ends_anyway(pod):
             # Its end is no disruption, or has begun: no budget is asked.
-            if pod["status"].get("phase") == "Pending" and options.version is None and not _is_terminating(pod):
+            if pod["status"].get("phase") == "Pending" and options.version is None and not is_terminating(pod):
                 options = replace(options, version=pod["metadata"]["resourceVersion"])
             _delete(store, pod, options)
             return
@@ -78,18 +78,8 @@ def with_condition(status: JSON, value: str, reason: str, message: str, generati
     return status | {"conditions": [condition]}
 
 
-def is_ready(pod: JSON) -> bool:
-    """Whether the pod counts as healthy."""
-    conditions = pod.get("status", {}).get("conditions") or []
-    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
-
-
-def _is_terminating(pod: JSON) -> bool:
-    return "deletionTimestamp" in pod["metadata"]
-
-
 def _ends_anyway(pod: JSON) -> bool:
-    return pod.get("status", {}).get("phase") in (*_ENDED, "Pending") or _is_terminating(pod)
+    return has_ended(pod) or pod["status"].get("phase") == "Pending" or is_terminating(pod)
 
 
 def _ask_budget(store: Store, pod: JSON, *, dry_run: bool) -> _Verdict:

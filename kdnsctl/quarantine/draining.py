@@ -24,7 +24,7 @@ from kdnsctl.cluster.objects import Pod
 from kdnsctl.cluster.policy import DisruptionBudget
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.cluster.watch import watch
-from kdnsctl.model import Reason, Reporter, Step
+from kdnsctl.model import KdnsctlError, Reason, Reporter, Step
 from kdnsctl.quarantine.boards import Board
 from kdnsctl.quarantine.dnsdrain import DnsDrain, DnsProbe
 from kdnsctl.quarantine.drainplan import DrainPlan, NodeDrain, PodPlan
@@ -205,22 +205,29 @@ def _last(
 ) -> Iterator[Found]:
     """Pods that serve DNS, one after the other."""
     by_key = {one.pod.metadata.uid: one for one in _tried(plan, plan.dns)}
-    if scope.reason is not None:
-        for uid, one in by_key.items():
-            yield uid, PodResult(one.pod.spec.node_name, one.pod, reason=scope.reason)
-        return
     if not by_key:
         return
-    with DnsDrain(plan, around, scope, probe) as dns:
-        outcomes = fleet.run(
-            by_key, lambda uid, limit: dns.remove(by_key[uid], limit), parallel=1, deadline=None, reporter=reporter,
-            scope=scope, what="DNS pods",
-        )  # fmt: skip
-        for outcome in outcomes:
-            pod = by_key[outcome.node].pod
-            kept = dns.kept.get(outcome.node)
-            ending = Ending.KEPT if kept is not None else outcome.value
-            yield outcome.node, PodResult(pod.spec.node_name, pod, ending, kept or outcome.reason)
+    try:
+        with DnsDrain(plan, around, scope, probe) as dns:
+            outcomes = fleet.run(
+                by_key,
+                lambda uid, limit: dns.remove(by_key[uid], limit),
+                parallel=1,
+                deadline=None,
+                reporter=reporter,
+                scope=scope,
+                what="DNS pods",
+            )
+    except KdnsctlError as error:  # who serves DNS cannot be watched, or the time was over before
+        reason = scope.reason or Reason(error.code, str(error), error)
+        for uid, one in by_key.items():
+            yield uid, PodResult(one.pod.spec.node_name, one.pod, reason=reason)
+        return
+    for outcome in outcomes:
+        pod = by_key[outcome.node].pod
+        kept = dns.kept.get(outcome.node)
+        ending = Ending.KEPT if kept is not None else outcome.value
+        yield outcome.node, PodResult(pod.spec.node_name, pod, ending, kept or outcome.reason)
 
 
 def _arrived(plan: DrainPlan, pods: Sequence[Pod]) -> tuple[str, ...]:

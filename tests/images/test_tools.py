@@ -144,7 +144,7 @@ def answered(query: dns.message.Message, rcode: dns.rcode.Rcode = dns.rcode.NOER
 @pytest.fixture
 def probe(prober: Path, server: Server) -> Callable[..., tuple[int, list[dict[str, Any]]]]:
     def run(*words: str) -> tuple[int, list[dict[str, Any]]]:
-        command = [str(prober), "-s", "127.0.0.1", "-P", str(server.port), "-n", NAME, *words]
+        command = [str(prober), "-s", "127.0.0.1", "-P", str(server.port), "-n", NAME, "-w", "60000", *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.stderr == ""
         return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]

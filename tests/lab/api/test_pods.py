@@ -17,14 +17,18 @@ import jsonschema
 import pytest
 import yaml
 
+from kdnsctl.cancel import CancelScope
+from kdnsctl.cluster.connection import ConnectOptions, connect
 from kdnsctl.lab.api.access import Rule
 from kdnsctl.lab.api.faults import Disturb, Fault
 from kdnsctl.lab.api.server import ApiServer
 from kdnsctl.lab.changes import ChangeType
 from kdnsctl.lab.kinds import NAMESPACES, PODS
 from kdnsctl.lab.store import DeleteOptions, Store
+from kdnsctl.model import KdnsctlError, Reason
 from kdnsctl.reach import ownpod
-from kdnsctl.reach.podkeeper import operator
+from kdnsctl.reach.podkeeper import PodKeeper, PodSettings, operator
+from kdnsctl.reach.podspec import Image, PodRung
 from tests.lab.api.fake_kubelet import report_ready
 from tests.lab.api.test_roles import apply
 from tests.lab.conftest import ROOT, Kdnsctl, Ran
@@ -32,6 +36,7 @@ from tests.lab.conftest import ROOT, Kdnsctl, Ran
 NODES: Final = ("knode1", "knode2", "knode3")
 DIGEST: Final = "registry.k8s.io/kube-proxy@sha256:" + "1" * 64
 FEW: Final = ("--item", "conntrack.ports", "--item", "conntrack.a")
+SSH: Final = {"ssh": "untested", "openssh": "untested"}
 NEVER: Final = "kdnsctl.example/never:1"
 PULL: Final = {"waiting": {"reason": "ErrImageNeverPull", "message": f'Container image "{NEVER}" is not present'}}
 
@@ -251,19 +256,35 @@ def test_a_pod_that_nobody_starts_is_given_up_and_deleted(
 ) -> None:
     monkeypatch.setattr(ownpod, "PATIENCE", 0.2)
     kubelet.act = kubelet.leave
-    (gap,) = row(collect("--item", "conntrack.ports"))["missing"]
-    assert "did not start within 0.2s: its node's kubelet has not taken it" in gap["message"]
-    assert len(kubelet.seen) == 1
+    missing = row(collect("--item", "conntrack.ports", "--item", "iptables.v4"))["missing"]
+    (why,) = {gap["message"] for gap in missing}
+    assert len(missing) == 2
+    assert "did not start within 0.2s: its node's kubelet has not taken it" in why
+    assert len(kubelet.seen) == 1  # and no other is tried there
     assert gone(store)
 
 
-def test_the_deadline_of_the_run_leaves_no_pod(collect: Callable[..., Ran], kubelet: Kubelet, store: Store) -> None:
-    kubelet.act = kubelet.leave
-    ran = collect("--item", "conntrack.ports", "--deadline", "2s")
-    assert ran.code == 4
-    assert {gap["code"] for gap in row(ran)["missing"]} == {"deadline"}
-    assert len(kubelet.seen) == 1
-    assert gone(store)
+def test_the_deadline_of_the_run_leaves_no_pod(
+    kubelet: Kubelet, server: ApiServer, store: Store, tmp_path: Path
+) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(server.kubeconfig(), encoding="utf-8")
+    late = Reason("deadline", "not finished within 5s")
+    with CancelScope() as scope:
+        kubelet.act = lambda _: scope.cancel(late)  # while the pod is waited for
+        options = ConnectOptions(kubeconfig=str(kubeconfig), environment={"HOME": str(tmp_path)})
+        connection = connect(options, CancelScope())
+        keeper = PodKeeper(connection, PodSettings())
+        order = keeper.order(PodRung.PLAIN, "knode1", "", Image("x:1", ()), scope)
+        with pytest.raises(KdnsctlError, match="not finished within 5s"):
+            keeper.open(order, scope)
+        assert len(kubelet.seen) == 1
+        assert keeper.close() == ()
+        assert gone(store)
+        with pytest.raises(KdnsctlError):
+            keeper.open(order, CancelScope())
+        assert len(kubelet.seen) == 1  # none is made when the run is over
+        connection.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -338,7 +359,7 @@ def test_a_plan_asks_the_server_and_makes_nothing(
     assert [node["name"] for node in plan["nodes"]] == list(NODES)
     for node in plan["nodes"]:
         states = {rung["rung"]: rung["state"] for rung in node["rungs"]}
-        assert states == {"exec": "works", "pod": "works", "pod-netadmin": "works", "ssh": "untested"}
+        assert states == {"exec": "works", "pod": "works", "pod-netadmin": "works", **SSH}
         rungs = {item["item"]: item["rung"] for item in node["items"]}
         assert (rungs["conntrack.a"], rungs["kubeProxy.log"]) == ("exec", "api")
     dry = server.journal.entries(lambda entry: entry.method == "POST" and entry.path.endswith("/pods"))

@@ -144,6 +144,7 @@ def run(seed: int, directory: Path) -> list[str]:
     """What went wrong in the run of this seed: nothing, if all is well."""
     dice = random.Random(seed)
     with lab(directory, dns=3, seed=seed, nodes=4) as made:
+        made.hurry()
         set_up(made, dice)
         targets = dice.sample(["knode1", "knode2", "knode3"], dice.randint(1, 2))
         affected = [node for node in ("knode3", "knode4") if node not in targets and dice.random() < 0.3]

@@ -82,7 +82,9 @@ def test_json_and_yaml_say_the_same(run: Run) -> None:
 
 @pytest.mark.usefixtures("cluster")
 def test_it_fits_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen = on_terminal(monkeypatch, lambda: main(["doctor", "--color", "never"]), columns=60)
+    screen = on_terminal(
+        monkeypatch, lambda: main(["doctor", "find-affected", "analyze", "--color", "never"]), columns=60
+    )
     assert max(map(len, screen.lines)) <= 60
     assert "the logs of kube-proxy cannot be read" in " ".join(screen.text.split())
 

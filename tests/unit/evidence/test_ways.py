@@ -11,12 +11,14 @@ from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster.kubeproxy import Kind, KubeProxy, PodPlace
 from kdnsctl.cluster.objects import Metadata, Node, NodeStatus, NodeSystemInfo
 from kdnsctl.cluster.transport import Connection
+from kdnsctl.evidence.sshways import SshWays
 from kdnsctl.evidence.ways import OF_KUBE_PROXY, OF_TOOLS, Ladder, Via, on_the_node, rungs, yields_more
 from kdnsctl.facts import conntrack, rules
 from kdnsctl.find.scope import InScope
 from kdnsctl.model import KdnsctlError, Scope
 from kdnsctl.reach.podkeeper import PodKeeper, PodSettings
 from kdnsctl.reach.podspec import PodRung
+from kdnsctl.reach.shell import NodeShell
 
 NOBODY = cast("Connection", None)
 DIGEST = "registry.k8s.io/kube-proxy@sha256:" + "a" * 64
@@ -99,3 +101,35 @@ def test_no_two_pods_have_the_same_name() -> None:
     assert len({order.name for order in orders}) == 50
     assert {order.run for order in orders} == {keeper.settings.run}
     assert all(len(order.name) <= 63 for order in orders)
+
+
+class Ssh:
+    """Stands for SshWays: logging in fails for this reason."""
+
+    def __init__(self, code: str, rung: str = "ssh") -> None:
+        self.rung = rung
+        self._code = code
+
+    def by_openssh(self) -> Ssh:
+        return Ssh("", "openssh")
+
+    def open(self, node: str, *_: object) -> NodeShell:
+        raise KdnsctlError(f"no login at {node}", code=self._code)
+
+
+@pytest.mark.parametrize(
+    ("code", "tried"),
+    [("sshLogin", True), ("hostKeyUnknown", True), ("sshUnreachable", False), ("hostKeyChanged", False)],
+)
+def test_openssh_is_tried_only_where_a_login_failed_that_it_may_know_more_for(code: str, tried: bool) -> None:
+    found = InScope(("knode1",), {}, Scope.FULL, ())
+    with contextlib.ExitStack() as opened, CancelScope() as scope:
+        ways = Ladder(Via.AUTO, NOBODY, cast("SshWays", Ssh(code)), None, found).ways("knode1", opened)
+        assert [way.rung for way in ways] == ["ssh", "openssh"]
+        first, other = ways
+        assert not other.can(conntrack.TABLE)
+        with pytest.raises(KdnsctlError):
+            first.open(scope)
+        assert other.can(conntrack.TABLE) is tried
+        only = Ladder(Via.SSH, NOBODY, cast("SshWays", Ssh(code)), None, found).ways("knode1", opened)
+        assert [way.rung for way in only] == ["ssh"]
