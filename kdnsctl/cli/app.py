@@ -36,11 +36,6 @@ COMMANDS = {
     "bundle": Entry(
         "kdnsctl.cli.bundle:BUNDLE", "Look at evidence that was collected: a directory, or an archive of it"
     ),
-    "cleanup": Entry(
-        "kdnsctl.cli.cleanup:cleanup",
-        "Delete the pods that interrupted runs have left on the cluster",
-        needs="kdnsctl.evidence.leftovers:NEEDS",
-    ),
     "quarantine": Entry(
         "kdnsctl.cli.quarantine:quarantine",
         "Stop nodes from hurting, and keep them for forensics: hold, cordon, capture, judge, drain",
