@@ -10,11 +10,13 @@ import contextlib
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 
 from kdnsctl.cancel import CancelScope
+from kdnsctl.changes.journal import utc_now
 from kdnsctl.cluster.lists import list_all
 from kdnsctl.cluster.permission import Permission
 from kdnsctl.cluster.transport import Connection
@@ -22,7 +24,8 @@ from kdnsctl.cluster.watch import Change, Event, watch
 from kdnsctl.evidence.artefactfile import ArtefactFile, BundleWriteError, Source
 from kdnsctl.evidence.artefacts import CLUSTER
 from kdnsctl.evidence.bundle import Bundle
-from kdnsctl.evidence.nodeside import API, Gap
+from kdnsctl.evidence.nodeside import API
+from kdnsctl.evidence.resuming import Gap
 from kdnsctl.find import bracket
 from kdnsctl.model import KdnsctlError, Proof, Reason, Reporter
 
@@ -128,7 +131,7 @@ class ClusterCollector:
         problem = None
         try:
             for event in events:
-                for line in _lines(event):
+                for line in lines(event, utc_now()):
                     file.write(line)
         except BundleWriteError as error:
             problem = Reason(error.code, str(error))
@@ -157,11 +160,13 @@ def without_secrets(item: bytes) -> bytes:
     return msgspec.json.encode(one)
 
 
-def _lines(event: Event[msgspec.Raw]) -> Iterator[bytes]:
-    if event.change is Change.BOOKMARK:
-        yield msgspec.json.encode({"type": event.change.value, "resourceVersion": event.resource_version}) + b"\n"
+def lines(event: Event[msgspec.Raw], at: datetime) -> Iterator[bytes]:
+    """An event as it is written down. `at` is when it came: only so it can be told which dumps are older.
+
+    A new list begins with a line of its own, so that what is not in it is known to be gone.
+    """
+    said = {"type": event.change.value, "time": at.isoformat()}
+    if event.change in (Change.BOOKMARK, Change.LISTED):
+        yield msgspec.json.encode({**said, "resourceVersion": event.resource_version}) + b"\n"
     for item in event.items:
-        yield (
-            msgspec.json.encode({"type": event.change.value, "object": msgspec.Raw(without_secrets(bytes(item)))})
-            + b"\n"
-        )
+        yield msgspec.json.encode({**said, "object": msgspec.Raw(without_secrets(bytes(item)))}) + b"\n"

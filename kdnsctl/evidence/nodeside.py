@@ -19,6 +19,7 @@ from kdnsctl.cluster.transport import Connection
 from kdnsctl.evidence.artefactfile import ArtefactFile, BundleWriteError, Source
 from kdnsctl.evidence.bundle import Bundle
 from kdnsctl.evidence.items import AS_TEXT, MODE, Item
+from kdnsctl.evidence.resuming import Gap
 from kdnsctl.model import Fact, KdnsctlError, Proof, Reason
 from kdnsctl.netfilter.kubeproxy import parse_proxy_mode
 from kdnsctl.netfilter.rules import Mode
@@ -29,14 +30,6 @@ API: Final = "api"
 MOST_LOG: Final = 512 << 20  # bytes of one log; a kubelet keeps 10 MiB of each file by default
 FAILED: Final = "commandFailed"  # where it ran: another way may have the program, the file or the privilege
 HTTP_STATUS: Final = "httpStatus"  # an unhealthy kube-proxy answers 503: that is the evidence, not a gap in it
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """An item that is missing, or not whole."""
-
-    item: str
-    reason: Reason
 
 
 @dataclass(slots=True)
