@@ -27,6 +27,7 @@ GATED_ROOMS = {
 }
 GATE_PERCENT = 95
 IN_A_LAB = ("tests/lab", "tests/e2e")
+FAULTS = ("tests/lab/drain/test_faults.py", "tests/lab/test_collect_faults.py")
 
 nox.needs_version = ">=2025.5.1"
 nox.options.sessions = ["lint", "types", "tests"]
@@ -115,9 +116,9 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(venv_backend=BACKEND)
 def faults(session: nox.Session) -> None:
-    """Fail nodes, servers and commands in every way, in the lab; the tests do a few of these. Some minutes."""
+    """End commands at every moment, fail nodes and servers in every way, in the lab: minutes; the tests do a few."""
     prepare(session)
-    session.run("pytest", *(session.posargs or ("tests/lab/drain/test_faults.py",)), env={"KDNSCTL_FAULTS": "all"})
+    session.run("pytest", *(session.posargs or FAULTS), env={"KDNSCTL_FAULTS": "all"})
 
 
 @nox.session(venv_backend=BACKEND)

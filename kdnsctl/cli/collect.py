@@ -9,7 +9,8 @@ import enum
 import getpass
 import sys
 import threading
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 DEADLINE = timedelta(minutes=10)
 HEADINGS = ("NODE", "STATUS", "VIA", "WHOLE", "MISSING", "REASON")
+_LONGEST_PASSWORD = 4096  # bytes
 _STYLES = {"complete": "green", "partial": "yellow", "failed": "red"}
 
 
@@ -77,6 +79,15 @@ class Ssh:
         HostKeyPolicy,
         typer.Option("--host-key-policy", help="strict: only known hosts. accept-new: note those of new ones."),
     ] = HostKeyPolicy.STRICT
+    sudo_password_fd: Annotated[
+        int | None,
+        typer.Option(
+            "--sudo-password-fd",
+            metavar="N",
+            min=0,
+            help="File descriptor to read sudo's password from. Default: ask, on a terminal.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +291,7 @@ def collect(
 
 def _check_via(ctx: typer.Context, via: Rung) -> None:
     """Raises UsageError for options of ways that are not taken."""
-    useless = said(ctx, "ssh_user", "ssh_key", "ssh_port", "ssh_jump", "ssh_config", "known_hosts", "host_key_policy")
+    useless = said(ctx, *(one.name for one in fields(Ssh)))
     if via in (Rung.EXEC, Rung.POD) and useless:
         raise UsageError(f"{', '.join(useless)} has no effect with --via {via.value}")
     useless = said(ctx, "image", "pod_namespace", "allow_privileged")
@@ -370,15 +381,35 @@ def ssh_ways(ssh: Ssh, common: Common, reporter: Reporter, *, openssh: bool) -> 
     )
     asking = not common.no_input and sys.stdin is not None and sys.stdin.isatty()
     return SshWays(
-        options, _Asked(asking=asking), policy=ssh.host_key_policy.value, openssh=openssh, note=reporter.noted
+        options,
+        _Asked(asking=asking, password=_password(ssh.sudo_password_fd)),
+        policy=ssh.host_key_policy.value,
+        openssh=openssh,
+        note=reporter.noted,
     )
+
+
+def _password(descriptor: int | None) -> str | None:
+    """The first line of a file descriptor, which is closed; None without one. Raises UsageError."""
+    if descriptor is None:
+        return None
+    try:
+        with open(descriptor, "rb") as file:  # noqa: PTH123 - of a descriptor, not of a path
+            line = file.readline(_LONGEST_PASSWORD + 1)
+        password = line.removesuffix(b"\n").removesuffix(b"\r").decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"no password can be read from file descriptor {descriptor}: {error}") from error
+    if not password or len(line) > _LONGEST_PASSWORD:
+        raise UsageError(f"there is no password of 1 to {_LONGEST_PASSWORD} bytes on file descriptor {descriptor}")
+    return password
 
 
 class _Asked:
     """Secrets from the terminal, each asked for once; nobody is asked without one. Never kept on disk, never shown."""
 
-    def __init__(self, *, asking: bool) -> None:
+    def __init__(self, *, asking: bool, password: str | None = None) -> None:
         self._asking = asking
+        self._password = password
         self._lock = threading.Lock()
         self._known: dict[str, str | None] = {}
 
@@ -386,7 +417,7 @@ class _Asked:
         return self._ask(f"passphrase of {file}: ")
 
     def sudo_password(self, node: str) -> str | None:  # noqa: ARG002  # one for all nodes
-        return self._ask("password for sudo on the nodes: ")
+        return self._password or self._ask("password for sudo on the nodes: ")
 
     def _ask(self, question: str) -> str | None:
         if not self._asking:
@@ -413,6 +444,7 @@ def _lines(report: CollectReport, packed: Path | None, common: Common, program: 
     lines = [*table.lay_out(HEADINGS, rows, width=width, paint=paint), ""]
     for gap in report.cluster_missing:
         lines += table.wrapped(visible(f"missing of the cluster: {gap.item}: {gap.reason.message}"), width)
+    lines += [line for text in _lacking(report) for line in table.wrapped(visible(text), width)]
     counts = {status: sum(node.status is status for node in report.nodes) for status in Status}
     told = ", ".join(f"{number} {status.value}" for status, number in counts.items() if number)
     lines += table.wrapped(visible(f"{count(len(report.nodes), 'node')}: {told}. Bundle: {report.bundle}"), width)
@@ -420,3 +452,19 @@ def _lines(report: CollectReport, packed: Path | None, common: Common, program: 
         lines += table.wrapped(visible(f"Packed, to be passed on: {packed}"), width)
     lines += table.wrapped(f"SHA-256 of SHA256SUMS: {report.sums_digest}", width)
     return [*lines, "", "Next:", f"  {program} analyze {visible(str(report.bundle))}"]
+
+
+def _lacking(report: CollectReport) -> Iterator[str]:
+    """What could not be had and is no gap: of the cluster with the reasons, of nodes by how many have it not."""
+    for gap in report.cluster_lacking:
+        yield f"left out of the cluster: {gap.item}: {gap.reason.message}"
+    nodes: dict[tuple[str, ...], int] = {}
+    for node in report.nodes:
+        items = tuple(gap.item for gap in node.lacking)
+        if items:
+            nodes[items] = nodes.get(items, 0) + 1
+    for items, number in nodes.items():
+        yield (
+            f"left out on {number} of {len(report.nodes)} nodes, for want of a file, a tool or a permission there: "
+            f"{', '.join(items)}"
+        )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kdnsctl import fleet
 from kdnsctl.access.needs import Needs
-from kdnsctl.cancel import CancelScope
+from kdnsctl.cancel import CancelScope, interrupting
 from kdnsctl.cluster import execs, logs, portforward, proxyload
 from kdnsctl.cluster.objects import Node
 from kdnsctl.cluster.transport import Connection
@@ -95,6 +95,7 @@ class NodeRow:
     """One node: by which rung it was reached ("" for none), how many items are whole, and what is missing.
 
     `capture` is the one that counts for it: an earlier one, when it was finished there and not read again.
+    `lacking` are extra items that are not there on the node, or not by this rung: it is complete without them.
     """
 
     name: str
@@ -103,6 +104,7 @@ class NodeRow:
     whole: int = 0
     missing: tuple[Gap, ...] = ()
     capture: int = 1
+    lacking: tuple[Gap, ...] = ()
 
     @property
     def reason(self) -> str:
@@ -112,9 +114,10 @@ class NodeRow:
 
 @dataclass(frozen=True, slots=True)
 class CollectReport:
-    """What was collected. `sums_digest` is the SHA-256 of SHA256SUMS; `cluster_missing` what lacks of the cluster.
+    """What was collected. `sums_digest` is the SHA-256 of SHA256SUMS.
 
-    `run` is what pods of our own were labelled with, `pods_left` those that could not be deleted, in words.
+    `cluster_missing` is what was not had of the cluster's side, `cluster_lacking` what no verdict hangs on. `run` is
+    what pods of our own were labelled with, `pods_left` those that could not be deleted, in words.
     """
 
     cluster: str
@@ -124,6 +127,7 @@ class CollectReport:
     ended: datetime
     nodes: tuple[NodeRow, ...]
     cluster_missing: tuple[Gap, ...]
+    cluster_lacking: tuple[Gap, ...]
     scope: Scope
     sums_digest: str
     notes: tuple[str, ...] = ()
@@ -166,12 +170,12 @@ def collect(
     if options.pods is not None:
         said["run"] = options.pods.run
     left: tuple[str, ...] = ()
-    with _bundle(options, said, plan, now) as bundle, contextlib.ExitStack() as at_the_end:
+    with interrupting(scope), _bundle(options, said, plan, now) as bundle, contextlib.ExitStack() as at_the_end:
         if keeper is not None:
             at_the_end.callback(keeper.close)
         if ssh is not None:
             ssh.addresses = internal_addresses(plan.found.nodes)
-        cluster = ClusterCollector(bundle, connection, reporter)
+        cluster = ClusterCollector(bundle, connection, plan.names, reporter)
         ladder = Ladder(options.via, connection, ssh, keeper, plan.found)
         ids = [item.id for item in plan.items]
 
@@ -209,7 +213,9 @@ def collect(
             if row.status is Status.FAILED and not row.whole and (had := plan.earlier.nodes.get(row.name)) is not None:
                 kept[row.name] = had.capture
         digest = bundle.finish({"nodes": {row.name: row.status.value for row in rows}, "kept": kept})
-        return told.report(bundle.capture, rows, cluster.gaps, digest, left)
+        return told.report(
+            bundle.capture, rows, cluster.gaps, digest, left=left, lacking=cluster.lacking, notes=_notes(outcomes)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +229,15 @@ class _Told:
     now: Callable[[], datetime]
 
     def report(
-        self, capture: int, rows: Iterable[NodeRow], gaps: Iterable[Gap], digest: str, left: tuple[str, ...] = ()
+        self,
+        capture: int,
+        rows: Iterable[NodeRow],
+        gaps: Iterable[Gap],
+        digest: str,
+        *,
+        left: tuple[str, ...] = (),
+        lacking: Iterable[Gap] = (),
+        notes: Iterable[str] = (),
     ) -> CollectReport:
         """The report. `left` are pods that could not be deleted."""
         return CollectReport(
@@ -234,9 +248,10 @@ class _Told:
             ended=self.now(),
             nodes=tuple(sorted(rows, key=lambda row: row.name)),
             cluster_missing=tuple(gaps),
+            cluster_lacking=tuple(lacking),
             scope=self.plan.found.scope,
             sums_digest=digest,
-            notes=(*self.plan.found.notes, *_kept_notes(self.plan)),
+            notes=(*self.plan.found.notes, *_kept_notes(self.plan), *notes),
             run=self.options.pods.run if self.options.pods is not None else "",
             pods_left=left,
         )
@@ -263,10 +278,12 @@ def to_json(report: CollectReport, archive: Path | None = None) -> dict[str, Any
                 "whole": node.whole,
                 "capture": node.capture,
                 "missing": [gap.to_json() for gap in node.missing],
+                "lacking": [gap.to_json() for gap in node.lacking],
             }
             for node in report.nodes
         ],
         "clusterMissing": [gap.to_json() for gap in report.cluster_missing],
+        "clusterLacking": [gap.to_json() for gap in report.cluster_lacking],
         "notes": list(report.notes),
         "run": report.run or None,
         "podsLeft": list(report.pods_left),
@@ -376,9 +393,19 @@ def _row(name: str, outcome: Outcome[NodeSide] | None, bundle: Bundle, scope: Ca
 
 def _row_of(name: str, side: NodeSide, bundle: Bundle) -> NodeRow:
     # What came through the API alone is not the node: its table and rules are.
-    had = _whole(name, bundle)
-    status = Status.COMPLETE if not side.gaps else Status.PARTIAL if had and side.via else Status.FAILED
-    return NodeRow(name, status, side.via, side.whole, tuple(side.gaps), bundle.capture)
+    status = Status.COMPLETE if not side.gaps else Status.PARTIAL if side.own else Status.FAILED
+    return NodeRow(name, status, side.via, side.whole, tuple(side.gaps), bundle.capture, tuple(side.lacking))
+
+
+def _notes(outcomes: Sequence[Outcome[NodeSide]]) -> Iterator[str]:
+    """Where rules of every mode were read, and why."""
+    found = [(one.node, one.value.why_no_mode) for one in outcomes if one.value and one.value.why_no_mode]
+    if found:
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        yield (
+            f"kube-proxy's mode is not known on {found[0][0]}{more} ({found[0][1]}), so the rules of every mode were "
+            "read: of which mode they are, they tell themselves"
+        )
 
 
 def _whole(name: str, bundle: Bundle) -> int:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import BinaryIO
 
 from kdnsctl.cluster.kubeproxy import KubeProxy, locate
@@ -25,7 +25,7 @@ from kdnsctl.diagnosis.wording import count
 from kdnsctl.find.analysis import AnalyzeReport, NodeAnalysis, judged
 from kdnsctl.find.captures import Bundles, Moment, bundles_in
 from kdnsctl.find.commands import NODE_NAME
-from kdnsctl.find.dumps import evidence_of, read_at
+from kdnsctl.find.dumps import Dumps, evidence_of, read_at
 from kdnsctl.find.inputs import Sifted, read_dumps, sift
 from kdnsctl.find.moments import changes_of, slices_at
 from kdnsctl.find.nodefiles import NodeFiles, by_node
@@ -40,6 +40,7 @@ from kdnsctl.model import Coverage, Reason, Reporter, UsageError
 
 _LOG = re.compile(r"kube-proxy[^/]*\.log(?:\.[^/.]+)*$")
 """By its name, since nothing is judged by it: what is in it is looked at by who reads it."""
+WRONG_CLOCK = timedelta(seconds=2)
 SAVE_A_TABLE = "save a connection tracking table: conntrack -L -o extended,id, or /proc/net/nf_conntrack"
 
 
@@ -89,7 +90,7 @@ def analyze_files(options: FileOptions, *, stdin: BinaryIO, reporter: Reporter, 
         coverage=Coverage.of(node.verdict for node in analyses),
         services=services,
         skipped=(*sifted.skipped, *(_problem(one.code, one.message, one.name) for one in sifted.unread)),
-        notes=tuple(dict.fromkeys((*truths.notes(), *_notes(analyses)))),
+        notes=tuple(dict.fromkeys((*truths.notes(), *_notes(analyses), *_clocks(nodes, dumps)))),
         next_commands=tuple(_read_logs(options, sifted)),
     )
 
@@ -162,6 +163,18 @@ def _truth(objects: Objects, slices: Sequence[EndpointSlice], at: datetime | Non
         all_slices=all_slices,
         service_ranges=objects.service_ranges,
     )
+
+
+def _clocks(nodes: Iterable[NodeFiles], dumps: Iterable[Dumps]) -> Iterator[str]:
+    """Nodes whose clocks are wrong, or ours was: what their logs and metrics tell is by theirs."""
+    for node, held in zip(nodes, dumps, strict=True):
+        ahead = held.clock_ahead
+        if ahead is not None and abs(ahead.by) > ahead.within + WRONG_CLOCK:
+            where = "ahead of" if ahead.by > timedelta(0) else "behind"
+            yield (
+                f"The clock of {node.name} was {abs(ahead.by).total_seconds():.0f} s {where} that of the machine which "
+                "collected: times in its logs and metrics are by its own."
+            )
 
 
 def _without_files(nodes: Iterable[NodeFiles], bundles: Bundles) -> list[NodeFiles]:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench import draining, machine, online, reading, scanning, startup, tablereading
+from tests.bench import draining, machine, online, reading, scanning, sshfleet, startup, tablereading
 from tests.bench.measuring import RunError
 
 SCAN_GOAL = 1.5  # times grep's wall clock time
@@ -21,9 +21,11 @@ KUBECTL_GOAL = 3  # times as fast
 TABLE_GOAL = 2.0  # times mawk's wall clock time
 TABLE_MEMORY_GOAL = 200e6
 DRAIN_GOAL = 0.4  # of kubectl's wall clock time
+SSH_GOAL = 1.5  # times the wall clock time of ssh and gzip
+SSH_MEMORY_GOAL = 300e6
 
 
-PARTS = ("startup", "scan", "online", "kubectl", "memory", "nodes", "table", "drain")
+PARTS = ("startup", "scan", "online", "kubectl", "memory", "nodes", "table", "ssh", "drain")
 
 
 @dataclasses.dataclass(slots=True)
@@ -39,6 +41,7 @@ class Figures:
     fleets: list[reading.Fleet] = dataclasses.field(default_factory=list)
     tables: list[tablereading.TableRun] = dataclasses.field(default_factory=list)
     drained: draining.Drain | None = None
+    ssh: list[sshfleet.SshFleet] = dataclasses.field(default_factory=list)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "drain": dataclasses.asdict(figures.drained) | {"ratio": figures.drained.ratio}
             if figures.drained
             else None,
+            "ssh": [{**dataclasses.asdict(one), "ratio": one.ratio} for one in figures.ssh],
         }
         options.out.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
     return 0
@@ -98,6 +102,9 @@ def _measured(options: argparse.Namespace, what: Sequence[str]) -> Figures:
         figures.tables.append(tablereading.run(options.entries, rounds=options.rounds, under=under, tell=_tell))
     if "drain" in what:
         figures.drained = draining.run(rounds=options.rounds, tell=_tell)
+    if "ssh" in what:
+        size = options.ssh_megabytes * 1_000_000
+        figures.ssh = sshfleet.run(size, nodes=options.ssh_nodes, rounds=options.rounds, under=under, tell=_tell)
     return figures
 
 
@@ -111,6 +118,7 @@ def _tables(figures: Figures, options: argparse.Namespace) -> list[str]:
         *(_nodes_table(figures.execs, figures.fleets, options.rounds) if figures.execs else ()),
         *(_reading_table(figures.tables, options.rounds) if figures.tables else ()),
         *(_drain_table(figures.drained, options.rounds) if figures.drained else ()),
+        *(_ssh_table(figures.ssh, options.rounds) if figures.ssh else ()),
     ]
 
 
@@ -126,6 +134,12 @@ def _parser() -> argparse.ArgumentParser:
         "--table-megabytes", type=int, default=32, help="size of a table to read over exec (default: %(default)s)"
     )
     parser.add_argument("--entries", type=int, default=1_000_000, help="of the table to read (default: %(default)s)")
+    parser.add_argument(
+        "--ssh-nodes", type=int, default=sshfleet.NODES, help="SSH servers to read from (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--ssh-megabytes", type=int, default=20, help="size of the table on each of them (default: %(default)s)"
+    )
     parser.add_argument("--rounds", type=int, default=scanning.ROUNDS, help="runs of each kind (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=startup.RUNS, help="starts of each kind (default: %(default)s)")
     parser.add_argument("--pods", type=int, default=online.PODS, help="logs to read over TLS (default: %(default)s)")
@@ -261,6 +275,22 @@ def _drain_table(one: draining.Drain, rounds: int) -> list[str]:
         ),
         "",
     ]
+
+
+def _ssh_table(measured: Sequence[sshfleet.SshFleet], rounds: int) -> list[str]:
+    rows = [
+        f"| {one.nodes} nodes, {one.size / 1e6:.0f} MB each, --via {one.via} / ssh and {one.gzip} "
+        f"| {one.wall:.1f} s / {one.peer_wall:.1f} s = {one.ratio:.2f}× "
+        f"| {one.cpu:.1f} s / {one.peer_cpu:.1f} s | {one.anonymous / 1e6:.0f} MB |"
+        for one in measured
+    ]
+    columns = (
+        f"collect over SSH, least of {rounds}",
+        f"wall (goal ≤ {SSH_GOAL:g}×)",
+        "CPU, without the servers'",
+        f"anonymous memory (goal < {SSH_MEMORY_GOAL / 1e6:.0f} MB)",
+    )
+    return [f"| {' | '.join(columns)} |", "|---|--:|--:|--:|", *rows, ""]
 
 
 def _tell(message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -42,8 +43,8 @@ def test_the_table_says_what_works_and_what_to_do(cluster: Server, run: Run) -> 
     lines = [line.split() for line in ran.lines]
     assert (ran.code, ran.err) == (1, "")
     assert [line[:2] for line in lines[:3]] == [["CHECK", "STATE"], ["kubeconfig", "ok"], ["credential", "ok"]]
-    assert "get pods/log in kube-system                   no        the logs of kube-proxy cannot be read" in ran.out
-    assert "list nodes                                    yes       -" in ran.out
+    assert re.search(r"get pods/log in kube-system +no +the logs of kube-proxy cannot be read", ran.out)
+    assert re.search(r"list nodes +yes +-", ran.out)
     assert "find-affected   fails   without get pods/log in kube-system; not --kubelet-logs" in ran.out
     assert ran.out.endswith("\nNext:\n  kdnsctl rbac find-affected analyze collect --with-live\n")
     assert "kubectl kdns rbac find-affected" in run("doctor", "find-affected", program="/usr/bin/kubectl-kdns").out
