@@ -66,6 +66,7 @@ COMMANDS = {
         "Delete the pods that interrupted runs have left on the cluster",
         needs="kdnsctl.evidence.leftovers:NEEDS",
     ),
+    "verbosity": Entry("kdnsctl.cli.verbosity:VERBOSITY", "Have kube-proxy log more for a while, and as before"),
     "signatures": Entry("kdnsctl.cli.signatures:signatures", "List what kube-proxy logs, and what each line means"),
     "doctor": Entry("kdnsctl.cli.doctor:doctor", "Tell whether the cluster answers, and which commands may work on it"),
     "rbac": Entry("kdnsctl.cli.rbac:rbac", "Print the least Role with which commands can do their work"),
