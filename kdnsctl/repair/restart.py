@@ -37,6 +37,7 @@ from kdnsctl.repair.securing import secure
 
 COMMAND: Final = "restart-kube-proxy"
 VIA: Final = "api"
+SECONDS: Final = replacing.TIMEOUT
 CAUSE: Final = "Remove the cause; kube-proxy tries again by itself, every 30 s."
 NEEDS: Final = Needs(
     needed=tuple(dict.fromkeys((*proxyload.NEEDED, *incidents.NEEDED, *replacing.NEEDED, *analyze_nodes.NEEDS.needed))),
@@ -61,7 +62,7 @@ class RestartOptions:
 
     chosen: Chosen
     collect: bool = True
-    seconds: float = replacing.TIMEOUT
+    seconds: float = SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +123,8 @@ def prepare(options: RestartOptions, connection: Connection, *, scope: CancelSco
 def _not_here(name: str, proxy: KubeProxy | None, found: InScope) -> NodeRepair:
     """The answer on a node whose kube-proxy cannot be restarted through the API."""
     if proxy is None:
-        return NodeRepair(
-            name, Result.REFUSED, Reason("unknown", found.blind or "where its kube-proxy is, is not known")
-        )
+        why = found.blind or "where its kube-proxy is, is not known"
+        return NodeRepair(name, Result.REFUSED, Reason("unknown", why))
     if proxy.kind is Kind.ABSENT:
         nothing = Verdict.NOT_APPLICABLE
         return NodeRepair(name, Result.NOTHING_TO_DO, Reason("noKubeProxy", proxy.why), nothing, nothing)
@@ -215,25 +215,11 @@ class Work:
         verdict, reason = self._judged(name)
         if verdict is Verdict.CLEAN:
             said = f"; {done.unproven}" if done.unproven else ""
-            return NodeRepair(
-                name,
-                Result.REPAIRED,
-                Reason("restarted", f"kube-proxy restarted: {reason}{said}"),
-                before,
-                verdict,
-                True,
-                VIA,
-            )
-        return NodeRepair(
-            name,
-            Result.FAILED,
-            Reason("notWell", f"kube-proxy restarted, and the node is {verdict}: {reason}"),
-            before,
-            verdict,
-            True,
-            VIA,
-            advice=f"kdnsctl analyze {name} tells what is wrong with it",
-        )
+            well = Reason("restarted", f"kube-proxy restarted: {reason}{said}")
+            return NodeRepair(name, Result.REPAIRED, well, before, verdict, changed=True, via=VIA)
+        why = Reason("notWell", f"kube-proxy restarted, and the node is {verdict}: {reason}")
+        advice = f"kdnsctl analyze {name} tells what is wrong with it"
+        return NodeRepair(name, Result.FAILED, why, before, verdict, changed=True, via=VIA, advice=advice)
 
     def _judged(self, name: str) -> tuple[Verdict, str]:
         asked = NodeOptions(Chosen((name,)))
@@ -247,4 +233,5 @@ class Work:
         changed = error.code in (NotWrittenError.code, replacing.NotSyncedError.code)
         after = self._judged(name)[0] if changed else None
         reason = Reason(error.code, str(error), error)
-        return NodeRepair(name, Result.FAILED, reason, before, after, changed, VIA if changed else "", advice=advice)
+        via = VIA if changed else ""
+        return NodeRepair(name, Result.FAILED, reason, before, after, changed=changed, via=via, advice=advice)

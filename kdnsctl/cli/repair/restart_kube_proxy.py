@@ -41,15 +41,14 @@ def restart_kube_proxy(
         str | None, typer.Option("--selector", "-l", metavar="SELECTOR", help="The nodes with these labels.")
     ] = None,
     timeout: Annotated[
-        timedelta,
+        timedelta | None,
         typer.Option(
             "--timeout",
             metavar="DURATION",
             parser=values.duration,
-            help="Until a new kube-proxy has to have written its rules.",
-            show_default="2m",
+            help="Until a new kube-proxy has to have written its rules. Default: 2m.",
         ),
-    ] = timedelta(minutes=2),
+    ] = None,
     no_collect: Annotated[  # noqa: FBT002  # typer's way
         bool, typer.Option("--no-collect", help="Capture no evidence before.", show_default=False)
     ] = False,
@@ -89,7 +88,8 @@ def restart_kube_proxy(
 
     now = datetime.now(UTC)
     name = incidents.new_id(now) if record.incident is None else incidents.checked_id(record.incident)
-    options = work.RestartOptions(Chosen(chosen, selector), not no_collect, timeout.total_seconds())
+    seconds = timeout.total_seconds() if timeout else work.SECONDS
+    options = work.RestartOptions(Chosen(chosen, selector), not no_collect, seconds)
     scope, actor = CancelScope(), incidents.this_actor()
     with progress.reporting(common.color) as reporter, connected(connection, common, scope, reporter) as cluster:
         prepared = work.prepare(options, cluster, scope=scope)
