@@ -31,6 +31,7 @@ from kdnsctl.quarantine.allowed import check_allowed
 from kdnsctl.repair import levels, replacing
 from kdnsctl.repair.levels import CannotRaise, Level, Survey, survey, template_way, way_of
 from kdnsctl.repair.replacing import deletion, port_of
+from kdnsctl.repair.securing import CAPTURED
 from kdnsctl.repair.verbosityreport import NodeVerbosity, Result, VerbosityReport
 
 DEFAULT_LEVEL: Final = 4  # what every version says about conntrack, and no dump of all rules
@@ -353,9 +354,9 @@ def _plans(prepared: Prepared) -> list[NodePlan]:
         for level in template.nodes:
             if level.proxy is None:
                 continue
-            first = ("capture the evidence first",) if prepared.options.collect else ()
-            then = (*first, "wait until the new kube-proxy has written its rules")
-            plans.append(NodePlan(level.name, (node_record(level, template), deletion(level.proxy)), then))
+            steps = (node_record(level, template), deletion(level.proxy))
+            notes = (CAPTURED,) if prepared.options.collect else ()
+            plans.append(NodePlan(level.name, steps, ("wait until the new kube-proxy has written its rules",), notes))
     for name, node in prepared.done.items():
         if node.result is Result.REFUSED and node.reason is not None:
             said = f"is left as it is: {node.reason.message}"

@@ -33,7 +33,7 @@ from kdnsctl.repair import replacing
 from kdnsctl.repair.owners import by_hand
 from kdnsctl.repair.replacing import NotWrittenError, deletion, metrics_port, node_of, replace_proxy
 from kdnsctl.repair.report import NodeRepair, RepairReport, Result
-from kdnsctl.repair.securing import secure
+from kdnsctl.repair.securing import CAPTURED, secure
 
 COMMAND: Final = "restart-kube-proxy"
 VIA: Final = "api"
@@ -104,19 +104,19 @@ def prepare(options: RestartOptions, connection: Connection, *, scope: CancelSco
     for name in found.names:
         proxy = found.proxies.get(name)
         if proxy is not None and proxy.kind is Kind.DAEMON_SET and proxy.place is not None:
-            first = ("capture the evidence first",) if options.collect else ()
-            then = (*first, "wait until the new kube-proxy has written its rules, and judge the node again")
-            plans.append(NodePlan(name, (deletion(proxy),), then))
+            notes = (CAPTURED,) if options.collect else ()
+            then = ("wait until the new kube-proxy has written its rules, and judge the node again",)
+            plans.append(NodePlan(name, (deletion(proxy),), then, notes))
             continue
         done[name] = _not_here(name, proxy, found)
         plans.append(NodePlan(name, notes=(f"is left as it is: {done[name].reason.message}", done[name].advice)))
     todo = tuple(name for name in found.names if name not in done)
-    notes = ["one node after the other; the first that is not well afterwards ends it"] if len(todo) > 1 else []
-    notes.append(
+    told = ["one node after the other; the first that is not well afterwards ends it"] if len(todo) > 1 else []
+    told.append(
         "a restart deletes the entries of every UDP Service on the node, and with them the evidence"
         + ("" if options.collect else "; none is captured (--no-collect)")
     )
-    plan = Plan(f"repair {COMMAND}", identity_of(connection.target), tuple(plans), notes=tuple(notes))
+    plan = Plan(f"repair {COMMAND}", identity_of(connection.target), tuple(plans), notes=tuple(told))
     return Prepared(options, found, plan, todo, done)
 
 

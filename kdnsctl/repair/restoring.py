@@ -36,7 +36,7 @@ from kdnsctl.repair import raiseplan
 from kdnsctl.repair.levels import Level, Survey, survey
 from kdnsctl.repair.raiseplan import TEMPLATE_NEEDS, port_on, row, unsettled
 from kdnsctl.repair.replacing import deletion, replace_proxy
-from kdnsctl.repair.securing import secure
+from kdnsctl.repair.securing import CAPTURED, secure
 from kdnsctl.repair.verbosityreport import NodeVerbosity, Result, VerbosityReport
 
 SETTLES: Final = 120.0  # seconds until the controller has seen that all pods are as they should be
@@ -228,8 +228,9 @@ def _plans(runtime: Sequence[Leaving], templates: Sequence[Template], collect: b
         plans.append(NodePlan(name, (template.command,), notes=(note,)))
         for one in template.nodes:
             if one.level.proxy is not None:
-                then = (*(("capture the evidence first",) if collect else ()), "wait until it has written its rules")
-                plans.append(NodePlan(one.name, (deletion(one.level.proxy),), then))
+                captured = (CAPTURED,) if collect else ()
+                then = ("wait until it has written its rules",)
+                plans.append(NodePlan(one.name, (deletion(one.level.proxy),), then, captured))
         if template.staying:
             plans.append(NodePlan(name, notes=(_staying(template),)))
         else:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from kdnsctl.cancel import CancelScope
 from kdnsctl.changes.incidents import Actor, Incident
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.model import Reporter
 from kdnsctl.quarantine.capture import Judgement, capture
+
+CAPTURED: Final = "its evidence is captured before"
 
 
 def secure(
