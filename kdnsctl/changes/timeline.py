@@ -111,7 +111,7 @@ def open_steps(incident: Summary) -> int:
 def _left(incident: Summary) -> Iterable[str]:
     left = to_undo(incident.reading.records)
     if not left:
-        yield "All that was changed has been taken back."
+        yield "Nothing is left that can be taken back."
         return
     yield f"Not taken back ({len(left)}):"
     yield ""

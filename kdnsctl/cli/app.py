@@ -56,7 +56,7 @@ COMMANDS = {
     "repair": Entry("kdnsctl.cli.repair:REPAIR", "Repair nodes narrowly: delete what is stale, and nothing else"),
     "flush": Entry(
         "kdnsctl.cli.repair.flush:flush",
-        "Delete the stale conntrack entries of nodes, and no others (short for repair flush)",
+        "Delete the stale conntrack entries of nodes, and no others",
         needs="kdnsctl.repair.flush:NEEDS",
         changes=True,
     ),

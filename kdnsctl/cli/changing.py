@@ -1,7 +1,7 @@
 """What commands that change something have in common: the plan on the screen, the question before it, --dry-run, --yes.
 
-How a question is asked is known to `confirming`; standard input may be a pipe of nodes.
-What a plan is, and whether it is wise, is known to `changes` and the rooms above.
+The answer to a question comes from the terminal itself (/dev/tty), never from standard input, which may be a pipe of
+nodes. What a plan is, and whether it is wise, is known to `changes` and the rooms above.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ SETTINGS: Final = _numbers(
 PORT_RANGE: Final = _numbers("ports", "range of local ports", "cat", "/proc/sys/net/ipv4/ip_local_port_range")
 
 TOOL: Final = Fact(
-    id="conntrack.tool",
+    id="conntrack.release",
     title="release of the conntrack program",
     privilege=Privilege.NET_ADMIN,  # not to say its name, but there is no use for it without
     proof=Proof.TRAILER,

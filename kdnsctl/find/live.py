@@ -71,7 +71,8 @@ class LiveOptions:
 
     `settle` is how long an endpoint has to be gone before an entry to it counts at once. `version` stands in where the
     image does not tell kube-proxy's release. `parallel` nodes are read at once. `keep`: a state has the case that its
-    diagnosis comes from, which may be large.
+    diagnosis comes from, which may be large. `tcp`: a second look is taken for entries of TCP, too, which no verdict
+    rests on.
     """
 
     services: tuple[str, ...] = ()
@@ -81,6 +82,7 @@ class LiveOptions:
     version: str | None = None
     parallel: int = PARALLEL
     keep: bool = False
+    tcp: bool = False
 
     @property
     def terms(self) -> Terms:
@@ -343,7 +345,9 @@ class _Judge:
             truth = self._truths.truth(self._base, at)
             truth = replace(truth, pods=self._names.of(shell.node, _dead(evidence, truth), scope))
             said = diagnose(evidence, truth, terms)
-        again = not last and bool(unsettled(evidence, truth, terms) or _uncounted(evidence, truth, terms))
+        again = not last and bool(
+            unsettled(evidence, truth, terms) or _uncounted(evidence, truth, terms, tcp=self._options.tcp)
+        )
         mode = evidence.running_mode
         case = case_of(evidence, truth, terms) if self._options.keep else None
         state = State(said, table.at if table else None, shell.rung, mode, evidence.version, case)
@@ -450,10 +454,11 @@ def _state_of(outcome: Outcome[_Pending]) -> Outcome[State]:
     return Outcome(outcome.node, outcome.value.state if outcome.value else None, outcome.reason)
 
 
-def _uncounted(evidence: Evidence, truth: Truth, terms: Terms) -> bool:
+def _uncounted(evidence: Evidence, truth: Truth, terms: Terms, *, tcp: bool) -> bool:
     """Whether there are stale entries that do not count yet, also where the verdict is certain without them."""
     stale = case_of(evidence, truth, terms).stale
-    return any(one.waiting and one.in_scope and one.key.protocol == COUNTED_PROTOCOL for one in stale)
+    protocols = (COUNTED_PROTOCOL, "tcp") if tcp else (COUNTED_PROTOCOL,)
+    return any(one.waiting and one.in_scope and one.key.protocol in protocols for one in stale)
 
 
 def _dead(evidence: Evidence, truth: Truth) -> list[str]:

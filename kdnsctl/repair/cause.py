@@ -29,5 +29,6 @@ def why_not_written(connection: Connection, proxy: KubeProxy | None, *, scope: C
     for signature in WRITING:
         found = tally.counts.get(signature)
         if found is not None and found.count:
-            return wording.clean(found.example)
+            # Without the header of the line, and on one line: errors of programs have several.
+            return wording.clean(" ".join(found.example.partition("] ")[2].split()) or found.example)
     return ""

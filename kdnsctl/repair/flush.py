@@ -12,20 +12,21 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from kdnsctl import fleet
 from kdnsctl.access.needs import Needs
 from kdnsctl.cancel import CancelScope
 from kdnsctl.changes import flows, incidents, lock
-from kdnsctl.changes.executor import take
+from kdnsctl.changes.executor import PART, Log, take
 from kdnsctl.changes.incidents import Actor, Incident
+from kdnsctl.changes.journal import Record
 from kdnsctl.changes.plan import NodePlan, Plan
 from kdnsctl.changes.verbs import Means
 from kdnsctl.cluster import dns, logs, proxyload
 from kdnsctl.cluster.kubeproxy import Kind
 from kdnsctl.cluster.transport import Connection
-from kdnsctl.diagnosis.case import StaleGroup
+from kdnsctl.diagnosis.case import COUNTED_PROTOCOL, StaleGroup
 from kdnsctl.diagnosis.evidence import SETTLE
 from kdnsctl.evidence.collect import internal_addresses
 from kdnsctl.evidence.ways import Ladder, Via
@@ -167,6 +168,7 @@ def preparing(
                 version=options.version,
                 parallel=options.parallel,
                 keep=True,
+                tcp=options.tcp,
             )
             readers = {name: Reader(one, ladder.kube_proxy(name) if by_exec else None) for name, one in hands.items()}
             prepared.judging = stack.enter_context(
@@ -436,7 +438,7 @@ class _Work:
             idle = 0 if deleted else idle + 1
             state = self._judging.one(node, scope, patient=False)
             assessment = assess(state, tcp=tcp, proven=attempt.proven)
-            if not assessment.groups and (assessment.refused or _waits(state)):
+            if not assessment.groups and (assessment.refused or _waits(state, tcp=tcp)):
                 # What is new, or not settled, takes a second look.
                 state = self._judging.one(node, scope)
                 assessment = assess(state, tcp=tcp, proven=attempt.proven)
@@ -456,11 +458,12 @@ class _Work:
             if self._judging.serves(node, group.key, scope):
                 continue  # its address has come back to life meanwhile
             step = flows.step_of(node, self._prepared.uids.get(node, ""), group.key, group.count + group.waiting)
-            effect = take(step, self._incident.journal, means, self._actor.run)
+            before = attempt.deleted
+            effect = take(step, _Counting(self._incident.journal, attempt), means, self._actor.run)
             attempt.proven.add(group.key)
-            number = int((effect.details or {}).get("deleted", 0))
-            deleted += number
-            attempt.deleted += number
+            # Should conntrack count more than it printed, its count holds.
+            attempt.deleted = max(attempt.deleted, before + int((effect.details or {}).get("deleted", 0)))
+            deleted += attempt.deleted - before
         return deleted
 
     def _proven(self, attempt: _Attempt, state: State, scope: CancelScope) -> NodeRepair:
@@ -497,5 +500,21 @@ class _Attempt:
         )
 
 
-def _waits(state: State) -> bool:
-    return state.case is not None and any(each.waiting and each.in_scope for each in state.case.stale)
+class _Counting:
+    """A journal that counts what was deleted while it is written: known also of a step whose end is not."""
+
+    def __init__(self, log: Log, attempt: _Attempt) -> None:
+        self._log = log
+        self._attempt = attempt
+
+    def append(self, kind: str, body: Mapping[str, Any]) -> Record:
+        record = self._log.append(kind, body)
+        if kind == PART:
+            self._attempt.deleted += len(body.get("flows") or ())
+        return record
+
+
+def _waits(state: State, *, tcp: bool) -> bool:
+    protocols = (COUNTED_PROTOCOL, "tcp") if tcp else (COUNTED_PROTOCOL,)
+    stale = state.case.stale if state.case else ()
+    return any(each.waiting and each.in_scope and each.key.protocol in protocols for each in stale)

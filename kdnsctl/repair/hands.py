@@ -99,7 +99,7 @@ class Hands:
         tried = "; ".join(self._missing) or "there is no way to it (no running kube-proxy pod, no --image, no SSH)"
         return NoToolError(
             f"no conntrack can be run for {self.node}: {tried}",
-            hint="name the tools image with --image, or allow SSH; the commands by hand are in the report",
+            hint="name the tools image with --image, or allow SSH; or have somebody on the node run this:",
         )
 
 

@@ -153,6 +153,7 @@ def flush(
                 return max(
                     show_plan(plan, cluster.target, answer, changing.dry_run), _refused(prepared.report({}, now))
                 )
+            ended = None
             if prepared.todo:
                 confirm(prepared.plan, cluster.target, yes=changing.yes, no_input=common.no_input)
                 with at_work(cluster, incident_name, prepared.todo, actor, lock_namespace, scope) as (incident, held):
@@ -165,10 +166,11 @@ def flush(
                         reporter=reporter,
                         now=lambda: datetime.now(UTC),
                     )
+                    ended = held.reason
             else:
                 report = prepared.report({}, now)
     _print(report, common, answer, ctx.find_root().info_name or "kdnsctl")
-    if scope.reason is INTERRUPTED:
+    if ended is INTERRUPTED:
         tell(f"interrupted; what was deleted is in incident {report.incident}: run the same again to go on")
         return ExitCode.INTERRUPTED
     return report.exit_code

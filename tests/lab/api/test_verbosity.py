@@ -258,7 +258,7 @@ def test_killed_at_any_step_it_can_be_put_back(
         request.getfixturevalue("profiling_on")
     proxies.profiling = profiling
     spec, beside = daemon_set(store)["spec"], others(store)
-    deaths = 0
+    deaths, finished = 0, False
     for number in range(2, 30):
         with pytest.MonkeyPatch.context() as monkeypatch:
             die_at(monkeypatch, number)
@@ -284,6 +284,7 @@ def test_killed_while_putting_back_it_is_gone_on_with(kdnsctl: Kdnsctl, store: S
     proxies.profiling = False
     spec, beside = daemon_set(store)["spec"], others(store)
     assert kdnsctl(*RAISE).code == 0
+    finished = False
     for number in range(1, 30):
         with pytest.MonkeyPatch.context() as monkeypatch:
             die_at(monkeypatch, number)
