@@ -97,8 +97,8 @@ def prepare(options: RestartOptions, connection: Connection, *, scope: CancelSco
 
     Raises RefusedError for what is not allowed, UsageError for a node that does not exist, else as `list_all`.
     """
-    check_allowed(connection, (*incidents.NEEDED, replacing.NEEDED[0]), f"repair {COMMAND}", scope=scope)
-    found = nodes_in_scope(connection, options.chosen, scope=scope, command=f"repair {COMMAND}")
+    check_allowed(connection, (*incidents.NEEDED, replacing.NEEDED[0]), "repair", scope=scope)
+    found = nodes_in_scope(connection, options.chosen, scope=scope, command="repair")
     plans: list[NodePlan] = []
     done: dict[str, NodeRepair] = {}
     for name in found.names:

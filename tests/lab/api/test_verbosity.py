@@ -23,6 +23,7 @@ from kdnsctl.lab.kinds import CONFIG_MAPS, DAEMON_SETS, LEASES, NODES, PODS
 from kdnsctl.lab.store import Store
 from tests.lab.api.fake_kubelet import Cluster, settle
 from tests.lab.api.memory_runtime import MemoryRuntime
+from tests.lab.api.test_quarantine import grant
 from tests.lab.conftest import ROOT, Kdnsctl, Ran
 
 NODE = "knode1"
@@ -375,6 +376,26 @@ def test_without_profiling_and_without_restart_nothing_is_done(
     before = daemon_set(store)
     assert kdnsctl(*RAISE, "--no-restart").code == 5
     assert daemon_set(store) == before
+
+
+def test_the_printed_role_is_enough_and_without_it_nothing_is_changed(
+    kdnsctl: Kdnsctl, store: Store, server: ApiServer, proxies: Proxies
+) -> None:
+    proxies.profiling = False
+    before = daemon_set(store)["spec"]
+    manifests = json.loads(kdnsctl("rbac", "verbosity", "-o", "json").out)["items"]
+    grant(server, manifests, "jane")
+    grant(server, manifests, "joe", without="patch daemonsets")
+
+    refused = kdnsctl(*RAISE, "--as", "joe")
+    assert refused.code == 5
+    assert "not allowed: patch daemonsets" in refused.err
+    assert (daemon_set(store)["spec"], left(store)) == (before, [])
+
+    ran = kdnsctl(*RAISE, "--as", "jane")
+    assert ran.code == 0, ran.err
+    assert kdnsctl(*RESTORE, "--as", "jane").code == 0
+    assert (daemon_set(store)["spec"], left(store)) == (before, [])
 
 
 @pytest.mark.usefixtures("profiling_on")
