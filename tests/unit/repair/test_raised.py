@@ -10,8 +10,9 @@ import pytest
 
 from kdnsctl.changes.proxies import ANNOTATION, level_of, with_level
 from kdnsctl.changes.raised import Raised, RaisedTemplate, RecordError, Way, of_daemon_set, of_node, reminders
+from kdnsctl.cluster.kubeproxy import Kind, KubeProxy
 from kdnsctl.cluster.objects import Metadata, Node
-from kdnsctl.repair.owners import owner_of
+from kdnsctl.repair.owners import by_hand, owner_of
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 RAISED = Raised("inc-1", "jane@laptop", "1-ab", NOW, NOW + timedelta(minutes=30), Way.RUNTIME, 4, 2, "uid-1")
@@ -111,3 +112,19 @@ def test_who_else_looks_after_it(metadata: dict[str, Any], name: str | None) -> 
     owner = owner_of({"metadata": {"namespace": "kube-system", **metadata}})
     assert (owner.name if owner else None) == name
     assert owner is None or (owner.way and owner.sign)
+
+
+@pytest.mark.parametrize(
+    ("kind", "unit", "kubelet", "what", "words"),
+    [
+        (Kind.EMBEDDED, "k3s-agent", "v1.30.1+k3s1", "set it", "--kube-proxy-arg=v=4"),
+        (Kind.EMBEDDED, "k3s", "v1.30.1+k3s1", "restart it", "systemctl restart k3s"),
+        (Kind.STATIC_POD, "", "v1.30.1+rke2r1", "set it", "/etc/rancher/rke2/config.yaml"),
+        (Kind.STATIC_POD, "", "v1.30.1", "set it", "manifest on the node"),
+        (Kind.STATIC_POD, "", "v1.30.1", "restart it", "Deleting its mirror pod in the API restarts nothing"),
+    ],
+)
+def test_what_to_do_where_nothing_in_the_api_does_it(
+    kind: Kind, unit: str, kubelet: str, what: str, words: str
+) -> None:
+    assert words in by_hand(KubeProxy("knode1", kind, "part of k3s", unit=unit), kubelet, what)
