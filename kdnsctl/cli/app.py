@@ -53,7 +53,12 @@ COMMANDS = {
         needs="kdnsctl.quarantine.release:NEEDS",
         changes=True,
     ),
-    "repair": Entry("kdnsctl.cli.repair:REPAIR", "Repair nodes narrowly: delete what is stale, and nothing else"),
+    "repair": Entry(
+        "kdnsctl.cli.repair:REPAIR",
+        "Repair nodes narrowly: delete what is stale, and nothing else",
+        needs="kdnsctl.repair.restart:NEEDS",
+        changes=True,
+    ),
     "flush": Entry(
         "kdnsctl.cli.repair.flush:flush",
         "Delete the stale conntrack entries of nodes, and no others",
@@ -65,6 +70,12 @@ COMMANDS = {
         "kdnsctl.cli.cleanup:cleanup",
         "Delete the pods that interrupted runs have left on the cluster",
         needs="kdnsctl.evidence.leftovers:NEEDS",
+    ),
+    "verbosity": Entry(
+        "kdnsctl.cli.verbosity:VERBOSITY",
+        "See more of what kube-proxy does, without breaking more",
+        needs="kdnsctl.repair.restoring:NEEDS",
+        changes=True,
     ),
     "signatures": Entry("kdnsctl.cli.signatures:signatures", "List what kube-proxy logs, and what each line means"),
     "doctor": Entry("kdnsctl.cli.doctor:doctor", "Tell whether the cluster answers, and which commands may work on it"),
