@@ -27,6 +27,7 @@ GATED_ROOMS = {
 }
 GATE_PERCENT = 95
 IN_A_LAB = ("tests/lab", "tests/e2e")
+FAULTS = ("tests/lab/drain/test_faults.py", "tests/lab/test_collect_faults.py")
 
 nox.needs_version = ">=2025.5.1"
 nox.options.sessions = ["lint", "types", "tests"]
@@ -111,6 +112,13 @@ def demo(session: nox.Session) -> None:
     """Play the lab's demo in all three ways to fail, hold it to its story, and show it."""
     prepare(session)
     session.run("pytest", "tests/lab/test_demo.py", "-rP", *session.posargs)
+
+
+@nox.session(venv_backend=BACKEND)
+def faults(session: nox.Session) -> None:
+    """End commands at every moment, fail nodes and servers in every way, in the lab: minutes; the tests do a few."""
+    prepare(session)
+    session.run("pytest", *(session.posargs or FAULTS), env={"KDNSCTL_FAULTS": "all"})
 
 
 @nox.session(venv_backend=BACKEND)

@@ -21,9 +21,11 @@ import heapq
 import itertools
 import logging
 import math
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Protocol, Self
 
 from kdnsctl.model import CancelledError, KdnsctlError, Reason
@@ -184,6 +186,31 @@ class CancelScope:
     def _forget(self, key: object) -> None:
         with self._lock:
             self._closers.pop(key, None)
+
+
+@contextlib.contextmanager
+def interrupting(scope: CancelScope) -> Iterator[None]:
+    """Within the block the first Ctrl-C ends `scope`, and nothing else: what must be finished is. The second raises.
+
+    A KeyboardInterrupt can come between any two steps of the main thread, and leave what it was making half made. In
+    other threads this does nothing: signals do not come there. Nor where Ctrl-C is ignored, as under nohup.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield
+        return
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        if scope.reason is INTERRUPTED:
+            signal.default_int_handler(number, frame)
+        # By another thread: this one may hold the very locks that it takes.
+        threading.Thread(target=scope.cancel, name="interrupt", daemon=True).start()
+
+    before = signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def duration(seconds: float) -> str:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -177,6 +177,63 @@ class Fact:
     def needs(self, toolset: Toolset) -> Privilege:
         """What its command for a tool set needs."""
         return self.privileges.get(toolset, self.privilege)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One change, as plain data: another machine must be able to understand and to undo it. `changes` has the verbs.
+
+    `args` say what is changed (`{"path": "/api/v1/nodes/knode1"}`), `uid` which object that is, for a node may be
+    replaced by another of its name. `before` and `after` are values as JSON has them, None for one that is absent: a
+    step is only taken where the value is `before`, and only undone where it still is `after`. `precondition` is what
+    else must hold, in the verb's own words.
+    """
+
+    verb: str
+    args: Mapping[str, Any]
+    uid: str = ""
+    before: Any = None
+    after: Any = None
+    precondition: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The step as a journal, a plan and a node's record hold it."""
+        return {
+            "verb": self.verb,
+            "args": dict(self.args),
+            "uid": self.uid,
+            "precondition": dict(self.precondition),
+            "before": self.before,
+            "after": self.after,
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> Step:
+        """What `to_json` gave. Raises ValueError for anything else: what it is read from may be damaged or forged."""
+        if not isinstance(data, Mapping):
+            raise ValueError("a step is an object")  # noqa: TRY004  # its content is wrong, not the call
+        verb, args, uid = data.get("verb"), data.get("args"), data.get("uid", "")
+        precondition = data.get("precondition", {})
+        if not (isinstance(verb, str) and isinstance(uid, str)):
+            raise ValueError("a step has a verb and a uid, both text")  # noqa: TRY004
+        if not (isinstance(args, Mapping) and isinstance(precondition, Mapping)):
+            raise ValueError("the args and the precondition of a step are objects")  # noqa: TRY004
+        return cls(verb, dict(args), uid, data.get("before"), data.get("after"), dict(precondition))
+
+
+@dataclass(frozen=True, slots=True)
+class NodeChange:
+    """A step that runs on a node, as a rung carries it out: made from the step by its verb, as a `Fact` is for reading.
+
+    `commands` are argument lists, never shell text. `privilege` is what the command needs there; `max_bytes` of its
+    output are taken and no more; `seconds` is how long it may run on the node.
+    """
+
+    step: Step
+    privilege: Privilege
+    max_bytes: int
+    seconds: int
+    commands: Mapping[Toolset, tuple[str, ...]]
 
 
 def exit_code_of(verdicts: Iterable[Verdict], coverage: Coverage) -> ExitCode:

@@ -36,6 +36,24 @@ COMMANDS = {
     "bundle": Entry(
         "kdnsctl.cli.bundle:BUNDLE", "Look at evidence that was collected: a directory, or an archive of it"
     ),
+    "quarantine": Entry(
+        "kdnsctl.cli.quarantine:quarantine",
+        "Stop nodes from hurting, and keep them for forensics: hold, cordon, capture, judge, drain",
+        needs="kdnsctl.quarantine.quarantine:NEEDS",
+        changes=True,
+    ),
+    "status": Entry(
+        "kdnsctl.cli.status:status",
+        "Show the nodes in quarantine: how far, since when, by whom, what is in force, and what was changed since",
+        needs="kdnsctl.quarantine.status:NEEDS",
+    ),
+    "release": Entry(
+        "kdnsctl.cli.release:release",
+        "Give nodes back exactly as they were before their quarantine",
+        needs="kdnsctl.quarantine.release:NEEDS",
+        changes=True,
+    ),
+    "incident": Entry("kdnsctl.cli.incident:INCIDENT", "Look at what was changed in an incident, and take it back"),
     "cleanup": Entry(
         "kdnsctl.cli.cleanup:cleanup",
         "Delete the pods that interrupted runs have left on the cluster",

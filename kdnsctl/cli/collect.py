@@ -9,7 +9,8 @@ import enum
 import getpass
 import sys
 import threading
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 DEADLINE = timedelta(minutes=10)
 HEADINGS = ("NODE", "STATUS", "VIA", "WHOLE", "MISSING", "REASON")
+_LONGEST_PASSWORD = 4096  # bytes
 _STYLES = {"complete": "green", "partial": "yellow", "failed": "red"}
 
 
@@ -77,6 +79,15 @@ class Ssh:
         HostKeyPolicy,
         typer.Option("--host-key-policy", help="strict: only known hosts. accept-new: note those of new ones."),
     ] = HostKeyPolicy.STRICT
+    sudo_password_fd: Annotated[
+        int | None,
+        typer.Option(
+            "--sudo-password-fd",
+            metavar="N",
+            min=0,
+            help="File descriptor to read sudo's password from. Default: ask, on a terminal.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +173,27 @@ def collect(
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option("--resume", metavar="DIR", help="Go on with the bundle in DIR: a new capture is added to it."),
+        typer.Option(
+            "--resume",
+            metavar="DIR",
+            help="Go on with the bundle in DIR: read those of its nodes that are not complete.",
+        ),
     ] = None,
+    again: Annotated[  # noqa: FBT002  # typer's way
+        bool,
+        typer.Option(
+            "--again", help="With --resume: read all nodes anew, after a repair for example.", show_default=False
+        ),
+    ] = False,
+    archive: Annotated[
+        Path | None,
+        typer.Option(
+            "--archive", metavar="FILE", help="Pack the bundle into FILE (.tar.zst, .tar.gz). Default: DIR.tar.zst."
+        ),
+    ] = None,
+    no_archive: Annotated[  # noqa: FBT002  # typer's way
+        bool, typer.Option("--no-archive", help="Leave it at the directory.", show_default=False)
+    ] = False,
     via: Annotated[
         Rung,
         typer.Option(
@@ -187,8 +217,8 @@ def collect(
       # Where exec is forbidden, or kube-proxy is no pod
       kdnsctl collect ip-10-0-0-1 --via pod --image registry.example.com/kdnsctl-tools:1
       kdnsctl collect ip-10-0-0-1 --via ssh --ssh-user ec2-user --ssh-key ~/.ssh/nodes
-      # It was interrupted, or nodes were missing
-      kdnsctl collect ip-10-0-0-1 --resume ./evidence
+      # It was interrupted, or nodes were missing: only those that are not complete are read
+      kdnsctl collect --resume ./evidence
       # What does it prove?
       kdnsctl analyze ./evidence
 
@@ -196,17 +226,17 @@ def collect(
 
     Exit codes: 0 all of it was collected, 4 something is missing, 1 failed, 2 wrong usage, 130 interrupted.
     """
-    chosen = _chosen(ctx, nodes, selector, all_nodes=all_nodes)
+    same = resume is not None and not (nodes or all_nodes or selector is not None)
+    chosen = [] if same else _chosen(ctx, nodes, selector, all_nodes=all_nodes)
+    if archive and no_archive:
+        raise UsageError("--archive and --no-archive exclude each other")
+    if again and not resume:
+        raise UsageError("--again needs --resume DIR: the bundle that has been collected already")
     if directory and resume:
         raise UsageError("-O and --resume exclude each other: a new bundle, or one that is there")
-    if plan and (directory or resume):
-        raise UsageError("--plan writes nothing: -O and --resume have no effect with it")
-    useless = said(ctx, "ssh_user", "ssh_key", "ssh_port", "ssh_jump", "ssh_config", "known_hosts", "host_key_policy")
-    if via in (Rung.EXEC, Rung.POD) and useless:
-        raise UsageError(f"{', '.join(useless)} has no effect with --via {via.value}")
-    useless = said(ctx, "image", "pod_namespace", "allow_privileged")
-    if via not in (Rung.AUTO, Rung.POD) and useless:
-        raise UsageError(f"{', '.join(useless)} has no effect with --via {via.value}")
+    if plan and (directory or resume or archive):
+        raise UsageError("--plan writes nothing: -O, --resume and --archive have no effect with it")
+    _check_via(ctx, via)
 
     # Late: what connects and collects is not needed for --help and TAB.
     from kdnsctl.cancel import INTERRUPTED, CancelScope  # noqa: PLC0415
@@ -219,13 +249,18 @@ def collect(
     from kdnsctl.find.scope import Chosen  # noqa: PLC0415
 
     now = datetime.now(UTC)
+    place = resume or directory or Path(f"kdnsctl-evidence-{now:%Y%m%dT%H%M%SZ}")
+    target = None if no_archive else _target(archive, place, resumed=resume is not None)
     options = collecting.CollectOptions(
-        directory=resume or directory or Path(f"kdnsctl-evidence-{now:%Y%m%dT%H%M%SZ}"),
+        directory=place,
         chosen=Chosen(tuple(dict.fromkeys(chosen)), selector),
         via=Via(via.value),
         pods=_pod_settings(pods) if via in (Rung.AUTO, Rung.POD) else None,
-        items=chosen_items(extent.item, extent.skip),
+        items=chosen_items(extent.item, extent.skip) if extent.item or extent.skip else (),
         resume=resume is not None,
+        again=again,
+        same=same,
+        packed=target is not None,
         seconds=None if extent.timeout is None else max(1, round(extent.timeout.total_seconds())),
         parallel=extent.parallel,
     )
@@ -241,16 +276,51 @@ def collect(
         if plan:
             return _planned(ctx, options, cluster, ways, scope, reporter, common, answer)
         report = collecting.collect(options, cluster, ways, scope=scope, reporter=reporter, about=about)
+    packed = None if target is None or scope.reason is INTERRUPTED else _packed(place, target)
     for note in (*report.notes, *report.pods_left):
         tell(note)
     if answer.output is Form.TABLE:
-        put("\n".join(_lines(report, common, ctx.find_root().info_name or "kdnsctl")) + "\n")
+        put("\n".join(_lines(report, packed, common, ctx.find_root().info_name or "kdnsctl")) + "\n")
     else:
-        output.document(collecting.to_json(report), answer.format)
+        output.document(collecting.to_json(report, packed), answer.format)
     if scope.reason is INTERRUPTED:
         tell("interrupted; what was had by then is in the bundle")
         return ExitCode.INTERRUPTED
-    return report.exit_code
+    return report.exit_code if target is None or packed is not None else ExitCode.INCOMPLETE
+
+
+def _check_via(ctx: typer.Context, via: Rung) -> None:
+    """Raises UsageError for options of ways that are not taken."""
+    useless = said(ctx, *(one.name for one in fields(Ssh)))
+    if via in (Rung.EXEC, Rung.POD) and useless:
+        raise UsageError(f"{', '.join(useless)} has no effect with --via {via.value}")
+    useless = said(ctx, "image", "pod_namespace", "allow_privileged")
+    if via not in (Rung.AUTO, Rung.POD) and useless:
+        raise UsageError(f"{', '.join(useless)} has no effect with --via {via.value}")
+
+
+def _target(archive: Path | None, place: Path, *, resumed: bool) -> Path:
+    """What the bundle in `place` is packed into. Raises UsageError for a file that is there and is no such archive."""
+    from kdnsctl.evidence import packing  # noqa: PLC0415
+
+    target = archive or packing.archive_name(place, packing.Compression.ZSTD)
+    packing.compression_of(target)
+    if target.exists() and not (resumed and packing.is_bundle(target)):
+        raise UsageError(f"{target} is there already; nothing was collected", hint="name another with --archive FILE")
+    return target
+
+
+def _packed(place: Path, target: Path) -> Path | None:
+    """The archive, None where it could not be written: the bundle is whole without it."""
+    from kdnsctl.evidence import packing  # noqa: PLC0415
+    from kdnsctl.evidence.artefactfile import BundleWriteError  # noqa: PLC0415
+
+    try:
+        packing.pack(place, target, packing.compression_of(target), replace=True)
+    except BundleWriteError as error:
+        tell(f"the bundle is in {place}, and is not packed: {error}")
+        return None
+    return target
 
 
 def _chosen(ctx: typer.Context, nodes: list[str] | None, selector: str | None, *, all_nodes: bool) -> list[str]:
@@ -282,8 +352,9 @@ def _planned(
     """--plan: find out and say, and do nothing."""
     from kdnsctl.cli import collectplan, output  # noqa: PLC0415
     from kdnsctl.evidence import plan  # noqa: PLC0415
+    from kdnsctl.evidence.items import ITEMS  # noqa: PLC0415
 
-    question = plan.Question(options.chosen, options.via, options.items, options.pods)
+    question = plan.Question(options.chosen, options.via, options.items or ITEMS, options.pods)
     made = plan.make(question, cluster, ways, scope=scope, reporter=reporter)
     for note in made.notes:
         tell(note)
@@ -308,15 +379,35 @@ def _ssh_ways(ssh: Ssh, common: Common, reporter: Reporter, *, openssh: bool) ->
     )
     asking = not common.no_input and sys.stdin is not None and sys.stdin.isatty()
     return SshWays(
-        options, _Asked(asking=asking), policy=ssh.host_key_policy.value, openssh=openssh, note=reporter.noted
+        options,
+        _Asked(asking=asking, password=_password(ssh.sudo_password_fd)),
+        policy=ssh.host_key_policy.value,
+        openssh=openssh,
+        note=reporter.noted,
     )
+
+
+def _password(descriptor: int | None) -> str | None:
+    """The first line of a file descriptor, which is closed; None without one. Raises UsageError."""
+    if descriptor is None:
+        return None
+    try:
+        with open(descriptor, "rb") as file:  # noqa: PTH123 - of a descriptor, not of a path
+            line = file.readline(_LONGEST_PASSWORD + 1)
+        password = line.removesuffix(b"\n").removesuffix(b"\r").decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"no password can be read from file descriptor {descriptor}: {error}") from error
+    if not password or len(line) > _LONGEST_PASSWORD:
+        raise UsageError(f"there is no password of 1 to {_LONGEST_PASSWORD} bytes on file descriptor {descriptor}")
+    return password
 
 
 class _Asked:
     """Secrets from the terminal, each asked for once; nobody is asked without one. Never kept on disk, never shown."""
 
-    def __init__(self, *, asking: bool) -> None:
+    def __init__(self, *, asking: bool, password: str | None = None) -> None:
         self._asking = asking
+        self._password = password
         self._lock = threading.Lock()
         self._known: dict[str, str | None] = {}
 
@@ -324,7 +415,7 @@ class _Asked:
         return self._ask(f"passphrase of {file}: ")
 
     def sudo_password(self, node: str) -> str | None:  # noqa: ARG002  # one for all nodes
-        return self._ask("password for sudo on the nodes: ")
+        return self._password or self._ask("password for sudo on the nodes: ")
 
     def _ask(self, question: str) -> str | None:
         if not self._asking:
@@ -335,7 +426,7 @@ class _Asked:
             return self._known[question]
 
 
-def _lines(report: CollectReport, common: Common, program: str) -> list[str]:
+def _lines(report: CollectReport, packed: Path | None, common: Common, program: str) -> list[str]:
     from kdnsctl.cli import table  # noqa: PLC0415
     from kdnsctl.cli.coverage import count  # noqa: PLC0415
     from kdnsctl.cli.terminal import columns, has_color, visible  # noqa: PLC0415
@@ -351,8 +442,27 @@ def _lines(report: CollectReport, common: Common, program: str) -> list[str]:
     lines = [*table.lay_out(HEADINGS, rows, width=width, paint=paint), ""]
     for gap in report.cluster_missing:
         lines += table.wrapped(visible(f"missing of the cluster: {gap.item}: {gap.reason.message}"), width)
+    lines += [line for text in _lacking(report) for line in table.wrapped(visible(text), width)]
     counts = {status: sum(node.status is status for node in report.nodes) for status in Status}
     told = ", ".join(f"{number} {status.value}" for status, number in counts.items() if number)
     lines += table.wrapped(visible(f"{count(len(report.nodes), 'node')}: {told}. Bundle: {report.bundle}"), width)
+    if packed is not None:
+        lines += table.wrapped(visible(f"Packed, to be passed on: {packed}"), width)
     lines += table.wrapped(f"SHA-256 of SHA256SUMS: {report.sums_digest}", width)
     return [*lines, "", "Next:", f"  {program} analyze {visible(str(report.bundle))}"]
+
+
+def _lacking(report: CollectReport) -> Iterator[str]:
+    """What could not be had and is no gap: of the cluster with the reasons, of nodes by how many have it not."""
+    for gap in report.cluster_lacking:
+        yield f"left out of the cluster: {gap.item}: {gap.reason.message}"
+    nodes: dict[tuple[str, ...], int] = {}
+    for node in report.nodes:
+        items = tuple(gap.item for gap in node.lacking)
+        if items:
+            nodes[items] = nodes.get(items, 0) + 1
+    for items, number in nodes.items():
+        yield (
+            f"left out on {number} of {len(report.nodes)} nodes, for want of a file, a tool or a permission there: "
+            f"{', '.join(items)}"
+        )

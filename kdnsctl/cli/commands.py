@@ -39,12 +39,13 @@ class Entry(NamedTuple):
     """Where a command is ("package.module:name", a function or a Group) and its first line of help.
 
     `needs` is where the permissions are gathered (`access.needs.Needs`) that it makes use of; empty for commands that
-    ask nothing of a cluster.
+    ask nothing of a cluster. `changes` is True for those that change something there.
     """
 
     path: str
     summary: str
     needs: str = ""
+    changes: bool = False
 
 
 class Group(NamedTuple):

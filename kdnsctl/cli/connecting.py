@@ -20,8 +20,11 @@ from kdnsctl.model import Reporter
 REQUEST_TIMEOUT = 30.0  # seconds, as ConnectOptions has it
 
 
-def connect_options(said: Connection, common: Common) -> ConnectOptions:
-    """What `cluster` is asked for. Credential plug-ins may ask the operator only where there is one."""
+def connect_options(said: Connection, common: Common, incident: str | None = None) -> ConnectOptions:
+    """What `cluster` is asked for; `incident` is named in every request.
+
+    Credential plug-ins may ask the operator only where there is one.
+    """
     interactive = not common.no_input and sys.stdin is not None and sys.stdin.isatty()
     return ConnectOptions(
         kubeconfig=_text(said.kubeconfig),
@@ -36,15 +39,18 @@ def connect_options(said: Connection, common: Common) -> ConnectOptions:
         as_uid=said.impersonate_uid,
         request_timeout=said.request_timeout.total_seconds() if said.request_timeout else REQUEST_TIMEOUT,
         resolve=dict(host.split("=", 1) for host in said.resolve),
+        incident=incident,
         interactive=interactive,
         environment=os.environ,
     )
 
 
 @contextmanager
-def connected(said: Connection, common: Common, scope: CancelScope, reporter: Reporter) -> Iterator[Connected]:
+def connected(
+    said: Connection, common: Common, scope: CancelScope, reporter: Reporter, incident: str | None = None
+) -> Iterator[Connected]:
     """A connection for the length of the block. What it has to say (warnings, retries) goes to the reporter."""
-    connection = connect(connect_options(said, common), scope, note=reporter.noted)
+    connection = connect(connect_options(said, common, incident), scope, note=reporter.noted)
     try:
         yield connection
     finally:

@@ -9,6 +9,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from types import FrameType
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 
@@ -23,8 +24,14 @@ def interruptible() -> Iterator[None]:
     try:
         for number, handler in before.items():
             if handler is signal.SIG_DFL:
-                signal.signal(number, signal.default_int_handler)
+                signal.signal(number, _as_ctrl_c)
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
+    """Whatever Ctrl-C does at this moment."""
+    handler = signal.getsignal(signal.SIGINT)
+    (handler if callable(handler) else signal.default_int_handler)(number, frame)

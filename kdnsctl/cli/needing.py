@@ -40,15 +40,16 @@ Commands = Annotated[
         metavar="[COMMAND]...",
         parser=command,
         autocompletion=complete_command,
-        help="Commands that are to work; default: all.",
+        help="Commands that are to work. Default: all that change nothing.",
     ),
 ]
 
 
 def needs_of(words: Sequence[str] | None) -> dict[str, Needs]:
-    """What each of the commands needs; without words, each command that there is. Imports what they import."""
+    """What each of the commands needs; without words, each that changes nothing. Imports what they import."""
     asking = _asking()
-    return {name: named_object(asking[name].needs) for name in dict.fromkeys(words or asking)}
+    reading = [name for name, entry in asking.items() if not entry.changes]
+    return {name: named_object(asking[name].needs) for name in dict.fromkeys(words or reading)}
 
 
 def _asking() -> dict[str, Entry]:

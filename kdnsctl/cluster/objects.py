@@ -27,6 +27,7 @@ class Object(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 class OwnerReference(Object, frozen=True):
     """Who made an object."""
 
+    api_version: str = ""
     kind: str = ""
     name: str = ""
     uid: str = ""
@@ -42,6 +43,7 @@ class Metadata(Object, frozen=True):
     resource_version: str = ""
     creation_timestamp: dt.datetime | None = None
     deletion_timestamp: dt.datetime | None = None
+    finalizers: tuple[str, ...] = ()
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     owner_references: tuple[OwnerReference, ...] = ()
@@ -159,8 +161,9 @@ class NodeSystemInfo(Object, frozen=True):
 
 
 class NodeStatus(Object, frozen=True):
-    """What a node reports."""
+    """What a node reports. `capacity` holds quantities as the API writes them (`4`, `3920m`)."""
 
+    capacity: dict[str, str | int] = {}
     addresses: tuple[NodeAddress, ...] = ()
     conditions: tuple[Condition, ...] = ()
     node_info: NodeSystemInfo = NodeSystemInfo()
@@ -215,11 +218,16 @@ class ConfigMapVolume(Object, frozen=True):
     name: str = ""
 
 
+class EmptyDirVolume(Object, frozen=True):
+    """A directory that goes with the pod; what it is made of does not matter here."""
+
+
 class Volume(Object, frozen=True):
-    """A volume; only those that show a ConfigMap matter here."""
+    """A volume; only those that show a ConfigMap, or go with the pod, matter here."""
 
     name: str
     config_map: ConfigMapVolume | None = None
+    empty_dir: EmptyDirVolume | None = None
 
 
 class PodSpec(Object, frozen=True):
@@ -301,6 +309,16 @@ class Pod(Object, frozen=True):
     metadata: Metadata = Metadata()
     spec: PodSpec = PodSpec()
     status: PodStatus = PodStatus()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it counts as healthy, for Services and disruption budgets."""
+        return any(condition.type == "Ready" and condition.status == "True" for condition in self.status.conditions)
+
+    @property
+    def ended(self) -> bool:
+        """Whether all its containers ended for good."""
+        return self.status.phase in ("Succeeded", "Failed")
 
     @property
     def static(self) -> bool:

@@ -99,7 +99,7 @@ class Connection:
         self._credentials = credentials
         self._dialer = dialer
         self._tls = tls
-        self._user_agent = user_agent
+        self.user_agent = user_agent  # may be set anew, when the incident is known
         self._retry = retry
         self._note = note
         self._on_retry = on_retry or (lambda retry: note(str(retry)))
@@ -352,7 +352,7 @@ class Connection:
             raise self._failed(None, what, scope, scope, received=received)
 
     def _headers(self, credential: Credential, given: Mapping[str, str]) -> urllib3.HTTPHeaderDict:
-        headers = urllib3.HTTPHeaderDict({"User-Agent": self._user_agent})
+        headers = urllib3.HTTPHeaderDict({"User-Agent": self.user_agent})
         headers.update(given)
         if credential.authorization:
             headers["Authorization"] = credential.authorization

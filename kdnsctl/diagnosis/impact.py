@@ -178,11 +178,13 @@ def activity(stale: StaleGroup, case: Case) -> Activity:
     known = active = 0
     for flow, sight in group.flows.items():
         before = earlier.flows.get(flow) if earlier is not None else None
-        used = _used_since(before, sight, elapsed) if before is not None else _used_lately(sight, timeouts)
+        used = _used_since(before, sight, elapsed) if before is not None else None
+        if not used and (before is None or elapsed < JUST_NOW):
+            used = _used_lately(sight, timeouts)  # that a timer was not renewed in so short a time says nothing
         known += used is not None
         active += used is True
     scale = group.count / len(group.flows) if group.mask and group.flows else 1.0
-    return Activity(round(known * scale), round(active * scale), earlier is not None)
+    return Activity(round(known * scale), round(active * scale), earlier is not None and elapsed >= JUST_NOW)
 
 
 def _earlier(group: Group, case: Case) -> tuple[Group | None, float]:

@@ -113,14 +113,22 @@ class ArtefactFile:
         self._store(self._packer.compress(block) if self._packer else block)
 
     def close(
-        self, *, exit_code: int | None = None, errors: bytes = b"", proof: str = "", problem: Reason | None = None
+        self,
+        *,
+        exit_code: int | None = None,
+        errors: bytes = b"",
+        proof: str = "",
+        problem: Reason | None = None,
+        times: tuple[datetime, datetime] | None = None,
     ) -> Artefact:
         """Finish it: on the disk, under its name, recorded. `errors` came on stderr, `problem` is why it is not whole.
+
+        `times` are when reading began and ended, where that is better known than by the file's own beginning and end.
 
         A failed write is a problem by itself. Raises BundleWriteError when not even the name could be given, and what
         `finished` raises.
         """
-        ended = self._now()
+        started, ended = times or (self._started, self._now())
         if self._packer and not self._failed:
             with contextlib.suppress(BundleWriteError):
                 self._store(self._packer.flush())
@@ -138,7 +146,7 @@ class ArtefactFile:
             sha256=self._content.hexdigest(),
             stored_size=self._stored_size,
             stored_sha256=self._stored.hexdigest(),
-            started=self._started,
+            started=started,
             ended=ended,
             via=self._source.via,
             command=self._source.command,

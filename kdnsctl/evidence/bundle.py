@@ -21,7 +21,7 @@ import fcntl
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -84,11 +84,16 @@ class Bundle:
         What was left half written is kept as incomplete artefacts. Raises UsageError when there is no bundle,
         JournalError when its journal was changed, RefusedError when somebody else is writing into it.
         """
-        if not (directory / JOURNAL).is_file():
-            raise UsageError(f"there is no bundle in {directory}; nothing was collected")
-        captures = [record.body.get("capture", 0) for record in read(directory / JOURNAL).records]
+        captures = [record.body.get("capture", 0) for record in cls.records(directory)]
         last = max((capture for capture in captures if isinstance(capture, int)), default=0)
         return cls._open(directory, last + 1 if again else max(last, 1), "resumed", about, now or utc_now)
+
+    @staticmethod
+    def records(directory: Path) -> tuple[Record, ...]:
+        """What the journal of the bundle in a directory says. Raises UsageError when there is none."""
+        if not (directory / JOURNAL).is_file():
+            raise UsageError(f"there is no bundle in {directory}; nothing was collected")
+        return read(directory / JOURNAL).records
 
     @classmethod
     def _open(
@@ -151,17 +156,7 @@ class Bundle:
         """
         self._give_up_reserve()
         self.record("finished", dict(summary))
-        manifest = {
-            "apiVersion": API_VERSION,
-            "kind": "Bundle",
-            "captures": self._captures(),
-            "artefacts": [artefact.to_json() for artefact in self.artefacts],
-            "journalHead": self._journal.head,
-        }
-        self._replace(MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
-        sums = b"".join(f"{digest}  {path}\n".encode() for path, digest in self._digests())
-        self._replace(SUMS, sums)
-        return hashlib.sha256(sums).hexdigest()
+        return seal(self.directory, self.artefacts)
 
     def close(self) -> None:
         """Let go of the bundle. Without `finish` it has no current manifest, and `resume` goes on with it."""
@@ -176,24 +171,6 @@ class Bundle:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _captures(self) -> list[dict[str, Any]]:
-        """What the journal says of every capture: how it began, was resumed, ended."""
-        captures: dict[int, dict[str, Any]] = {}
-        for record in read(self.directory / JOURNAL).records:
-            number = record.body.get("capture")
-            if record.kind in ("begun", "resumed", "finished") and isinstance(number, int):
-                said = {key: value for key, value in record.body.items() if key != "capture"}
-                events = captures.setdefault(number, {"capture": number, "events": []})["events"]
-                events.append({"what": record.kind, "time": record.time.isoformat(), **said})
-        return [captures[number] for number in sorted(captures)]
-
-    def _digests(self) -> Iterable[tuple[str, str]]:
-        """Every file and its hash. Of artefacts it is the one from when they were written: later changes must show."""
-        known = {one.path: one.stored_sha256 for one in self.artefacts}
-        for path in sorted(_files(self.directory)):
-            if path not in (SUMS, RESERVE):
-                yield path, known.get(path) or _sha256(self.directory / path)
 
     def account_for_leftovers(self) -> None:
         """Files that nobody finishes: half written, or whole and not yet in the journal. They are kept, as incomplete.
@@ -225,17 +202,71 @@ class Bundle:
             return False
         return True
 
-    def _replace(self, name: str, content: bytes) -> None:
-        new = self.directory / f"{name}.new"
-        try:
-            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor, not of a path
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(self.directory / name)
-        except OSError as error:
-            raise write_error(name, error) from error
+
+def seal(directory: Path, artefacts: Sequence[Artefact]) -> str:
+    """Write manifest and sums of a bundle whose journal is complete. Returns the SHA-256 of SHA256SUMS.
+
+    Raises BundleWriteError.
+    """
+    journal = read(directory / JOURNAL)
+    manifest = {
+        "apiVersion": API_VERSION,
+        "kind": "Bundle",
+        "captures": _captures(journal.records),
+        "artefacts": [artefact.to_json() for artefact in artefacts],
+        "journalHead": journal.head,
+    }
+    _replace(directory / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+    sums = b"".join(f"{digest}  {path}\n".encode() for path, digest in _digests(directory, artefacts))
+    _replace(directory / SUMS, sums)
+    return hashlib.sha256(sums).hexdigest()
+
+
+def sealed(directory: Path) -> str:
+    """The SHA-256 of SHA256SUMS of a bundle that is finished: nothing was recorded since. "" for any other."""
+    try:
+        journal = read(directory / JOURNAL)
+        manifest = (directory / MANIFEST).read_bytes()
+        sums = (directory / SUMS).read_bytes()
+        head = msgspec.json.decode(manifest, type=dict[str, Any]).get("journalHead")
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return ""
+    line = f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
+    finished = journal.problem is None and not journal.torn and head == journal.head and line in sums
+    return hashlib.sha256(sums).hexdigest() if finished else ""
+
+
+def _captures(records: Iterable[Record]) -> list[dict[str, Any]]:
+    """What the journal says of every capture: how it began, was resumed, ended."""
+    captures: dict[int, dict[str, Any]] = {}
+    for record in records:
+        number = record.body.get("capture")
+        if record.kind in ("begun", "resumed", "finished") and isinstance(number, int):
+            said = {key: value for key, value in record.body.items() if key != "capture"}
+            events = captures.setdefault(number, {"capture": number, "events": []})["events"]
+            events.append({"what": record.kind, "time": record.time.isoformat(), **said})
+    return [captures[number] for number in sorted(captures)]
+
+
+def _digests(directory: Path, artefacts: Iterable[Artefact]) -> Iterable[tuple[str, str]]:
+    """Every file and its hash. Of artefacts it is the one from when they were written: later changes must show."""
+    known = {one.path: one.stored_sha256 for one in artefacts}
+    for path in sorted(_files(directory)):
+        if path not in (SUMS, RESERVE):
+            yield path, known.get(path) or _sha256(directory / path)
+
+
+def _replace(place: Path, content: bytes) -> None:
+    new = place.with_name(f"{place.name}.new")
+    try:
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor, not of a path
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(place)
+    except OSError as error:
+        raise write_error(place.name, error) from error
 
 
 def _locked(directory: Path) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,18 +16,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kdnsctl import fleet
 from kdnsctl.access.needs import Needs
-from kdnsctl.cancel import CancelScope
+from kdnsctl.cancel import CancelScope, interrupting
 from kdnsctl.cluster import execs, logs, portforward, proxyload
 from kdnsctl.cluster.objects import Node
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.evidence import clusterside
-from kdnsctl.evidence.bundle import Bundle
+from kdnsctl.evidence.bundle import Bundle, sealed
 from kdnsctl.evidence.clusterside import ClusterCollector
 from kdnsctl.evidence.items import ITEMS, Item
-from kdnsctl.evidence.nodeside import Gap, NodeCollector, NodeSide
+from kdnsctl.evidence.nodeside import NodeCollector, NodeSide
+from kdnsctl.evidence.resuming import Earlier, Gap, Had, earlier, node_record
+from kdnsctl.evidence.room import check_room, most_of
 from kdnsctl.evidence.ways import VIA_POD, Ladder, Via
 from kdnsctl.find.online import identity_of
-from kdnsctl.find.scope import Chosen, nodes_in_scope
+from kdnsctl.find.scope import Chosen, InScope, nodes_in_scope
 from kdnsctl.model import API_VERSION, ExitCode, Outcome, Reason, Reporter, Scope
 from kdnsctl.reach import ownpod
 from kdnsctl.reach.podkeeper import PodKeeper, PodSettings
@@ -69,6 +71,9 @@ class Status(enum.StrEnum):
 class CollectOptions:
     """What collect was asked. `seconds` replaces how long each command may take on a node, None: as the facts say.
 
+    `resume` goes on with the bundle in `directory`: nodes that it has finished are kept, or with `again` all are read
+    anew. `same` stands for the nodes that the bundle is about; then `chosen` names none. None of `items`: those that
+    its last capture asked for, all of them in a new bundle. `packed`: it will be packed into an archive beside it.
     `pods` is how pods of our own are made, None where none may be.
     """
 
@@ -76,21 +81,30 @@ class CollectOptions:
     chosen: Chosen = field(default_factory=Chosen)
     via: Via = Via.AUTO
     pods: PodSettings | None = None
-    items: tuple[Item, ...] = ITEMS
+    items: tuple[Item, ...] = ()
     resume: bool = False
+    again: bool = False
+    same: bool = False
+    packed: bool = False
     seconds: int | None = None
     parallel: int = PARALLEL
 
 
 @dataclass(frozen=True, slots=True)
 class NodeRow:
-    """One node: by which rung it was reached ("" for none), how many items are whole, and what is missing."""
+    """One node: by which rung it was reached ("" for none), how many items are whole, and what is missing.
+
+    `capture` is the one that counts for it: an earlier one, when it was finished there and not read again.
+    `lacking` are extra items that are not there on the node, or not by this rung: it is complete without them.
+    """
 
     name: str
     status: Status
     via: str = ""
     whole: int = 0
     missing: tuple[Gap, ...] = ()
+    capture: int = 1
+    lacking: tuple[Gap, ...] = ()
 
     @property
     def reason(self) -> str:
@@ -100,9 +114,10 @@ class NodeRow:
 
 @dataclass(frozen=True, slots=True)
 class CollectReport:
-    """What was collected. `sums_digest` is the SHA-256 of SHA256SUMS; `cluster_missing` what lacks of the cluster.
+    """What was collected. `sums_digest` is the SHA-256 of SHA256SUMS.
 
-    `run` is what pods of our own were labelled with, `pods_left` those that could not be deleted, in words.
+    `cluster_missing` is what was not had of the cluster's side, `cluster_lacking` what no verdict hangs on. `run` is
+    what pods of our own were labelled with, `pods_left` those that could not be deleted, in words.
     """
 
     cluster: str
@@ -112,6 +127,7 @@ class CollectReport:
     ended: datetime
     nodes: tuple[NodeRow, ...]
     cluster_missing: tuple[Gap, ...]
+    cluster_lacking: tuple[Gap, ...]
     scope: Scope
     sums_digest: str
     notes: tuple[str, ...] = ()
@@ -142,31 +158,41 @@ def collect(
     `nodes_in_scope`, `Bundle.create` and `Bundle.resume` raise, and BundleWriteError when nothing fits.
     """
     started = now()
-    found = nodes_in_scope(connection, options.chosen, scope=scope)
-    said = {**about, "nodes": list(found.names), "items": [item.id for item in options.items], "via": options.via.value}
+    plan = _plan(options, connection, scope)
+    if plan.names and (note := check_room(options.directory, _most(plan, options))):
+        reporter.noted(note)
+    told = _Told(options, plan, identity_of(connection.target), started, now)
+    if options.resume and not plan.names and (digest := sealed(options.directory)):
+        # Nothing to read and nothing to finish: the bundle stays what its sums were noted of.
+        return told.report(plan.earlier.last, [_kept_row(name, had) for name, had in plan.kept.items()], (), digest)
+    said = {**about, **plan.about, "via": options.via.value}
     keeper = None if options.pods is None else PodKeeper(connection, options.pods)
     if options.pods is not None:
         said["run"] = options.pods.run
     left: tuple[str, ...] = ()
-    with _bundle(options, said, now) as bundle, contextlib.ExitStack() as at_the_end:
+    with interrupting(scope), _bundle(options, said, plan, now) as bundle, contextlib.ExitStack() as at_the_end:
         if keeper is not None:
             at_the_end.callback(keeper.close)
         if ssh is not None:
-            ssh.addresses = _internal_addresses(found.nodes)
-        cluster = ClusterCollector(bundle, connection, reporter)
-        ladder = Ladder(options.via, connection, ssh, keeper, found)
+            ssh.addresses = _internal_addresses(plan.found.nodes)
+        cluster = ClusterCollector(bundle, connection, plan.names, reporter)
+        ladder = Ladder(options.via, connection, ssh, keeper, plan.found)
+        ids = [item.id for item in plan.items]
 
         def work(node: str, limit: CancelScope) -> NodeSide:
             with contextlib.ExitStack() as opened:
                 ways, forward = ladder.ways(node, opened), ladder.kube_proxy(node)
                 place, seconds = ladder.place(node), options.seconds
                 collector = NodeCollector(bundle, connection, node, place, ways, forward, seconds=seconds)
-                return collector.collect(options.items, limit)
+                side = collector.collect(plan.items, limit)
+            row = _row_of(node, side, bundle)
+            bundle.record("node", node_record(node, row.status.value, row.via, row.whole, row.missing, ids))
+            return side
 
         outcomes: Sequence[Outcome[NodeSide]] = ()
-        with contextlib.suppress(_EndedError), _until_the_end(scope), cluster.during(scope):
+        with contextlib.suppress(_EndedError), _until_the_end(scope), _only_if(plan.names, cluster.during(scope)):
             outcomes = fleet.run(
-                found.names,
+                plan.names,
                 work,
                 parallel=options.parallel,
                 deadline=None,
@@ -178,32 +204,67 @@ def collect(
             left = keeper.close()
         bundle.account_for_leftovers()  # of work that hangs, whose node has its reason already
         done = {outcome.node: outcome for outcome in outcomes}
-        rows = tuple(_row(name, done.get(name), bundle, scope) for name in found.names)
-        summary = {"nodes": {row.name: row.status.value for row in rows}}
-        digest = bundle.finish(summary)
+        rows = (
+            *(_row(name, done.get(name), bundle, scope) for name in plan.names),
+            *(_kept_row(name, had) for name, had in plan.kept.items()),
+        )
+        kept = {name: had.capture for name, had in plan.kept.items()}
+        for row in rows:  # what there was of a node that is not reached any more still is evidence
+            if row.status is Status.FAILED and not row.whole and (had := plan.earlier.nodes.get(row.name)) is not None:
+                kept[row.name] = had.capture
+        digest = bundle.finish({"nodes": {row.name: row.status.value for row in rows}, "kept": kept})
+        return told.report(
+            bundle.capture, rows, cluster.gaps, digest, left=left, lacking=cluster.lacking, notes=_notes(outcomes)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a report says whatever came of it."""
+
+    options: CollectOptions
+    plan: _Plan
+    cluster: str
+    started: datetime
+    now: Callable[[], datetime]
+
+    def report(
+        self,
+        capture: int,
+        rows: Iterable[NodeRow],
+        gaps: Iterable[Gap],
+        digest: str,
+        *,
+        left: tuple[str, ...] = (),
+        lacking: Iterable[Gap] = (),
+        notes: Iterable[str] = (),
+    ) -> CollectReport:
+        """The report. `left` are pods that could not be deleted."""
         return CollectReport(
-            cluster=identity_of(connection.target),
-            bundle=options.directory,
-            capture=bundle.capture,
-            started=started,
-            ended=now(),
-            nodes=rows,
-            cluster_missing=tuple(cluster.gaps),
-            scope=found.scope,
+            cluster=self.cluster,
+            bundle=self.options.directory,
+            capture=capture,
+            started=self.started,
+            ended=self.now(),
+            nodes=tuple(sorted(rows, key=lambda row: row.name)),
+            cluster_missing=tuple(gaps),
+            cluster_lacking=tuple(lacking),
+            scope=self.plan.found.scope,
             sums_digest=digest,
-            notes=found.notes,
-            run=options.pods.run if options.pods is not None else "",
+            notes=(*self.plan.found.notes, *_kept_notes(self.plan), *notes),
+            run=self.options.pods.run if self.options.pods is not None else "",
             pods_left=left,
         )
 
 
-def to_json(report: CollectReport) -> dict[str, Any]:
-    """The report as plain data (docs/schemas/CollectReport.schema.json)."""
+def to_json(report: CollectReport, archive: Path | None = None) -> dict[str, Any]:
+    """The report as plain data (docs/schemas/CollectReport.schema.json). `archive`: what the bundle was packed into."""
     return {
         "apiVersion": API_VERSION,
         "kind": "CollectReport",
         "cluster": report.cluster,
         "bundle": str(report.bundle),
+        "archive": None if archive is None else str(archive),
         "capture": report.capture,
         "startedAt": report.started.isoformat(),
         "endedAt": report.ended.isoformat(),
@@ -215,19 +276,75 @@ def to_json(report: CollectReport) -> dict[str, Any]:
                 "status": node.status.value,
                 "via": node.via or None,
                 "whole": node.whole,
-                "missing": [_gap(gap) for gap in node.missing],
+                "capture": node.capture,
+                "missing": [gap.to_json() for gap in node.missing],
+                "lacking": [gap.to_json() for gap in node.lacking],
             }
             for node in report.nodes
         ],
-        "clusterMissing": [_gap(gap) for gap in report.cluster_missing],
+        "clusterMissing": [gap.to_json() for gap in report.cluster_missing],
+        "clusterLacking": [gap.to_json() for gap in report.cluster_lacking],
         "notes": list(report.notes),
         "run": report.run or None,
         "podsLeft": list(report.pods_left),
     }
 
 
-def _gap(gap: Gap) -> dict[str, str]:
-    return {"item": gap.item, "code": gap.reason.code, "message": gap.reason.message}
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Which nodes are read, and which are kept as an earlier capture has them."""
+
+    found: InScope
+    names: tuple[str, ...]
+    items: tuple[Item, ...]
+    kept: Mapping[str, Had] = field(default_factory=dict)
+    earlier: Earlier = field(default_factory=Earlier)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """For the journal."""
+        kept = {name: had.capture for name, had in self.kept.items()}
+        return {"nodes": [*self.names, *kept], "kept": kept, "items": [item.id for item in self.items]}
+
+
+def _plan(options: CollectOptions, connection: Connection, scope: CancelScope) -> _Plan:
+    if not options.resume:
+        found = nodes_in_scope(connection, options.chosen, scope=scope)
+        return _Plan(found, found.names, options.items or ITEMS)
+    there = earlier(Bundle.records(options.directory))
+    found = nodes_in_scope(connection, options.chosen, scope=scope)
+    asked = tuple(name for name in found.names if name in there.nodes) if options.same else found.names
+    items = options.items or tuple(item for item in ITEMS if item.id in there.items) or ITEMS
+    if options.again:
+        return _Plan(found, asked, items)
+    names = tuple(name for name in asked if not there.finished(name, [item.id for item in items]))
+    return _Plan(found, names, items, {name: had for name, had in there.nodes.items() if name not in names}, there)
+
+
+def _most(plan: _Plan, options: CollectOptions) -> int:
+    """Bytes that are written at most."""
+    nodes = {node.metadata.name: node for node in plan.found.nodes}
+    return most_of(nodes.get(name) for name in plan.names) * (2 if options.packed else 1)
+
+
+def _kept_row(name: str, had: Had) -> NodeRow:
+    if had.status:
+        return NodeRow(name, Status(had.status), had.via, had.whole, had.missing, had.capture)
+    return NodeRow(name, Status.PARTIAL if had.whole else Status.FAILED, had.via, had.whole, had.missing, had.capture)
+
+
+def _kept_notes(plan: _Plan) -> Iterator[str]:
+    whole = sum(had.status == Status.COMPLETE for had in plan.kept.values())
+    if whole:
+        nodes = "1 node was" if whole == 1 else f"{whole} nodes were"
+        yield f"{nodes} complete in an earlier capture: not read again, and judged by what was true then."
+
+
+@contextlib.contextmanager
+def _only_if(names: Sequence[str], during: contextlib.AbstractContextManager[None]) -> Iterator[None]:
+    """The cluster's side is of use to nodes that are read."""
+    with during if names else contextlib.nullcontext():
+        yield
 
 
 class _EndedError(Exception):
@@ -256,21 +373,39 @@ def _internal_addresses(nodes: Sequence[Node]) -> dict[str, str]:
     }
 
 
-def _bundle(options: CollectOptions, about: Mapping[str, Any], now: Callable[[], datetime]) -> Bundle:
-    """A new bundle, or a new capture in one: tables and what is true for them must be of the same time."""
+def _bundle(options: CollectOptions, about: Mapping[str, Any], plan: _Plan, now: Callable[[], datetime]) -> Bundle:
+    """A new bundle, or a new capture in one where nodes are read: tables and what is true for them go together."""
     if options.resume:
-        return Bundle.resume(options.directory, about, again=True, now=now)
+        return Bundle.resume(options.directory, about, again=bool(plan.names), now=now)
     return Bundle.create(options.directory, about, now)
 
 
 def _row(name: str, outcome: Outcome[NodeSide] | None, bundle: Bundle, scope: CancelScope) -> NodeRow:
-    had = sum(1 for one in bundle.artefacts if (one.node, one.capture, one.complete) == (name, bundle.capture, True))
-    if outcome is None or outcome.value is None:
-        ended = scope.reason or Reason("internalError", "the node was not read")
-        reason = (outcome.reason if outcome else None) or ended
-        via = next((one.via for one in bundle.artefacts if (one.node, one.capture) == (name, bundle.capture)), "")
-        return NodeRow(name, Status.PARTIAL if had else Status.FAILED, via, had, (Gap("", reason),))
-    side = outcome.value
+    if outcome is not None and outcome.value is not None:
+        return _row_of(name, outcome.value, bundle)
+    had = _whole(name, bundle)
+    ended = scope.reason or Reason("internalError", "the node was not read")
+    reason = (outcome.reason if outcome else None) or ended
+    via = next((one.via for one in bundle.artefacts if (one.node, one.capture) == (name, bundle.capture)), "")
+    return NodeRow(name, Status.PARTIAL if had else Status.FAILED, via, had, (Gap("", reason),), bundle.capture)
+
+
+def _row_of(name: str, side: NodeSide, bundle: Bundle) -> NodeRow:
     # What came through the API alone is not the node: its table and rules are.
-    status = Status.COMPLETE if not side.gaps else Status.PARTIAL if had and side.via else Status.FAILED
-    return NodeRow(name, status, side.via, side.whole, tuple(side.gaps))
+    status = Status.COMPLETE if not side.gaps else Status.PARTIAL if side.own else Status.FAILED
+    return NodeRow(name, status, side.via, side.whole, tuple(side.gaps), bundle.capture, tuple(side.lacking))
+
+
+def _notes(outcomes: Sequence[Outcome[NodeSide]]) -> Iterator[str]:
+    """Where rules of every mode were read, and why."""
+    found = [(one.node, one.value.why_no_mode) for one in outcomes if one.value and one.value.why_no_mode]
+    if found:
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        yield (
+            f"kube-proxy's mode is not known on {found[0][0]}{more} ({found[0][1]}), so the rules of every mode were "
+            "read: of which mode they are, they tell themselves"
+        )
+
+
+def _whole(name: str, bundle: Bundle) -> int:
+    return sum(1 for one in bundle.artefacts if (one.node, one.capture, one.complete) == (name, bundle.capture, True))

@@ -18,7 +18,9 @@ from typing import IO, Any
 
 from kdnsctl.evidence.artefactfile import BundleWriteError, write_error
 from kdnsctl.evidence.bundle import JOURNAL, MANIFEST, RESERVE, SUMS
-from kdnsctl.model import UsageError
+from kdnsctl.evidence.contents import Allowance, files
+from kdnsctl.logs.sources.opening import SourceError
+from kdnsctl.model import KdnsctlError, UsageError
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -41,17 +43,38 @@ def archive_name(directory: Path, compression: Compression) -> Path:
     return directory.with_name(directory.name + _ENDINGS[compression])
 
 
-def pack(directory: Path, archive: Path, compression: Compression) -> int:
+def compression_of(archive: Path) -> Compression:
+    """What the name of an archive asks for. Raises UsageError for a name that asks for neither."""
+    for compression, ending in _ENDINGS.items():
+        if archive.name.endswith(ending):
+            return compression
+    raise UsageError(f"{archive} is not called as an archive is: *{', *'.join(_ENDINGS.values())}")
+
+
+def is_bundle(archive: Path) -> bool:
+    """Whether a file is an archive that begins as those of bundles do, and not somebody's something else."""
+    try:
+        first = next(files(archive, Allowance()))
+    except (KdnsctlError, SourceError, OSError, StopIteration):
+        return False
+    return first.path in (MANIFEST, JOURNAL, SUMS)
+
+
+def pack(directory: Path, archive: Path, compression: Compression, *, replace: bool = False) -> int:
     """Write the bundle in `directory` to `archive`, and return the archive's bytes. The directory stays as it is.
 
-    Raises UsageError when the archive is there already or would lie inside the bundle, BundleWriteError when it cannot
-    be written; then nothing is left of it.
+    `replace`: an archive that is there is one of this bundle as it was before, or was being written when its process
+    was killed. Raises UsageError when the archive is
+    there already or would lie inside the bundle, BundleWriteError when it cannot be written; then nothing is left of
+    it, and one that was there is what it was.
     """
-    if archive.exists():
+    if archive.exists() and not replace:
         raise UsageError(f"{archive} is there already; nothing was written", hint="name another file")
     if archive.resolve().is_relative_to(directory.resolve()):
         raise UsageError(f"{archive} would lie inside the bundle that it is of; nothing was written")
     part = archive.with_name(archive.name + ".part")
+    if replace:
+        part.unlink(missing_ok=True)
     try:
         with contextlib.ExitStack() as on_failure:
             descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -61,7 +84,7 @@ def pack(directory: Path, archive: Path, compression: Compression) -> int:
                     _write(directory, packed)
                 raw.flush()
                 os.fsync(raw.fileno())
-            part.rename(archive)
+            part.replace(archive)
             on_failure.pop_all()
     except FileExistsError as error:
         message = f"{part} is there: another process writes this archive, or one was killed doing so"

@@ -108,6 +108,8 @@ def make(
     question: Question, connection: Connection, ssh: SshWays | None, *, scope: CancelScope, reporter: Reporter
 ) -> CollectPlan:
     """Find out. Raises as `nodes_in_scope`, and what ended the scope."""
+    # What is extra, or a last resort, comes by a rung that is used anyway, or not at all.
+    planned = tuple(item for item in question.items if not item.extra and not item.never_beside)
     found = nodes_in_scope(connection, question.chosen, scope=scope, command="collect")
     keeper = None if question.pods is None else PodKeeper(connection, question.pods)
     ladder = Ladder(question.via, connection, ssh, keeper, found)
@@ -115,7 +117,7 @@ def make(
     planner = _Planner(connection, ladder, keeper, {answer.permission: answer for answer in asked})
 
     def work(node: str, limit: CancelScope) -> NodePlan:
-        return planner.node(node, question.items, limit)
+        return planner.node(node, planned, limit)
 
     outcomes = fleet.run(
         found.names, work, parallel=ASK, deadline=None, reporter=reporter, scope=scope, what="planning"
@@ -127,7 +129,7 @@ def make(
         via=question.via,
         pod_namespace=question.pods.namespace if question.pods else None,
         nodes=tuple(
-            outcome.value or _unplanned(outcome.node, outcome.reason.message if outcome.reason else "", question.items)
+            outcome.value or _unplanned(outcome.node, outcome.reason.message if outcome.reason else "", planned)
             for outcome in outcomes
         ),
         permissions=tuple(asked),

@@ -56,7 +56,7 @@ class SshWays:
         return other
 
     def open(self, node: str, scope: CancelScope, opened: contextlib.ExitStack) -> NodeShell:
-        """Log in at a node; `opened` closes it. Raises KdnsctlError."""
+        """Log in at a node, and see that commands run there; `opened` closes it. Raises KdnsctlError."""
         from kdnsctl.reach.hostkeys import Policy  # noqa: PLC0415
         from kdnsctl.reach.openssh import OpenSsh  # noqa: PLC0415
         from kdnsctl.reach.sshconnection import SshConnection  # noqa: PLC0415
@@ -68,7 +68,9 @@ class SshWays:
         else:
             host_keys, keys = self._shared()
             host = opened.enter_context(SshConnection.open(hops, host_keys, keys, scope))
-        return SshShell(host, node, self.rung, self._secrets.sudo_password)
+        shell = SshShell(host, node, self.rung, self._secrets.sudo_password)
+        shell.probe(scope)
+        return shell
 
     def _shared(self) -> tuple[HostKeys, KeyRing]:
         """Known hosts and keys, which are read once for all nodes."""

@@ -11,11 +11,14 @@ import shlex
 from collections.abc import Mapping
 from typing import Final
 
-from kdnsctl.facts import conntrack, kubeproxy, rules
+from kdnsctl.facts import conntrack, kubeproxy, network, node, rules
 from kdnsctl.model import Fact
 
 FACTS: Final[tuple[Fact, ...]] = (
+    node.CLOCK,
     conntrack.TABLE,
+    conntrack.WITH_TOOL[4],
+    conntrack.WITH_TOOL[6],
     conntrack.COUNTERS,
     conntrack.FILL,
     rules.IPTABLES[4],
@@ -25,23 +28,70 @@ FACTS: Final[tuple[Fact, ...]] = (
     rules.NFT_TEXT[4],
     rules.NFT_TEXT[6],
     rules.IPVS,
+    rules.IPVS_FLOWS,
+    rules.IPVS_COUNTERS,
+    rules.IPVS_SETS,
     kubeproxy.MODE,
     kubeproxy.HEALTH,
     kubeproxy.METRICS,
+    kubeproxy.CONFIG,
+    network.UDP[4],
+    network.UDP[6],
+    network.COUNTERS,
+    network.TABLES[4],
+    network.TABLES[6],
+    network.NEIGHBOURS,
+    network.ROUTES[4],
+    network.ROUTES[6],
+    network.POLICIES[4],
+    network.POLICIES[6],
     conntrack.TIMEOUTS,
     conntrack.PORT_RANGE,
+    conntrack.SETTINGS,
+    rules.IPVS_SETTINGS,
+    node.KERNEL_LOG,
+    node.RESOLVER,
+    node.IDENTITY,
+    node.NAMESPACE,
+    node.RELEASE,
+    node.MODULES,
 )
 """In order of volatility: what changes fastest is read first."""
 
+KEPT: Final[tuple[Fact, ...]] = (
+    rules.IPVS_FLOWS,
+    rules.IPVS_COUNTERS,
+    rules.IPVS_SETS,
+    rules.IPVS_SETTINGS,
+    *network.UDP.values(),
+    network.COUNTERS,
+    *network.TABLES.values(),
+    network.NEIGHBOURS,
+    *network.ROUTES.values(),
+    *network.POLICIES.values(),
+    conntrack.SETTINGS,
+    node.RESOLVER,
+    node.IDENTITY,
+    node.NAMESPACE,
+    node.RELEASE,
+    node.MODULES,
+)
+"""Those that no check uses, and nothing here parses: kept for whoever looks into a bundle."""
+
 _FILE = r"/proc/[a-z0-9_/]+"
+_CLOCK = r"-h -e '\^btime ' -e '\^\[0-9\]\*\[\.\]\[0-9\]\* ' /proc/stat /proc/uptime"
 # What may follow each program, quoted as for a shell. Nothing here can write, load a module, or ask a name server.
 ALLOWED: Final[Mapping[str, str]] = {
-    "cat": _FILE,
-    "grep": rf"-H ''( {_FILE})+",
+    "cat": rf"{_FILE}|/etc/resolv\.conf|/etc/os-release",
+    "grep": rf"-H ''( {_FILE})+|{_CLOCK}",
     "iptables-save": "-c",
     "ip6tables-save": "-c",
-    "conntrack": "-L -o extended,id",
     "nft": "(-j )?list table ip6? kube-proxy",
+    "conntrack": "-L (-f ipv[46] )?-o extended,id",
+    "ipset": "save",
+    "ip": "-j neigh show|-j -[46] (route show table all|rule show)",
+    "dmesg": "-r",
+    "readlink": "/proc/self/ns/net",
 }
 
 

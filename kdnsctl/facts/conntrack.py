@@ -36,6 +36,21 @@ TABLE: Final = Fact(
 )
 
 
+# The same with a node's own conntrack, which may be old: 1.4.2 lists IPv4 only when no family is named.
+WITH_TOOL: Final = {
+    family: Fact(
+        id=f"conntrack.tool.v{family}",
+        title=f"connection tracking table by conntrack, IPv{family}",
+        privilege=Privilege.NET_ADMIN,
+        proof=Proof.TRAILER,
+        max_bytes=1 << 30,
+        seconds=60,
+        commands={Toolset.HOST: ("conntrack", "-L", "-f", f"ipv{family}", "-o", "extended,id")},
+    )
+    for family in (4, 6)
+}
+
+
 def _numbers(id_: str, title: str, *command: str, max_bytes: int = 4 << 10) -> Fact:
     """A small file or a few that anybody may read."""
     return Fact(
@@ -63,6 +78,12 @@ COUNTERS: Final = _numbers(
 )
 TIMEOUTS: Final = _numbers(
     "timeouts", "UDP timeouts of connection tracking", *_settings("udp_timeout", "udp_timeout_stream")
+)
+# Whether flows are counted and timed, and how long the kernel keeps those of other protocols.
+SETTINGS: Final = _numbers(
+    "settings",
+    "other settings of connection tracking",
+    *_settings("acct", "timestamp", "events", "generic_timeout", "tcp_be_liberal", "tcp_timeout_established"),
 )
 PORT_RANGE: Final = _numbers("ports", "range of local ports", "cat", "/proc/sys/net/ipv4/ip_local_port_range")
 

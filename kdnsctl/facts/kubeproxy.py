@@ -24,4 +24,6 @@ def _endpoint(id_: str, title: str, port: int, path: str, max_bytes: int) -> Fac
 
 MODE: Final = _endpoint("mode", "kube-proxy's mode", METRICS_PORT, "/proxyMode", 4 << 10)
 HEALTH: Final = _endpoint("health", "kube-proxy's health", HEALTH_PORT, "/healthz", 64 << 10)
+# Its configuration as it came to be; the group names it (cmd/kube-proxy/app/server.go, configz).
+CONFIG: Final = _endpoint("config", "kube-proxy's configuration", METRICS_PORT, "/configz", 256 << 10)
 METRICS: Final = _endpoint("metrics", "kube-proxy's metrics", METRICS_PORT, "/metrics", 16 << 20)

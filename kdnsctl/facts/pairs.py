@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Final, Generic, Literal, Protocol, TypeVar
 
 from kdnsctl.cancel import CancelScope
-from kdnsctl.facts import conntrack, kubeproxy, numbers, rules
+from kdnsctl.facts import clocks, conntrack, kubeproxy, node, numbers, rules
 from kdnsctl.model import Fact
 from kdnsctl.netfilter import iptables, ipvs, nft
 from kdnsctl.netfilter.conntrack import ConntrackReader, Summary
 from kdnsctl.netfilter.dump import Completeness
 from kdnsctl.netfilter.entries import Entry, Wanted
-from kdnsctl.netfilter.kubeproxy import Health, parse_health, parse_metrics, parse_proxy_mode
+from kdnsctl.netfilter.kubeproxy import Health, parse_config_mode, parse_health, parse_metrics, parse_proxy_mode
 from kdnsctl.netfilter.rules import NodeRules
 from kdnsctl.reach.shell import NodeShell, Reading
 
@@ -117,11 +117,14 @@ def _health(blocks: list[bytes], reading: Reading) -> Health | None:
     return health
 
 
+CLOCK: Final = _pair(node.CLOCK, clocks.clock)
+KERNEL_LOG: Final = _pair(node.KERNEL_LOG, clocks.table_full)
 FILL: Final = _pair(conntrack.FILL, numbers.fill)
 COUNTERS: Final = _pair(conntrack.COUNTERS, numbers.counters)
 TIMEOUTS: Final = _pair(conntrack.TIMEOUTS, numbers.timeouts)
 LOCAL_PORTS: Final = _pair(conntrack.PORT_RANGE, numbers.local_ports)
 MODE: Final = _pair(kubeproxy.MODE, parse_proxy_mode)
+CONFIG: Final = _pair(kubeproxy.CONFIG, parse_config_mode)
 HEALTH: Final = Pair(kubeproxy.HEALTH, lambda: _Blocks(_health))
 METRICS: Final = _dump(kubeproxy.METRICS, parse_metrics)
 IPVS: Final = _dump(rules.IPVS, ipvs.parse)

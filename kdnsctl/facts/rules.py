@@ -45,12 +45,24 @@ NFT: Final = {4: _nft(4, "ip", json=True), 6: _nft(6, "ip6", json=True)}
 NO_JSON: Final = b"JSON support not compiled-in"
 NFT_TEXT: Final = {4: _nft(4, "ip", json=False), 6: _nft(6, "ip6", json=False)}
 
-IPVS: Final = Fact(
-    id="ipvs",
-    title="ipvs services",
-    privilege=Privilege.NONE,
-    proof=Proof.TRAILER,
-    max_bytes=RULES,
-    seconds=30,
-    commands={Toolset.KUBE_PROXY: ("cat", "/proc/net/ip_vs")},
+
+def _ipvs(id_: str, title: str, *command: str, privilege: Privilege = Privilege.NONE) -> Fact:
+    return Fact(id_, title, privilege, Proof.TRAILER, RULES, 30, {Toolset.KUBE_PROXY: command})
+
+
+IPVS: Final = _ipvs("ipvs", "ipvs services", "cat", "/proc/net/ip_vs")
+IPVS_FLOWS: Final = _ipvs("ipvs.flows", "flows of ipvs", "cat", "/proc/net/ip_vs_conn")
+IPVS_COUNTERS: Final = _ipvs("ipvs.counters", "counters of ipvs", "cat", "/proc/net/ip_vs_stats")
+IPVS_SETTINGS: Final = _ipvs(
+    "ipvs.settings",
+    "settings of ipvs",
+    "grep",
+    "-H",
+    "",
+    *(
+        f"/proc/sys/net/ipv4/vs/{name}"
+        for name in ("conntrack", "conn_reuse_mode", "expire_nodest_conn", "expire_quiescent_template")
+    ),
 )
+# Where ip_set is not loaded, asking loads it: so only where kube-proxy is known to work in this mode.
+IPVS_SETS: Final = _ipvs("ipvs.sets", "sets of addresses of ipvs", "ipset", "save", privilege=Privilege.NET_ADMIN)

@@ -1,31 +1,36 @@
 """analyze on files: dumps of nodes and the cluster's objects in, a report out, by the same judgement as on live nodes.
 
-The truth is what the EndpointSlices, Services, Pods and Nodes among the files say. In scope is every node of which
-there is a file. Nothing is judged here (`diagnosis` does), and nothing of a bundle is believed but what it holds.
+The truth is what the EndpointSlices, Services, Pods and Nodes among the files say; of a bundle, for each node what its
+own capture says. In scope is every node of which there is a file, or that a bundle is about. Nothing is judged here
+(`diagnosis` does), and nothing of a bundle is believed but what it holds.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import BinaryIO
 
 from kdnsctl.cluster.kubeproxy import KubeProxy, locate
+from kdnsctl.cluster.objects import EndpointSlice
 from kdnsctl.diagnosis.evidence import Evidence, Item, Missing, Terms
 from kdnsctl.diagnosis.index import Index
 from kdnsctl.diagnosis.truth import Truth
 from kdnsctl.diagnosis.verdict import diagnose
 from kdnsctl.diagnosis.wording import count
 from kdnsctl.find.analysis import AnalyzeReport, NodeAnalysis, judged
-from kdnsctl.find.captures import latest_captures
-from kdnsctl.find.dumps import evidence_of, read_at
+from kdnsctl.find.captures import Bundles, Moment, bundles_in
+from kdnsctl.find.commands import NODE_NAME
+from kdnsctl.find.dumps import Dumps, evidence_of, read_at
 from kdnsctl.find.inputs import Sifted, read_dumps, sift
+from kdnsctl.find.moments import changes_of, slices_at
 from kdnsctl.find.nodefiles import NodeFiles, by_node
 from kdnsctl.find.objectfiles import Objects
+from kdnsctl.find.recognise import Sort
 from kdnsctl.find.report import KubeProxy as Proxy
 from kdnsctl.find.report import Problem, in_order
 from kdnsctl.find.services import checked
@@ -35,6 +40,7 @@ from kdnsctl.model import Coverage, Reason, Reporter, UsageError
 
 _LOG = re.compile(r"kube-proxy[^/]*\.log(?:\.[^/.]+)*$")
 """By its name, since nothing is judged by it: what is in it is looked at by who reads it."""
+WRONG_CLOCK = timedelta(seconds=2)
 SAVE_A_TABLE = "save a connection tracking table: conntrack -L -o extended,id, or /proc/net/nf_conntrack"
 
 
@@ -60,23 +66,23 @@ def analyze_files(options: FileOptions, *, stdin: BinaryIO, reporter: Reporter, 
     """
     services = checked(options.services)
     with closing(Inputs(options.paths, stdin, twice=True)) as inputs:
-        sifted = sift(inputs, reporter, latest_captures(options.paths))
-        objects = sifted.objects
-        nodes = by_node(sifted.files, options.paths, node=options.node, known=objects.node_names())
+        sifted = sift(inputs, reporter, bundles_in(inputs))
+        known = frozenset(name for objects in sifted.all_objects() for name in objects.node_names())
+        nodes = by_node(sifted.files, options.paths, node=options.node, known=known)
         if not nodes:
             raise _nothing(options.paths, sifted)
-        truth = _truth(objects, options.at)
-        proxies = locate(objects.nodes or None, objects.pods)
-        indexes = [(node.files, Index(truth, node.name)) for node in nodes]
+        nodes += _without_files(nodes, sifted.bundles)
+        truths = _Truths(sifted, options.at)
+        indexes = [(node.files, Index(truths.of(node), node.name)) for node in nodes]
         dumps = read_dumps(inputs, sifted, indexes, reporter)
     terms = Terms(services)
     found: list[NodeAnalysis] = []
     for node, held in zip(nodes, dumps, strict=True):
-        proxy = proxies.get(node.name)
+        proxy = truths.proxy(node)
         version = (proxy.version if proxy else None) or options.version or ""
         evidence = evidence_of(held, node.name, version=version, unread=_unread(node, sifted))
         evidence = replace(evidence, replacement=_replacement(proxy, evidence))
-        found.append(_judged(node, evidence, truth, terms, proxy, options.at or read_at(held)))
+        found.append(_judged(node, evidence, truths.of(node), terms, proxy, options.at or read_at(held)))
     analyses = in_order(found)
     return AnalyzeReport(
         generated_at=now,
@@ -84,7 +90,7 @@ def analyze_files(options: FileOptions, *, stdin: BinaryIO, reporter: Reporter, 
         coverage=Coverage.of(node.verdict for node in analyses),
         services=services,
         skipped=(*sifted.skipped, *(_problem(one.code, one.message, one.name) for one in sifted.unread)),
-        notes=tuple(_notes(objects, truth, analyses)),
+        notes=tuple(dict.fromkeys((*truths.notes(), *_notes(analyses), *_clocks(nodes, dumps)))),
         next_commands=tuple(_read_logs(options, sifted)),
     )
 
@@ -108,17 +114,74 @@ def _judged(
     )
 
 
-def _truth(objects: Objects, at: datetime | None) -> Truth:
+class _Truths:
+    """What is true for each node: what its bundle's capture says, as it was when the node was read; else all files."""
+
+    def __init__(self, sifted: Sifted, at: datetime | None) -> None:
+        self._sifted = sifted
+        self._at = at
+        self._changes = {moment: changes_of(content) for moment, content in sifted.changes.items()}
+        self._proxies: dict[Moment | None, dict[str, KubeProxy]] = {}
+        self._found: dict[tuple[Moment | None, datetime | None], Truth] = {}
+
+    def of(self, node: NodeFiles) -> Truth:
+        """The truth for a node."""
+        moment = self._sifted.moment_of(node)
+        changes = self._changes.get(moment, []) if moment else []
+        began = min((file.began for file in node.files if file.began and file.sort is Sort.CONNTRACK), default=None)
+        # All that nothing changed for share one.
+        key = (moment, max((one.at for one in changes if began and one.at <= began), default=None))
+        if key not in self._found:
+            objects = self._sifted.truth_of(moment)
+            slices = slices_at(objects.slices, changes, began) if changes else objects.slices
+            self._found[key] = _truth(objects, slices, self._at, all_slices=moment is not None)
+        return self._found[key]
+
+    def proxy(self, node: NodeFiles) -> KubeProxy | None:
+        """A node's kube-proxy, None where the objects do not tell."""
+        moment = self._sifted.moment_of(node)
+        if moment not in self._proxies:
+            objects = self._sifted.truth_of(moment)
+            self._proxies[moment] = locate(objects.nodes or None, objects.pods)
+        return self._proxies[moment].get(node.name)
+
+    def notes(self) -> Iterable[str]:
+        """What the files lack for a judgement, of each truth that was needed."""
+        for (moment, _), truth in self._found.items():
+            yield from _lacking(self._sifted.truth_of(moment), truth)
+
+
+def _truth(objects: Objects, slices: Sequence[EndpointSlice], at: datetime | None, *, all_slices: bool) -> Truth:
+    """`all_slices`: those of all namespaces, as a bundle has them."""
     return truth_of(
         objects.services if objects.has("Service") else None,
-        objects.slices if objects.has("EndpointSlice") else None,
+        slices if objects.has("EndpointSlice") else None,
         pods=objects.pods,
         nodes=objects.nodes,
         at=at,
         all_services=objects.all_services,
-        all_slices=False,
+        all_slices=all_slices,
         service_ranges=objects.service_ranges,
     )
+
+
+def _clocks(nodes: Iterable[NodeFiles], dumps: Iterable[Dumps]) -> Iterator[str]:
+    """Nodes whose clocks are wrong, or ours was: what their logs and metrics tell is by theirs."""
+    for node, held in zip(nodes, dumps, strict=True):
+        ahead = held.clock_ahead
+        if ahead is not None and abs(ahead.by) > ahead.within + WRONG_CLOCK:
+            where = "ahead of" if ahead.by > timedelta(0) else "behind"
+            yield (
+                f"The clock of {node.name} was {abs(ahead.by).total_seconds():.0f} s {where} that of the machine which "
+                "collected: times in its logs and metrics are by its own."
+            )
+
+
+def _without_files(nodes: Iterable[NodeFiles], bundles: Bundles) -> list[NodeFiles]:
+    """The nodes that a bundle is about and has nothing of: they are in scope like the others."""
+    there = {node.name for node in nodes}
+    names = dict.fromkeys(name for captures in bundles.by_root.values() for name in captures.nodes)
+    return [NodeFiles(name, ()) for name in names if name not in there and NODE_NAME.fullmatch(name)]
 
 
 def _replacement(proxy: KubeProxy | None, evidence: Evidence) -> str:
@@ -132,9 +195,11 @@ def _unread(node: NodeFiles, sifted: Sifted) -> Iterable[Missing]:
     for one in sifted.unread:
         if one.path.rpartition("/")[0] in folders:
             yield Missing(Item.OTHER, Reason(one.code, f"{one.name}: {one.message}"))
+    if (why := sifted.bundles.silent(node.name)) is not None:
+        yield Missing(Item.KUBE_PROXY, why)
 
 
-def _notes(objects: Objects, truth: Truth, nodes: Sequence[NodeAnalysis]) -> Iterable[str]:
+def _lacking(objects: Objects, truth: Truth) -> Iterable[str]:
     if not objects.has("EndpointSlice"):
         yield (
             "There are no EndpointSlices among the files, so which endpoints served is not known: "
@@ -147,6 +212,9 @@ def _notes(objects: Objects, truth: Truth, nodes: Sequence[NodeAnalysis]) -> Ite
             "The Services among the files may not be all there are: entries of Services that are gone are not looked "
             "for, and Services without EndpointSlices among the files are left out."
         )
+
+
+def _notes(nodes: Sequence[NodeAnalysis]) -> Iterable[str]:
     unnamed = sum(not node.identified for node in nodes)
     if unnamed:
         whose = "1 node" if unnamed == 1 else f"{unnamed} nodes"
@@ -163,7 +231,7 @@ def _read_logs(options: FileOptions, sifted: Sifted) -> Iterable[str]:
 def _nothing(paths: Sequence[str], sifted: Sifted) -> UsageError:
     looked = len(sifted.skipped) + len(sifted.unread)
     where = ", ".join(paths)
-    if sifted.objects.all_sources():
+    if any(objects.all_sources() for objects in sifted.all_objects()):
         return UsageError(
             f"there are objects of the cluster in {where}, and no dump of a node",
             hint=SAVE_A_TABLE,

@@ -15,13 +15,14 @@ from kdnsctl.diagnosis.evidence import Evidence, Item, KubeProxyState, Missing
 from kdnsctl.diagnosis.flows import Collector, Reading
 from kdnsctl.diagnosis.index import Index
 from kdnsctl.diagnosis.proxystate import state_of
-from kdnsctl.facts import numbers
+from kdnsctl.facts import clocks, numbers
+from kdnsctl.facts.clocks import Ahead, NodeClock
 from kdnsctl.find.nodefiles import Artefact
 from kdnsctl.find.recognise import RULES, Sort
 from kdnsctl.model import Reason, UsageError
 from kdnsctl.netfilter.conntrack import ConntrackReader, Summary
 from kdnsctl.netfilter.dump import Completeness
-from kdnsctl.netfilter.kubeproxy import parse_health, parse_metrics, parse_proxy_mode
+from kdnsctl.netfilter.kubeproxy import parse_config_mode, parse_health, parse_metrics, parse_proxy_mode
 from kdnsctl.netfilter.rules import Backing, Mode, NodeRules
 from kdnsctl.netfilter.trailer import TrailerSplitter, completeness
 
@@ -43,6 +44,7 @@ class Dumps:
     rules: list[tuple[Artefact, NodeRules]] = field(default_factory=list)
     texts: dict[Sort, tuple[Artefact, bytes]] = field(default_factory=dict)
     later: set[int] = field(default_factory=set)
+    counters_later: bytes = b""
 
     def add_table(self, file: Artefact, blocks: Iterable[bytes], errors: bytes, index: Index) -> None:
         """Read a dump of the table. `errors` is what conntrack said beside it; `index` tells which entries matter."""
@@ -77,7 +79,12 @@ class Dumps:
 
     def add_text(self, file: Artefact, content: bytes) -> None:
         """Keep a small file. Settings may lie in several, each of which tells others."""
+        if file.sort is Sort.COUNTERS and file.ordinal in self.later:
+            self.counters_later = content
+            return
         known = self.texts.get(file.sort)
+        if known is not None and file.sort is Sort.KERNEL_LOG:
+            return  # they tell of the same lines, in several forms
         if known is not None:
             if file.sort is Sort.SETTINGS and not numbers.settings(known[1]).keys() & numbers.settings(content).keys():
                 self.texts[file.sort] = (known[0], known[1].rstrip(b"\n") + b"\n" + content)
@@ -88,6 +95,20 @@ class Dumps:
     def text(self, sort: Sort) -> bytes:
         """A small file's content, b"" when there is none."""
         return self.texts[sort][1] if sort in self.texts else b""
+
+    @property
+    def clock(self) -> NodeClock | None:
+        """The node's clock as it was read."""
+        return clocks.clock(self.text(Sort.CLOCK))
+
+    @property
+    def clock_ahead(self) -> Ahead | None:
+        """How far it is before the clock of whoever collected; None when it was not read, or nobody says when."""
+        read = self.clock
+        if read is None:
+            return None
+        file = self.texts[Sort.CLOCK][0]
+        return clocks.ahead(read, file.began, file.modified) if file.began and file.modified else None
 
 
 _NAMED_IPV6 = re.compile(r"(?:ip|inet|v)6[^/]*$")
@@ -111,7 +132,7 @@ def evidence_of(dumps: Dumps, name: str, *, version: str = "", unread: Iterable[
     if not dumps.rules and not any(each.item is Item.RULES for each in missing):
         missing.append(Missing(Item.RULES, Reason("noFile", "there are no rules of kube-proxy in the files")))
     settings = dumps.text(Sort.SETTINGS)
-    counters = dumps.text(Sort.COUNTERS)
+    counters, kernel_log, clock = dumps.text(Sort.COUNTERS), dumps.text(Sort.KERNEL_LOG), dumps.clock
     return Evidence(
         node=name,
         conntrack=first,
@@ -119,10 +140,13 @@ def evidence_of(dumps: Dumps, name: str, *, version: str = "", unread: Iterable[
         rules=_rules([rule for rule in dumps.rules if rule[0].ordinal not in dumps.later]),
         rules_later=_rules([rule for rule in dumps.rules if rule[0].ordinal in dumps.later]),
         counters=numbers.counters(counters) if counters else None,
+        counters_later=numbers.counters(dumps.counters_later) if dumps.counters_later else None,
+        table_full=clocks.table_full(kernel_log, clock.uptime if clock else None) if kernel_log else None,
         fill=numbers.fill(settings) if settings else None,
         timeouts=numbers.timeouts(settings) if settings else None,
         kube_proxy=_kube_proxy(dumps),
         version=version,
+        local_ports=numbers.local_ports(dumps.text(Sort.PORTS)),
         missing=tuple(missing),
     )
 
@@ -199,13 +223,19 @@ def _twice(one: Artefact, other: Artefact, what: str) -> UsageError:
 def _kube_proxy(dumps: Dumps) -> KubeProxyState | None:
     """What kube-proxy says of itself, None when none of it is in the files."""
     mode, metrics, health = (dumps.text(sort) for sort in (Sort.MODE, Sort.METRICS, Sort.HEALTH))
-    if not (mode or metrics or health):
+    config = dumps.text(Sort.CONFIG)
+    if not (mode or metrics or health or config):
         return None
-    return state_of(
+    state = state_of(
         parse_proxy_mode(mode) if mode else None,
         parse_metrics([metrics]) if metrics else None,
         parse_health(health) if health else None,
+        configured=parse_config_mode(config) if config else None,
     )
+    ahead = dumps.clock_ahead
+    if state.at is None and metrics and ahead is not None and (asked := dumps.texts[Sort.METRICS][0].modified):
+        return replace(state, at=(asked + ahead.by).timestamp())  # its metrics tell times by the node's clock
+    return state
 
 
 def read_at(dumps: Dumps) -> datetime | None:

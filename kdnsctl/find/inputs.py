@@ -7,15 +7,15 @@ neither objects nor a node's state is listed as skipped. Nothing is judged here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Final
 
 from kdnsctl.diagnosis.index import Index
-from kdnsctl.find.captures import is_earlier, is_record
+from kdnsctl.find.captures import Bundles, Moment
 from kdnsctl.find.dumps import DumpError, Dumps
-from kdnsctl.find.nodefiles import Artefact, is_second, partner
+from kdnsctl.find.nodefiles import Artefact, NodeFiles, is_second, partner
 from kdnsctl.find.objectfiles import MOST_JSON, MOST_YAML, NotObjectsError, Objects
 from kdnsctl.find.recognise import HEAD, RULES, Sort, sort_of
 from kdnsctl.find.report import Problem
@@ -33,21 +33,49 @@ EARLIER: Final = "earlierCapture"
 
 @dataclass(slots=True)
 class Sifted:
-    """All inputs by what they are. `errors` are what commands said on standard error, by the path of the file."""
+    """All inputs by what they are. `errors` are what commands said on standard error, by the path of the file.
 
+    `objects` are those that lie in no bundle; `of_bundles` those of each capture that counts, and what lies in none.
+    `changes` is what changed of EndpointSlices during a capture, as it was written down.
+    """
+
+    bundles: Bundles = field(default_factory=Bundles)
     objects: Objects = field(default_factory=Objects)
+    of_bundles: dict[Moment, Objects] = field(default_factory=dict)
+    changes: dict[Moment, bytes] = field(default_factory=dict)
     files: list[Artefact] = field(default_factory=list)
     errors: dict[str, bytes] = field(default_factory=dict)
     skipped: list[Problem] = field(default_factory=list)
     unread: list[Unreadable] = field(default_factory=list)
 
+    def moment_of(self, node: NodeFiles) -> Moment | None:
+        """The capture whose objects are true for a node; None: those that lie in no bundle are."""
+        for file in node.files:
+            place = self.bundles.place(file.path)
+            if place is not None:
+                return place.moment
+        for root, captures in self.bundles.by_root.items():
+            if not node.files and node.name in captures.nodes:
+                return (root, captures.of(node.name))
+        return next(iter(self.of_bundles)) if len(self.of_bundles) == 1 else None
 
-def sift(inputs: Inputs, reporter: Reporter, latest: Mapping[str, int] | None = None) -> Sifted:
+    def truth_of(self, moment: Moment | None) -> Objects:
+        """The objects of a capture, or of none."""
+        return self.objects if moment is None else self.of_bundles[moment]
+
+    def all_objects(self) -> tuple[Objects, ...]:
+        """The objects of every moment that there are any of."""
+        return (self.objects, *self.of_bundles.values())
+
+
+def sift(inputs: Inputs, reporter: Reporter, bundles: Bundles | None = None) -> Sifted:
     """Look at every input, and take in the objects. Raises UsageError where two say what is true of the same.
 
-    `latest` has the last capture of each bundle among the inputs: earlier ones are left out.
+    `bundles` are those among the inputs: of each node the capture that counts is looked at, and no other.
     """
-    sifted = Sifted()
+    bundles = bundles or Bundles()
+    counting = [(root, one) for root, captures in bundles.by_root.items() for one in sorted(captures.counting)]
+    sifted = Sifted(bundles, of_bundles={moment: Objects() for moment in counting})
     empty: list[Artefact] = []
     reporter.started("looking at files", None)
     try:
@@ -55,9 +83,11 @@ def sift(inputs: Inputs, reporter: Reporter, latest: Mapping[str, int] | None = 
             reporter.advanced(ordinal)
             if isinstance(item, Unreadable):
                 sifted.unread.append(item)
-            elif is_earlier(item.path, latest or {}):
+            elif (place := bundles.place(item.path)) is not None and not bundles.counts(place):
                 sifted.skipped.append(Problem(EARLIER, "of an earlier capture of its bundle", item.name))
-            elif is_record(item.path, latest or {}):
+            elif place is not None and place.changes:
+                _take_changes(item, place.moment, sifted)
+            elif bundles.is_record(item.path):
                 sifted.skipped.append(Problem(NOT_EVIDENCE, "a record of the bundle itself", item.name))
             elif len(sifted.files) >= MOST_FILES:
                 sifted.skipped.append(Problem(Code.TOO_LARGE, f"more than {MOST_FILES} files", item.name))
@@ -68,7 +98,7 @@ def sift(inputs: Inputs, reporter: Reporter, latest: Mapping[str, int] | None = 
         reporter.finished()
     for file in empty:  # an empty table is one when conntrack says beside it that it has shown no entries
         if beside(file, sifted.errors) and sort_of(beside(file, sifted.errors)) is Sort.CONNTRACK_COUNT:
-            sifted.files.append(Artefact(Sort.CONNTRACK, file.name, file.path, file.ordinal, file.modified))
+            sifted.files.append(replace(file, sort=Sort.CONNTRACK))
         else:
             sifted.skipped.append(Problem(NOT_EVIDENCE, "is empty", file.name))
     return sifted
@@ -110,7 +140,8 @@ def _look(item: LogStream, ordinal: int, sifted: Sifted, empty: list[Artefact]) 
     with item.open() as source:
         head = _Beginning(source)
         sort = sort_of(head.bytes)
-        file = Artefact(sort, item.name, item.path, ordinal, item.modified)
+        began, ended = sifted.bundles.times(item.path) or (None, item.modified)
+        file = Artefact(sort, item.name, item.path, ordinal, ended, began)
         if item.path.endswith(ERRORS) or sort is Sort.CONNTRACK_COUNT:
             sifted.errors[item.path] = head.bytes
         elif sort is Sort.EMPTY and head.error is None:
@@ -132,12 +163,32 @@ def _take_objects(head: _Beginning, file: Artefact, sifted: Sifted) -> None:
     except DumpError as error:
         sifted.skipped.append(Problem(error.reason.code, error.reason.message, file.name))
         return
-    add = sifted.objects.add_json if file.sort is Sort.OBJECTS_JSON else sifted.objects.add_yaml
+    place = sifted.bundles.place(file.path)
+    # What lies in no bundle holds for all: where a bundle says the same, that is one candidate too many.
+    objects = sifted.all_objects() if place is None else [sifted.of_bundles[place.moment]]
     try:
-        if not add(content, file.name) and file.name not in sifted.objects.all_sources():
+        taken = [_add_to(each, content, file) for each in objects]
+        if not any(taken) and file.name not in objects[0].all_sources():
             sifted.skipped.append(Problem(NOT_EVIDENCE, "objects of other kinds than are looked for", file.name))
     except NotObjectsError as error:
         sifted.skipped.append(Problem(error.code, str(error), file.name))
+
+
+def _add_to(objects: Objects, content: bytes, file: Artefact) -> int:
+    add = objects.add_json if file.sort is Sort.OBJECTS_JSON else objects.add_yaml
+    return add(content, file.name)
+
+
+def _take_changes(item: LogStream, moment: Moment, sifted: Sifted) -> None:
+    """What changed during a capture; where it breaks off, what came before still did."""
+    with item.open() as source:
+        head = _Beginning(source)
+        try:
+            content = head.whole(MOST_JSON)
+        except DumpError as error:
+            sifted.skipped.append(Problem(error.reason.code, error.reason.message, item.name))
+            content = head.bytes
+    sifted.changes[moment] = sifted.changes.get(moment, b"") + content
 
 
 def _read(item: LogStream, file: Artefact, dumps: Dumps, errors: bytes, index: Index) -> None:

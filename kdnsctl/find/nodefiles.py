@@ -32,13 +32,17 @@ _GENERIC: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Artefact:
-    """A file that holds something of a node. `ordinal` is its place among all inputs, `name` for people."""
+    """A file that holds something of a node. `ordinal` is its place among all inputs, `name` for people.
+
+    `began` is when its reading began, where a bundle says it; `modified` when it was over, as far as is known.
+    """
 
     sort: Sort
     name: str
     path: str
     ordinal: int
     modified: datetime | None = None
+    began: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,10 @@ class Sort(enum.Enum):
     METRICS = "kube-proxy's metrics"
     HEALTH = "kube-proxy's health"
     MODE = "kube-proxy's mode"
+    CONFIG = "kube-proxy's configuration"
+    PORTS = "range of local ports"
+    CLOCK = "clock of a node"
+    KERNEL_LOG = "log of a kernel"
     COUNTERS = "counters of connection tracking"
     SETTINGS = "sizes and timeouts of connection tracking"
     OBJECTS_JSON = "Kubernetes objects, JSON"
@@ -75,8 +79,14 @@ _LINE_NUMBER: Final = re.compile(rb"^\d{1,19}:(?=ipv[46] )", re.MULTILINE)  # wh
 _BEGINNINGS: Final = tuple(
     (re.compile(pattern), sort)
     for pattern, sort in (
+        (rb'\{\s*"kubeproxy\.config\.k8s\.io"\s*:', Sort.CONFIG),
         (rb'(?s)\{(?!\s*"(?:nftables|lastUpdated)"\s*:)(?=.*"(?:kind|apiVersion|items)"\s*:)', Sort.OBJECTS_JSON),
         (rb"(?:#[^\n]*\n|---[^\n]*\n)*(?:apiVersion|items|kind):", Sort.OBJECTS_YAML),
+        (rb"(?:net\.ipv4\.ip_local_port_range ?= ?)?\d{1,5}\s+\d{1,5}\s*\Z", Sort.PORTS),
+        (rb"btime \d+\r?\n\d+\.\d+ \d+\.\d+\s*\Z", Sort.CLOCK),
+        (rb"(?:<\d{1,4}>)?\[ *\d+\.\d{6}\] ", Sort.KERNEL_LOG),
+        (rb"\d{4}-\d\d-\d\dT[\d:]{8},\d{6}[+-][\d:]{4,5} [^\n]", Sort.KERNEL_LOG),  # dmesg --time-format iso
+        (rb"(?:[A-Z][a-z]{2} [ \d]\d [\d:]{8}) \S+ kernel: ", Sort.KERNEL_LOG),  # journalctl -k
         (rb"entries\s+(?:searched|clashres)\s", Sort.COUNTERS),
         (rb"cpu=\d+\s+found=", Sort.COUNTERS),
         (rb"(?:/proc/sys/)?net[./]netfilter[./]nf_conntrack_\w+ ?[:=] ?\d", Sort.SETTINGS),

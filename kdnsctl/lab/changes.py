@@ -102,10 +102,10 @@ class Subscription:
             self._changes.clear()
             return changes
 
-    def wait_for_news(self) -> None:
-        """Wait for a change without taking it, for a `nudge`, or for `close`."""
+    def wait_for_news(self, timeout: float | None = None) -> None:
+        """Wait for a change without taking it, for a `nudge`, for `close`, or for `timeout` seconds."""
         with self._condition:
-            self._condition.wait_for(lambda: bool(self._changes) or self._closed or self._nudged)
+            self._condition.wait_for(lambda: bool(self._changes) or self._closed or self._nudged, timeout)
             self._nudged = False
 
     def nudge(self) -> None:

@@ -21,6 +21,8 @@ from kdnsctl.lab.network import NetworkError
 from kdnsctl.lab.nodefaults import Fault
 from kdnsctl.lab.podworker import PodWorker
 from kdnsctl.lab.spacedir import LabDir
+from kdnsctl.lab.sshd import SshFault
+from kdnsctl.lab.sshserver import SshServer
 
 JSON = dict[str, Any]
 _SIGNALS = {"stop": signal.SIGSTOP, "continue": signal.SIGCONT, "kill": signal.SIGKILL, "terminate": signal.SIGTERM}
@@ -34,19 +36,27 @@ class ControlServer:
     """Answers on the socket in the lab's directory until the process ends."""
 
     def __init__(
-        self, where: LabDir, server: str, kubelets: dict[str, Kubelet], pids: dict[str, int], board: ClientBoard
+        self,
+        where: LabDir,
+        server: str,
+        kubelets: dict[str, Kubelet],
+        pids: dict[str, int],
+        board: ClientBoard,
+        ssh: dict[str, SshServer],
     ) -> None:
         self._where = where
         self._server = server
         self._kubelets = kubelets
         self._pids = pids
         self._board = board
+        self._ssh = ssh
         self._stopped: dict[str, int] = {}
         self._operations: dict[str, Callable[[JSON], JSON]] = {
             "status": self._status,
             "node-pid": self._node_pid,
             "clients": lambda _: {"clients": self._board.readings()},
             "fault": self._fault,
+            "ssh-fault": self._ssh_fault,
             "signal": self._signal,
             "run": self._run_tool,
         }
@@ -112,6 +122,8 @@ class ControlServer:
             faults = sorted(fault.value for fault in kubelet.faults)
             if any(self._is_stopped(each) for each in kubelet.workers()):
                 faults.append("kube-proxy stopped")
+            if name in self._ssh:
+                faults += sorted(f"ssh {fault.value}" for fault in self._ssh[name].faults)
             nodes.append({"name": name, "address": kubelet.net.address, "faults": faults, "clients": counts})
         return {"server": self._server, "nodes": nodes}
 
@@ -125,6 +137,13 @@ class ControlServer:
 
     def _fault(self, request: JSON) -> JSON:
         self._kubelet(request).apply_fault(Fault(request["fault"]), active=bool(request["active"]))
+        return {}
+
+    def _ssh_fault(self, request: JSON) -> JSON:
+        name = self._kubelet(request).name
+        if name not in self._ssh:
+            raise BadRequestError(f"{name} has no SSH server")
+        self._ssh[name].apply(SshFault(request["fault"]), active=bool(request["active"]))
         return {}
 
     def _signal(self, request: JSON) -> JSON:

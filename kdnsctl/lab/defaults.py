@@ -10,7 +10,17 @@ import ipaddress
 from collections.abc import Iterable
 from typing import Final
 
-from kdnsctl.lab.kinds import DAEMON_SETS, DEPLOYMENTS, NAMESPACES, PODS, REPLICA_SETS, SECRETS, SERVICES, Kind
+from kdnsctl.lab.kinds import (
+    DAEMON_SETS,
+    DEPLOYMENTS,
+    NAMESPACES,
+    PODS,
+    REPLICA_SETS,
+    SECRETS,
+    SERVICES,
+    STATEFUL_SETS,
+    Kind,
+)
 from kdnsctl.lab.replies import JSON
 
 SERVICE_NETWORK: Final = ipaddress.IPv4Network("10.96.0.0/12")
@@ -33,6 +43,8 @@ def set_defaults(kind: Kind, obj: JSON) -> None:
         obj.setdefault("spec", {}).setdefault("replicas", 1)
         pod_spec_defaults(obj["spec"].setdefault("template", {}).setdefault("spec", {}))
         obj.setdefault("status", {"replicas": 0})
+    elif kind is STATEFUL_SETS:
+        _stateful_set(obj)
     elif kind is NAMESPACES:
         obj["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = obj["metadata"]["name"]
         obj.setdefault("spec", {}).setdefault("finalizers", ["kubernetes"])
@@ -176,3 +188,13 @@ def _deployment(obj: JSON) -> None:
     spec.setdefault("revisionHistoryLimit", 10)
     spec.setdefault("progressDeadlineSeconds", 600)
     obj.setdefault("status", {})
+
+
+def _stateful_set(obj: JSON) -> None:
+    spec = obj.setdefault("spec", {})
+    spec.setdefault("replicas", 1)
+    pod_spec_defaults(spec.setdefault("template", {}).setdefault("spec", {}))
+    spec.setdefault("podManagementPolicy", "OrderedReady")
+    spec.setdefault("updateStrategy", {}).setdefault("type", "RollingUpdate")
+    spec.setdefault("revisionHistoryLimit", 10)
+    obj.setdefault("status", {"replicas": 0})

@@ -72,6 +72,7 @@ NODES: Final = Kind(
 PODS: Final = Kind(
     "", "v1", "pods", "pod", "Pod", short_names=("po",), categories=("all",), counts_generation=True,
     subresources=(
+        Subresource("eviction", "Eviction", ("create",), "policy", "v1"),
         Subresource("exec", "PodExecOptions", ("create", "get")),
         Subresource("log", "Pod", ("get",)),
         Subresource("portforward", "PodPortForwardOptions", ("create", "get")),
@@ -107,6 +108,10 @@ REPLICA_SETS: Final = Kind(
     "apps", "v1", "replicasets", "replicaset", "ReplicaSet", short_names=("rs",), categories=("all",),
     subresources=(_status("ReplicaSet"),), counts_generation=True,
 )  # fmt: skip
+STATEFUL_SETS: Final = Kind(
+    "apps", "v1", "statefulsets", "statefulset", "StatefulSet", short_names=("sts",), categories=("all",),
+    subresources=(_status("StatefulSet"),), counts_generation=True,
+)  # fmt: skip
 CONTROLLER_REVISIONS: Final = Kind("apps", "v1", "controllerrevisions", "controllerrevision", "ControllerRevision")
 ENDPOINT_SLICES: Final = Kind(
     "discovery.k8s.io", "v1", "endpointslices", "endpointslice", "EndpointSlice", counts_generation=True
@@ -119,7 +124,7 @@ LEASES: Final = Kind("coordination.k8s.io", "v1", "leases", "lease", "Lease")
 
 KINDS: Final[tuple[Kind, ...]] = (
     CONFIG_MAPS, EVENTS, NAMESPACES, NODES, PODS, SECRETS, SERVICE_ACCOUNTS, SERVICES,
-    CONTROLLER_REVISIONS, DAEMON_SETS, DEPLOYMENTS, REPLICA_SETS,
+    CONTROLLER_REVISIONS, DAEMON_SETS, DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS,
     DISRUPTION_BUDGETS, LEASES, ENDPOINT_SLICES,
 )  # fmt: skip
 

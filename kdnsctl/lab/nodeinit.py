@@ -2,8 +2,9 @@
 
 A node sees the machine's files read-only, except for what is its own: /run, /tmp, /var/log (on disk in the lab's
 directory, so that its log files can be read from outside), /proc, /sys, a /dev with six devices, a passwd with root
-alone. That keeps accidents from the machine, not an attacker: in a lab made by root, a privileged pod and a shell by
-`lab shell --node` hold CAP_SYS_ADMIN in the machine's own user namespace, and can mount what they like.
+and, in a lab that root has made, one user who needs sudo. That keeps accidents from the machine, not an attacker: in a
+lab made by root, a privileged pod and a shell by `lab shell --node` hold CAP_SYS_ADMIN in the machine's own user
+namespace, and can mount what they like.
 """
 
 # ruff: noqa: PTH110, PTH123 - paths here go straight into system calls and argument lists
@@ -33,23 +34,35 @@ class BootedNode:
     channel: socket.socket
 
 
-def prepare_files(where: LabDir, net: NodeNet) -> None:
+def prepare_files(where: LabDir, net: NodeNet, *, rootless: bool) -> None:
     """The node's own files on disk. Call it before `boot`."""
     own = where.node(net.name)
     own.mkdir(parents=True)
     (where.node_log(net.name) / "pods").mkdir(parents=True)
     (where.node_log(net.name) / "containers").mkdir()
     (where.node_log(net.name) / "lastlog").touch()
-    # sshd wants a user of this name; without root there is only uid 0.
-    (own / "passwd").write_text("root:x:0:0:root:/run/home:/bin/sh\nsshd:x:0:0::/run/sshd:/usr/sbin/nologin\n")
+    write_passwd(own, login="/bin/sh", rootless=rootless)
     # No password opens it, and "*" is not the "!" that sshd takes for a locked account.
-    (own / "shadow").write_text("root:*:20000:0:99999:7:::\nsshd:*:20000:0:99999:7:::\n")
+    names = ("root", "sshd") if rootless else ("root", "sshd", sshd.OPERATOR)
+    (own / "shadow").write_text("".join(f"{name}:*:20000:0:99999:7:::\n" for name in names))
     (own / "shadow").chmod(0o600)
     (own / "group").write_text("root:x:0:\n")
     (own / "hostname").write_text(f"{net.name}\n")
 
 
-def boot(where: LabDir, net: NodeNet, builtins: Mapping[str, Builtin], keep_out: Sequence[int] = ()) -> BootedNode:
+def write_passwd(own: Path, *, login: str, rootless: bool) -> None:
+    """The node's users: root, and in a lab that root has made, one who is not. In place, as it is mounted by itself."""
+    lines = [f"root:x:0:0:root:/run/home:{login}"]
+    # sshd wants a user of this name; without root there is only uid 0.
+    lines.append("sshd:x:0:0::/run/sshd:/usr/sbin/nologin")
+    if not rootless:
+        lines.append(f"{sshd.OPERATOR}:x:{sshd.OPERATOR_ID}:{sshd.OPERATOR_ID}::/run/home:{login}")
+    (own / "passwd").write_text("\n".join(lines) + "\n")
+
+
+def boot(
+    where: LabDir, net: NodeNet, builtins: Mapping[str, Builtin], keep_out: Sequence[int] = (), *, rootless: bool
+) -> BootedNode:
     """Fork the node's first process, without the descriptors `keep_out`. The caller must have one thread only.
 
     Raises OSError.
@@ -69,7 +82,7 @@ def boot(where: LabDir, net: NodeNet, builtins: Mapping[str, Builtin], keep_out:
                 os.write(report_write, f"{first}\n".encode())
                 code = 0
             else:
-                _be_node(where, net, theirs, builtins, report_write)
+                _be_node(where, net, theirs, builtins, report_write, rootless=rootless)
         except BaseException:  # noqa: BLE001 - a forked child must never run on in its parent's code
             traceback.print_exc()
         finally:
@@ -94,13 +107,15 @@ def _enter(net: NodeNet) -> None:
     kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWUTS | kernel.CLONE_NEWIPC)
 
 
-def _be_node(where: LabDir, net: NodeNet, channel: socket.socket, builtins: Mapping[str, Builtin], report: int) -> None:
+def _be_node(
+    where: LabDir, net: NodeNet, channel: socket.socket, builtins: Mapping[str, Builtin], report: int, *, rootless: bool
+) -> None:
     try:
         os.setsid()
         kernel.set_process_name(f"lab-{net.name}")
         kernel.set_command_line([f"lab-node {net.name}"])
         kernel.sethostname(net.name)
-        _mount(where, net)
+        _mount(where, net, rootless=rootless)
         _set_sysctls()
         _protect_sysctls()
         os.write(report, b"up\n")
@@ -114,7 +129,7 @@ def _be_node(where: LabDir, net: NodeNet, channel: socket.socket, builtins: Mapp
         os._exit(0)
 
 
-def _mount(where: LabDir, net: NodeNet) -> None:
+def _mount(where: LabDir, net: NodeNet, *, rootless: bool) -> None:
     kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     own = where.node(net.name)
     kernel.bind(str(where.node_log(net.name)), "/var/log")
@@ -128,9 +143,9 @@ def _mount(where: LabDir, net: NodeNet) -> None:
     kernel.set_writable(str(where.space))
     for directory in ("/run/netns", "/run/home", "/run/sshd", sshd.NODE_TOOLS):
         Path(directory).mkdir(mode=0o755)
-    sudo = Path(sshd.NODE_TOOLS, "sudo")
-    sudo.write_text(sshd.SUDO, encoding="ascii")
-    sudo.chmod(0o755)
+    if not rootless:  # a set-uid program works nowhere else below /run
+        kernel.mount("tmpfs", sshd.NODE_TOOLS, "tmpfs", kernel.MS_NODEV, "mode=755,size=1m")
+    sshd.write_tools(Path(sshd.NODE_TOOLS), rootless=rootless)
     kernel.mount("proc", "/proc", "proc", _TMPFS | kernel.MS_NOEXEC)
     kernel.mount("sysfs", "/sys", "sysfs", _TMPFS | kernel.MS_NOEXEC)
     building = Path("/run/dev")  # beside the machine's /dev, whose devices it takes

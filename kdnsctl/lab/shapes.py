@@ -124,12 +124,24 @@ SHAPES: Final[dict[str, Shape]] = {
         "status": {},
     },
     "ReplicaSet": {"spec": _SET | {"replicas": int}, "status": {}},
+    "StatefulSet": {
+        "spec": _SET | {"replicas": int, "serviceName": str, "podManagementPolicy": str, "revisionHistoryLimit": int,
+                        "updateStrategy": {"type": str}},
+        "status": {},
+    },
     "EndpointSlice": {
         "addressType": str, "endpoints": [_ENDPOINT], "ports": [{"name": str, "port": int, "protocol": str}],
     },
     "Lease": {"spec": {"holderIdentity": str, "leaseDurationSeconds": int, "leaseTransitions": int}},
     "PodDisruptionBudget": {
-        "spec": {"selector": _SELECTOR, "minAvailable": _Either, "maxUnavailable": _Either}, "status": {},
+        "spec": {
+            "selector": _SELECTOR, "minAvailable": _Either, "maxUnavailable": _Either,
+            "unhealthyPodEvictionPolicy": str,
+        },
+        "status": _CONDITIONS | {
+            "disruptionsAllowed": int, "currentHealthy": int, "desiredHealthy": int, "expectedPods": int,
+            "observedGeneration": int, "disruptedPods": _TEXTS,
+        },
     },
 }  # fmt: skip
 _NAMES: Final = {str: "string", int: "int", bool: "bool", _Either: "intstr.IntOrString", dict: "object", list: "array"}

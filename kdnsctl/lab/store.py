@@ -112,7 +112,7 @@ class Store(History):
             self._admit(Admission(kind, obj, None, None, dry_run))
             if key_of(obj) in self._kept(kind):
                 raise replies.already_exists(kind, metadata["name"])
-            self._refuse_in_terminating(kind, metadata)
+            self.refuse_in_terminating(kind, metadata)
             return self._commit(ChangeType.ADDED, kind, obj, None, dry_run=dry_run)
 
     def update(self, kind: Kind, obj: JSON, *, subresource: str | None = None, dry_run: bool = False) -> JSON:
@@ -238,8 +238,10 @@ class Store(History):
         for check in self.admission:
             check(admission)
 
-    def _refuse_in_terminating(self, kind: Kind, metadata: JSON) -> None:
-        namespace = self._kept(NAMESPACES).get(("", metadata.get("namespace", "")))
+    def refuse_in_terminating(self, kind: Kind, metadata: JSON) -> None:
+        """Raises Refused (403) for something new in a namespace that is being deleted; an eviction is new, too."""
+        with self.lock:
+            namespace = self._kept(NAMESPACES).get(("", metadata.get("namespace", "")))
         if namespace is None or "deletionTimestamp" not in namespace["metadata"]:
             return
         name = namespace["metadata"]["name"]

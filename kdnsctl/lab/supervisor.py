@@ -34,6 +34,7 @@ from kdnsctl.lab.podnode import Surroundings
 from kdnsctl.lab.podruntime import KubeletRuntime
 from kdnsctl.lab.podstatus import is_ready
 from kdnsctl.lab.spacedir import LabDir
+from kdnsctl.lab.sshserver import SshServer
 from kdnsctl.lab.store import Store
 
 BUILTINS = {"kube-proxy": kubeproxy.main, "coredns": dns.main, "dns-client": clients.main}
@@ -82,13 +83,13 @@ def run(where: LabDir, options: dict[str, Any], ready: int, listener: int) -> in
     nodes = [NodeNet(f"knode{number}", number) for number in range(1, int(options["nodes"]) + 1)]
     network.build_hub(nodes)
     for net in nodes:
-        nodeinit.prepare_files(where, net)
+        nodeinit.prepare_files(where, net, rootless=rootless)
     dns.warm_up()
     gc.freeze()  # what is loaded now is shared by all nodes' processes, as long as nobody collects it
     booted: dict[str, nodeinit.BootedNode] = {}
     for net in nodes:
         channels = [each.channel.fileno() for each in booted.values()]
-        booted[net.name] = nodeinit.boot(where, net, BUILTINS, (listener, ready, *channels))
+        booted[net.name] = nodeinit.boot(where, net, BUILTINS, (listener, ready, *channels), rootless=rootless)
     gc.unfreeze()
     over = threading.Event()
 
@@ -126,12 +127,11 @@ def run(where: LabDir, options: dict[str, Any], ready: int, listener: int) -> in
         kubelet.start()
     kube_proxy = workloads.kube_proxy(str(options["version"]), int(options["verbosity"]), as_json=bool(options["json"]))
     _create_objects(client, kube_proxy)
-    if options["ssh"]:
-        _start_sshd(where, nodes, agents, rootless=rootless)
+    servers = _start_sshd(where, nodes, agents, rootless=rootless) if options["ssh"] else {}
     board = ClientBoard()
     watch_clients(board, list(runtime_kubelets.values()), runtime)
     pids = {name: node.pid for name, node in booted.items()}
-    ControlServer(where, api.url, runtime_kubelets, pids, board).start()
+    ControlServer(where, api.url, runtime_kubelets, pids, board, servers).start()
     where.kubeconfig.touch(mode=0o600)
     where.kubeconfig.write_text(api.kubeconfig(name=where.context), encoding="utf-8")
     names = [net.name for net in nodes]
@@ -191,19 +191,14 @@ def _create_objects(client: KubeClient, kube_proxy: dict[str, Any]) -> None:
     client.create(f"{apps}/kdnsctl-lab/daemonsets", workloads.dns_clients())
 
 
-def _start_sshd(where: LabDir, nodes: list[NodeNet], agents: dict[str, AgentClient], *, rootless: bool) -> None:
+def _start_sshd(
+    where: LabDir, nodes: list[NodeNet], agents: dict[str, AgentClient], *, rootless: bool
+) -> dict[str, SshServer]:
     if not Path(sshd.SSHD).exists():
         _say(f"{sshd.SSHD} is missing: the nodes have no SSH (Debian package openssh-server)")
-        return
+        return {}
     sshd.write_files(where, nodes)
-    launch = sshd.node_launch(where, rootless=rootless)
-    for net in nodes:
-        log = os.open(where.node(net.name) / "sshd.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-
-        def ended(code: int, name: str = net.name) -> None:
-            _say(f"sshd on {name} ended with {code}")
-
-        agents[net.name].start(launch, (nothing, log, log), None, ended)
-        os.close(log)
-        os.close(nothing)
+    servers = {net.name: SshServer(where, net, agents[net.name], _say, rootless=rootless) for net in nodes}
+    for server in servers.values():
+        server.start()
+    return servers

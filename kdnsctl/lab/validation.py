@@ -19,6 +19,7 @@ from kdnsctl.lab.kinds import (
     REPLICA_SETS,
     SECRETS,
     SERVICES,
+    STATEFUL_SETS,
     Kind,
 )
 from kdnsctl.lab.podvalidation import key_faults, label_faults, pod_spec_faults, required, service_name_faults
@@ -86,7 +87,9 @@ def check_changed(kind: Kind, new: JSON, old: JSON) -> None:
     faults = _metadata_faults(new["metadata"]) + _content_faults(kind, new)
     if kind is PODS and _fixed_part(new) != _fixed_part(old):
         faults.append(FieldFault("spec", f"Forbidden: {_POD_RULE}", "FieldValueForbidden"))
-    if kind in (DAEMON_SETS, DEPLOYMENTS, REPLICA_SETS) and new["spec"].get("selector") != old["spec"].get("selector"):
+    if kind in (DAEMON_SETS, DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS) and new["spec"].get("selector") != old[
+        "spec"
+    ].get("selector"):
         shown = _go(new["spec"].get("selector"))
         faults.append(FieldFault("spec.selector", f"Invalid value: {shown}: field is immutable"))
     _raise(kind, old["metadata"]["name"], faults)
@@ -140,7 +143,7 @@ def _content_faults(kind: Kind, obj: JSON) -> list[FieldFault]:
         return [required(f"spec.ports[{index}].port") for index, port in enumerate(ports) if not port.get("port")]
     if kind is PODS:
         return pod_spec_faults(obj["spec"], "spec")
-    if kind in (DAEMON_SETS, DEPLOYMENTS, REPLICA_SETS):
+    if kind in (DAEMON_SETS, DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS):
         faults = pod_spec_faults(obj["spec"]["template"]["spec"], "spec.template.spec")
         labels = obj["spec"]["template"].get("metadata", {}).get("labels", {})
         if not match_selector(obj["spec"].get("selector"))(labels):

@@ -1,4 +1,4 @@
-"""What the kube-proxy of a node says of itself: /metrics, /healthz and /proxyMode, from bodies to records.
+"""What the kube-proxy of a node says of itself: /metrics, /healthz, /proxyMode and /configz, from bodies to records.
 
 It is in this room because it belongs to the same evidence: whether the rules in the kernel are those that kube-proxy
 wants. Nothing is fetched and nothing is judged; bodies are bounded, and what is not known in them is skipped. Only
@@ -45,6 +45,8 @@ KEPT = frozenset((*_TIMES, *_COUNTS, *(f"{name}_{part}" for name in _DURATIONS f
 
 LONGEST_LINE = 4 * 1024
 MOST_SAMPLES = 1_000
+CONFIG_GROUP = "kubeproxy.config.k8s.io"
+LARGEST_CONFIG = 256 * 1024  # bytes of /configz
 LARGEST_BODY = 64 * 1024  # bytes of /healthz and /proxyMode
 
 _SAMPLE = re.compile(r"kubeproxy_([a-z0-9_]{1,100})(?:\{(.*)\})? +(\S{1,40})(?: +-?[0-9]{1,20})?\s*")
@@ -216,5 +218,24 @@ def parse_proxy_mode(body: bytes) -> Mode | None:
     """The mode that /proxyMode tells, None for others (`userspace`, up to 1.25) and for what is none."""
     try:
         return Mode(body[:LARGEST_BODY].decode("ascii", "replace").strip())
+    except ValueError:
+        return None
+
+
+def parse_config_mode(body: bytes) -> Mode | None:
+    """The mode that /configz names: what kube-proxy was told, not what it does. None for what is none, or names none.
+
+    Names of fields are Go's or JSON's, as the release registers its internal type or a versioned one (pkg/configz).
+    """
+    if len(body) > LARGEST_CONFIG:
+        return None
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    config = content.get(CONFIG_GROUP) if isinstance(content, dict) else None
+    mode = (config.get("Mode") or config.get("mode")) if isinstance(config, dict) else None
+    try:
+        return Mode(str(mode))
     except ValueError:
         return None

@@ -130,15 +130,23 @@ class OpenSsh:
         complaints.start()
         with scope.child(limits.connect + limits.banner + limits.login) as limit, limit.closing(master.kill):
             assert master.stdout is not None  # noqa: S101 - PIPE was asked for
-            answered = any(line.rstrip().endswith(_READY) for line in master.stdout)
+            answered, told = False, b""
+            while not answered and (line := master.stdout.readline(_COMPLAINT)):
+                answered, told = line.rstrip().endswith(_READY), line.strip() or told
             scope.check()
-            limit.check()
+            if limit.reason is not None:
+                what = f"no SSH session on {self.hop.name}: {limit.reason.message}; it may have let us in, and hangs"
+                raise SshError(what, code="noAnswer")
         if not answered:
             master.wait()
             complaints.join()
-            raise self._failure(bytes(said))
+            raise self._failure(bytes(said), told)
 
-    def _failure(self, said: bytes) -> SshError:
+    def _failure(self, said: bytes, told: bytes) -> SshError:
+        """Of what ssh has `said`, and what the login there has `told` before it ended."""
+        if told and not said.strip():
+            words = "".join(c if c.isprintable() else "?" for c in told.decode("utf-8", "replace"))[:200]
+            return SshError(f"no command can be run on {self.hop.name} over SSH: {words}", code="noShell")
         text = said.decode("utf-8", "replace").strip()
         last = text.splitlines()[-1] if text else "ssh said nothing"
         for sign, code in _SIGNS:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kdnsctl.cancel import CancelScope
-from kdnsctl.model import Fact, Proof, Reason, Toolset
+from kdnsctl.model import Fact, NodeChange, Proof, Reason, Toolset
 from kdnsctl.netfilter.dump import Completeness
 from kdnsctl.netfilter.trailer import Trailer
 
@@ -90,4 +90,21 @@ class NodeShell(Protocol):
 
         Returns also when the output broke off, was too long, or the command failed: the Reading says so. Raises
         KdnsctlError when nothing could be begun (no permission, no pod, no connection), and what ended `scope`.
+        """
+
+
+class ChangingShell(NodeShell, Protocol):
+    """A node on which steps can be taken, too. Which steps there are is not known here: a verb makes the `NodeChange`.
+
+    Nothing is journaled here; `changes.executor` does that before and after, whatever the rung.
+    """
+
+    def can_change(self, change: NodeChange) -> bool:
+        """Whether this rung has the tools and the privilege for it."""
+
+    def change(self, change: NodeChange, sink: Sink, *, scope: CancelScope) -> Reading:
+        """Take the step, once: nothing is repeated. What the command prints goes to `sink` as it comes.
+
+        Returns also when the command failed or its output broke off, so that what was done is not known: the Reading
+        says so. Raises KdnsctlError when nothing could be begun, and what ended `scope`.
         """

@@ -30,7 +30,9 @@ from kdnsctl.reach.sshlogin import KeyRing, SshError, log_in
 # What it logs is raised as well, and said once, by us; without a handler Python prints it to the operator's terminal.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
-WINDOW: Final = 16 * 1024 * 1024  # bytes on their way before the other side must wait: a long fat path stays full
+# Bytes on their way before the other side must wait, as OpenSSH has it (channels.h, CHAN_SES_WINDOW_DEFAULT): 20 MB/s
+# over a path of 100 ms. What has come and is not compressed yet is held, for each node that is read: no more than this.
+WINDOW: Final = 2 * 1024 * 1024
 _PIECE: Final = 128 * 1024
 
 

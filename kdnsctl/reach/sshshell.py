@@ -56,6 +56,8 @@ class SshShell:
         self._rung = rung
         self._password = password
         self._turn = threading.Lock()
+        self._user: int | None = None
+        self._no_sudo: SudoError | None = None
         self._root: tuple[tuple[str, ...], bytes] | None = None  # what goes before a command that needs root, and stdin
 
     @property
@@ -80,35 +82,52 @@ class SshShell:
         command = fact.command(self.toolsets)
         if command is None:
             raise KdnsctlError(f"{fact.title} cannot be read over SSH: it is no command's output", code="noTool")
-        with self._my_turn(scope), scope.child(fact.seconds + SLACK) as limit:
-            before, stdin = ((), b"") if fact.privilege is Privilege.NONE else self._as_root(limit)
-            log = ReadingLog(fact, self._node, self._rung, sink)
+        with self._my_turn(scope):
+            before, stdin = ((), b"") if fact.privilege is Privilege.NONE else self._as_root(scope)
+            with scope.child(fact.seconds + SLACK) as limit:
+                log = ReadingLog(fact, self._node, self._rung, sink)
 
-            def run(line: list[str], stdout: Callable[[bytes], None]) -> None:
-                self._host.run(
-                    shlex.join([*before, *line]),
-                    stdout=stdout,
-                    stderr=log.complain,
-                    scope=limit,
-                    stdin=stdin,
-                    opened=log.begin,
-                )
+                def run(line: list[str], stdout: Callable[[bytes], None]) -> None:
+                    self._host.run(
+                        shlex.join([*before, *line]),
+                        stdout=stdout,
+                        stderr=log.complain,
+                        scope=limit,
+                        stdin=stdin,
+                        opened=log.begin,
+                    )
 
-            return read_command(fact, command, log, scope, run)
+                return read_command(fact, command, log, scope, run)
+
+    def probe(self, scope: CancelScope) -> None:
+        """See whether a command can be run at all. Raises KdnsctlError (`noShell`, `noAnswer`), what ended `scope`."""
+        if self._user is None:
+            self._user = self._find_user(scope)
 
     def _as_root(self, scope: CancelScope) -> tuple[tuple[str, ...], bytes]:
-        """How to be root there; found out once. Raises SudoError, and KdnsctlError (`noShell`) when nothing runs."""
+        """How to be root there; found out once. Raises SudoError, and what `probe` raises."""
+        self.probe(scope)
         if self._root is None:
-            self._root = self._find_root(scope)
+            self._root = ((), b"") if self._user == 0 else self._find_sudo(scope)
         return self._root
 
-    def _find_root(self, scope: CancelScope) -> tuple[tuple[str, ...], bytes]:
+    def _find_user(self, scope: CancelScope) -> int:
         code, said, complaint = self._ask(("id", "-u"), scope)
         if code or not said.strip().isdigit():
             why = _first_line(complaint or said) or f"exit code {code}"
             raise KdnsctlError(f"no command can be run on {self._node} over SSH: {why}", code="noShell")
-        if int(said) == 0:
-            return (), b""
+        return int(said)
+
+    def _find_sudo(self, scope: CancelScope) -> tuple[tuple[str, ...], bytes]:
+        if self._no_sudo is not None:
+            raise self._no_sudo
+        try:
+            return self._ask_sudo(scope)
+        except SudoError as error:
+            self._no_sudo = error  # asked for once: an account is locked after some wrong passwords
+            raise
+
+    def _ask_sudo(self, scope: CancelScope) -> tuple[tuple[str, ...], bytes]:
         code, _, refused = self._ask((*_NEVER_ASK, "true"), scope)
         if code == 0:
             return _NEVER_ASK, b""
@@ -116,7 +135,7 @@ class SshShell:
         if password is None:
             raise SudoError(
                 f"sudo on {self._node} needs a password, or is not allowed: {_first_line(refused)}",
-                hint="log in as root (--ssh-user), allow sudo without a password, or run where it can be asked for",
+                hint="log in as root (--ssh-user), allow sudo without a password, or give it: --sudo-password-fd",
             )
         stdin = password.encode() + b"\n"
         code, _, refused = self._ask((*_ASK_STDIN, "true"), scope, stdin)
@@ -127,13 +146,20 @@ class SshShell:
     def _ask(self, command: Sequence[str], scope: CancelScope, stdin: bytes = b"") -> tuple[int, bytes, bytes]:
         said, complaint = bytearray(), bytearray()
         with scope.child(_ASKING) as limit:
-            code = self._host.run(
-                shlex.join(command),
-                stdout=lambda piece: said.extend(piece[: _WORDS - len(said)]),
-                stderr=lambda piece: complaint.extend(piece[: _WORDS - len(complaint)]),
-                scope=limit,
-                stdin=stdin,
-            )
+            try:
+                code = self._host.run(
+                    shlex.join(command),
+                    stdout=lambda piece: said.extend(piece[: _WORDS - len(said)]),
+                    stderr=lambda piece: complaint.extend(piece[: _WORDS - len(complaint)]),
+                    scope=limit,
+                    stdin=stdin,
+                )
+            except KdnsctlError as error:
+                scope.check()
+                if limit.reason is None:
+                    raise
+                what = f"{self._node} lets one in over SSH, and then does not answer: {error}"
+                raise KdnsctlError(what, code="noAnswer") from error
         return code, bytes(said), bytes(complaint)
 
     @contextlib.contextmanager

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench import machine, online, reading, scanning, startup, tablereading
+from tests.bench import draining, machine, online, reading, scanning, sshfleet, startup, tablereading
 from tests.bench.measuring import RunError
 
 SCAN_GOAL = 1.5  # times grep's wall clock time
@@ -20,9 +20,12 @@ READER_GOAL = 0.5  # of the bare reader's bytes a second
 KUBECTL_GOAL = 3  # times as fast
 TABLE_GOAL = 2.0  # times mawk's wall clock time
 TABLE_MEMORY_GOAL = 200e6
+DRAIN_GOAL = 0.4  # of kubectl's wall clock time
+SSH_GOAL = 1.5  # times the wall clock time of ssh and gzip
+SSH_MEMORY_GOAL = 300e6
 
 
-PARTS = ("startup", "scan", "online", "kubectl", "memory", "nodes", "table")
+PARTS = ("startup", "scan", "online", "kubectl", "memory", "nodes", "table", "ssh", "drain")
 
 
 @dataclasses.dataclass(slots=True)
@@ -37,6 +40,8 @@ class Figures:
     execs: list[reading.Exec] = dataclasses.field(default_factory=list)
     fleets: list[reading.Fleet] = dataclasses.field(default_factory=list)
     tables: list[tablereading.TableRun] = dataclasses.field(default_factory=list)
+    drained: draining.Drain | None = None
+    ssh: list[sshfleet.SshFleet] = dataclasses.field(default_factory=list)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,6 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 {**dataclasses.asdict(run), "wall_ratio": run.wall_ratio, "cpu_ratio": run.cpu_ratio}
                 for run in figures.tables
             ],
+            "drain": dataclasses.asdict(figures.drained) | {"ratio": figures.drained.ratio}
+            if figures.drained
+            else None,
+            "ssh": [{**dataclasses.asdict(one), "ratio": one.ratio} for one in figures.ssh],
         }
         options.out.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
     return 0
@@ -91,6 +100,11 @@ def _measured(options: argparse.Namespace, what: Sequence[str]) -> Figures:
         figures.execs.append(one)
     if "table" in what:
         figures.tables.append(tablereading.run(options.entries, rounds=options.rounds, under=under, tell=_tell))
+    if "drain" in what:
+        figures.drained = draining.run(rounds=options.rounds, tell=_tell)
+    if "ssh" in what:
+        size = options.ssh_megabytes * 1_000_000
+        figures.ssh = sshfleet.run(size, nodes=options.ssh_nodes, rounds=options.rounds, under=under, tell=_tell)
     return figures
 
 
@@ -103,6 +117,8 @@ def _tables(figures: Figures, options: argparse.Namespace) -> list[str]:
         *(_memory_table(figures.memory, options.large) if figures.memory else ()),
         *(_nodes_table(figures.execs, figures.fleets, options.rounds) if figures.execs else ()),
         *(_reading_table(figures.tables, options.rounds) if figures.tables else ()),
+        *(_drain_table(figures.drained, options.rounds) if figures.drained else ()),
+        *(_ssh_table(figures.ssh, options.rounds) if figures.ssh else ()),
     ]
 
 
@@ -118,6 +134,12 @@ def _parser() -> argparse.ArgumentParser:
         "--table-megabytes", type=int, default=32, help="size of a table to read over exec (default: %(default)s)"
     )
     parser.add_argument("--entries", type=int, default=1_000_000, help="of the table to read (default: %(default)s)")
+    parser.add_argument(
+        "--ssh-nodes", type=int, default=sshfleet.NODES, help="SSH servers to read from (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--ssh-megabytes", type=int, default=20, help="size of the table on each of them (default: %(default)s)"
+    )
     parser.add_argument("--rounds", type=int, default=scanning.ROUNDS, help="runs of each kind (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=startup.RUNS, help="starts of each kind (default: %(default)s)")
     parser.add_argument("--pods", type=int, default=online.PODS, help="logs to read over TLS (default: %(default)s)")
@@ -241,6 +263,34 @@ def _reading_table(read: Sequence[tablereading.TableRun], rounds: int) -> list[s
         "counts right",
     )
     return [f"| {' | '.join(columns)} |", "|---|--:|--:|--:|---|", *rows, ""]
+
+
+def _drain_table(one: draining.Drain, rounds: int) -> list[str]:
+    return [
+        f"| ten nodes drained / kubectl drain, least of {rounds} | wall (goal ≤ {DRAIN_GOAL:g}×) | all pods gone |",
+        "|---|--:|---|",
+        (
+            f"| ten pods each, under budgets | {one.wall:.2f} s / {one.peer_wall:.2f} s = {one.ratio:.2f}× "
+            f"| {'yes' if one.agrees else 'NO'} |"
+        ),
+        "",
+    ]
+
+
+def _ssh_table(measured: Sequence[sshfleet.SshFleet], rounds: int) -> list[str]:
+    rows = [
+        f"| {one.nodes} nodes, {one.size / 1e6:.0f} MB each, --via {one.via} / ssh and {one.gzip} "
+        f"| {one.wall:.1f} s / {one.peer_wall:.1f} s = {one.ratio:.2f}× "
+        f"| {one.cpu:.1f} s / {one.peer_cpu:.1f} s | {one.anonymous / 1e6:.0f} MB |"
+        for one in measured
+    ]
+    columns = (
+        f"collect over SSH, least of {rounds}",
+        f"wall (goal ≤ {SSH_GOAL:g}×)",
+        "CPU, without the servers'",
+        f"anonymous memory (goal < {SSH_MEMORY_GOAL / 1e6:.0f} MB)",
+    )
+    return [f"| {' | '.join(columns)} |", "|---|--:|--:|--:|", *rows, ""]
 
 
 def _tell(message: str) -> None:

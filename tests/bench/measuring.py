@@ -84,10 +84,14 @@ def _peak(pid: int) -> int:
 
 def _with_descendants(pid: int) -> Iterator[int]:
     yield pid
-    for children in PROC.glob(f"{pid}/task/*/children"):
+    try:
+        tasks = list((PROC / str(pid) / "task").iterdir())
+    except OSError:  # ended meanwhile
+        return
+    for task in tasks:
         try:
-            listed = children.read_text(encoding="ascii").split()
-        except OSError:  # ended meanwhile
+            listed = (task / "children").read_text(encoding="ascii").split()
+        except OSError:
             continue
         for child in listed:
             yield from _with_descendants(int(child))

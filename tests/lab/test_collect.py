@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import gzip
 import json
 import os
 import subprocess
@@ -14,7 +16,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from kdnsctl.lab import space
+from kdnsctl.facts.catalogue import allowed
+from kdnsctl.lab import control, space
 from kdnsctl.lab.spacedir import LabDir
 from tests.lab.conftest import ROOT, Kdnsctl, lab_of
 
@@ -74,17 +77,87 @@ def test_what_was_collected_is_sound_and_names_the_broken_node(
     assert verdicts(kdnsctl, bundle) == EXPECTED
 
 
-def test_no_secret_of_the_cluster_or_the_operator_is_in_a_bundle(kdnsctl: Kdnsctl, lab: LabDir, tmp_path: Path) -> None:
+@pytest.mark.parametrize("via", ["exec", "ssh"])
+def test_no_secret_of_the_cluster_or_the_operator_is_in_a_bundle(
+    kdnsctl: Kdnsctl, lab: LabDir, tmp_path: Path, via: str
+) -> None:
     bundle = tmp_path / "evidence"
-    assert kdnsctl("collect", BROKEN, "-O", str(bundle), "--via", "exec").code == 0
-    secrets = [(lab.root / "operator.token").read_bytes().strip(), b"PRIVATE KEY"]
-    content = b"".join(path.read_bytes() for path in bundle.rglob("*") if path.is_file() and path.suffix != ".gz")
-    assert all(secret not in content for secret in secrets)
+    how = ["--via", via, *(["--ssh-config", str(lab.ssh / "config")] if via == "ssh" else [])]
+    assert kdnsctl("collect", BROKEN, "-O", str(bundle), *how).code == 0
+    files = [path for path in bundle.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".gz" for path in files)
+    content = b"\n".join(
+        gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes() for path in files
+    )
+    token = lab.token_file.read_bytes().strip()
+    key = "".join((lab.ssh / "id_lab").read_text().splitlines()[1:-1])
+    mine = [value.encode() for value in json.loads(lab.kubeconfig.read_text())["users"][0]["user"].values()]
+    secrets = {
+        "the operator's token": token,
+        "the same, encoded": base64.b64encode(token),
+        "a private key": b"PRIVATE KEY",
+        "the operator's key": key[-60:].encode(),
+        "a kubeconfig": b"current-context",
+        "a token's field": b"token:",
+        "a bearer": b"Bearer ",
+    }
+    assert mine
+    assert not [secret for secret in mine if secret in content or base64.b64encode(secret) in content]
+    assert [what for what, secret in secrets.items() if secret in content] == []
     pods = json.loads((bundle / "cluster/01/pods.json").read_text())["items"]
-    assert pods
+    assert {pod["metadata"]["namespace"] for pod in pods} > {"kube-system"}  # the clients on the node, by name
+    assert len({(pod["metadata"]["namespace"], pod["metadata"]["name"]) for pod in pods}) == len(pods)
+    assert {pod["spec"]["nodeName"] for pod in pods if pod["metadata"]["namespace"] != "kube-system"} == {BROKEN}
     assert not any("env" in container for pod in pods for container in pod["spec"]["containers"])
     modes = {path.stat().st_mode & 0o777 for path in bundle.rglob("*") if path.is_file()}
     assert modes == {0o600}
+
+
+FILES = "find /run /tmp /dev/shm {space} -xdev -printf '%p %y %m %s %T@\\n'"
+# Between the readings traffic goes on: only what it does not touch can be compared.
+SYSCTLS = "grep -rs '' /proc/sys/net/netfilter /proc/sys/net/ipv4 | grep -v nf_conntrack_count; true"
+SAVES = ("iptables-nft-save", "ip6tables-nft-save", "iptables-legacy-save", "ip6tables-legacy-save")
+LOADED = "cut -d' ' -f1 /proc/modules | sort; cat /proc/net/ip_tables_names /proc/net/ip6_tables_names; nft list tables"
+MARKERS = ("-d", "198.51.100.53", "-o", "id")
+
+
+def on_node(lab: LabDir, *argv: str) -> str:
+    return str(control.ask(lab, {"op": "run", "node": BROKEN, "argv": list(argv)})["output"])
+
+
+def state_of(kdnsctl: Kdnsctl, lab: LabDir) -> dict[str, list[str]]:
+    """What collecting must leave as it is: rules of every backend, modules, settings, files, entries that are ours."""
+    script = FILES.format(space=lab.space)
+    files = kdnsctl("lab", "shell", NAME, "--node", BROKEN, "--", "sh", "-c", script)
+    rules = [line for each in SAVES for line in (each, *on_node(lab, each).splitlines()) if not line.startswith("#")]
+    return {
+        "rules": [line.partition(" [")[0] for line in rules],
+        "loaded": on_node(lab, "sh", "-c", f"({LOADED}) 2>/dev/null; true").splitlines(),
+        "sysctls": sorted(on_node(lab, "sh", "-c", SYSCTLS).splitlines()),
+        "files": sorted(files.lines),
+        # Without the seconds that are left.
+        "entries": sorted(
+            " ".join(line.split()[3:]) for line in on_node(lab, "conntrack", "-L", *MARKERS).splitlines()
+        ),
+    }
+
+
+@pytest.mark.parametrize("via", ["exec", "ssh", "openssh"])
+def test_collecting_leaves_a_node_as_it_was(kdnsctl: Kdnsctl, lab: LabDir, tmp_path: Path, via: str) -> None:
+    for port in ("1001", "1002"):
+        words = f"-I -p udp -s 198.51.100.9 -d 198.51.100.53 --sport {port} --dport 53 -t 3000"
+        on_node(lab, "sh", "-c", f"conntrack {words} 2>/dev/null; true")  # there it is from the rung before
+    bundle = tmp_path / "evidence"
+    how = [] if via == "exec" else ["--ssh-config", str(lab.ssh / "config")]
+    before = state_of(kdnsctl, lab)
+    assert all(len(before[part]) > 20 for part in ("rules", "sysctls", "files"))
+    assert len(before["entries"]) == 2
+    assert kdnsctl("collect", BROKEN, "-O", str(bundle), "--via", via, *how).code == 0
+    assert state_of(kdnsctl, lab) == before
+    artefacts = json.loads((bundle / "manifest.json").read_text())["artefacts"]
+    ran = [tuple(one["command"]) for one in artefacts if one["via"] == via and one["command"][0] != "GET"]
+    assert ("iptables-save", "-c") in ran
+    assert all(allowed(words) for words in ran)
 
 
 def test_a_node_that_is_not_reached_has_its_row_and_the_rest_is_complete(
@@ -108,11 +181,9 @@ def test_a_node_that_is_not_reached_has_its_row_and_the_rest_is_complete(
     assert table.code == 3
 
 
-def test_a_run_that_is_killed_leaves_what_resume_finishes(
-    kdnsctl: Kdnsctl, as_process: tuple[list[str], dict[str, str]], lab: LabDir, tmp_path: Path
-) -> None:
+def killed_after_a_node(as_process: tuple[list[str], dict[str, str]], lab: LabDir, bundle: Path) -> bool:
+    """Collect, and kill it when the first node is finished; False when it was over by then."""
     command, environment = as_process
-    bundle = tmp_path / "evidence"
     running = subprocess.Popen(
         [*command, "collect", "--all", "-O", str(bundle), "--via", "exec", "--parallel", "1"],
         env={**environment, "KUBECONFIG": str(lab.kubeconfig)},
@@ -120,18 +191,42 @@ def test_a_run_that_is_killed_leaves_what_resume_finishes(
         stderr=subprocess.DEVNULL,
     )
     journal = bundle / "journal.jsonl"
-    while running.poll() is None and not (journal.is_file() and b"conntrack.a" in journal.read_bytes()):
+    while running.poll() is None and not (journal.is_file() and b'"kind":"node"' in journal.read_bytes()):
         with contextlib.suppress(subprocess.TimeoutExpired):
             running.wait(0.02)
     running.kill()
-    running.wait()
+    return running.wait() < 0 and journal.read_bytes().count(b'"kind":"node"') < len(EXPECTED)
+
+
+def test_a_run_that_is_killed_leaves_what_resume_finishes(
+    kdnsctl: Kdnsctl, as_process: tuple[list[str], dict[str, str]], lab: LabDir, tmp_path: Path
+) -> None:
+    places = (tmp_path / f"evidence{attempt}" for attempt in range(5))
+    bundle = next(
+        place for place in places if killed_after_a_node(as_process, lab, place)
+    )  # unless it was over by then
+    lines = (bundle / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    records = [json.loads(line) for line in lines if line.endswith(b"\n")]
+    done = {record["node"] for record in records if record["kind"] == "node"}
+    assert 0 < len(done) < len(EXPECTED)
     assert not (bundle / "SHA256SUMS").exists()
     assert kdnsctl("bundle", "verify", str(bundle)).code == 3
     refused = kdnsctl("collect", "--all", "-O", str(bundle), "--via", "exec")
     assert refused.code == 2
-    ran = kdnsctl("collect", "--all", "--resume", str(bundle), "--via", "exec", "-o", "json")
+    ran = kdnsctl("collect", "--resume", str(bundle), "--via", "exec", "-o", "json")
     assert ran.code == 0, ran.err
-    assert report_of(ran.out)["capture"] == 2
+    report = report_of(ran.out)
+    assert report["capture"] == 2
+    assert {node["name"]: node["capture"] for node in report["nodes"]} == {
+        name: 1 if name in done else 2 for name in EXPECTED
+    }
+    assert {node["status"] for node in report["nodes"]} == {"complete"}
+    assert not any((bundle / "nodes" / name / "02").exists() for name in done)
     verified = kdnsctl("bundle", "verify", str(bundle))
     assert verified.code == 0, verified.out
+    assert verdicts(kdnsctl, bundle) == EXPECTED
+    again = kdnsctl("collect", "--resume", str(bundle), "--via", "exec", "-o", "json")
+    assert (again.code, report_of(again.out)["capture"]) == (0, 2)
+    assert report_of(again.out)["sumsSha256"] == report["sumsSha256"]
+    assert not list(bundle.glob("nodes/*/03"))
     assert verdicts(kdnsctl, bundle) == EXPECTED

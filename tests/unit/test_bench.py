@@ -14,7 +14,7 @@ import pytest
 
 from kdnsctl.logs.signatures import PHRASES
 from tests.bench import __main__ as bench
-from tests.bench import corpus, fleet, machine, measuring, online, reading, scanning, tablereading, tables
+from tests.bench import corpus, fleet, machine, measuring, online, reading, scanning, sshfleet, tablereading, tables
 from tests.bench.measuring import RunError, measure
 from tests.bench.peers import grep_phrases
 
@@ -205,3 +205,14 @@ def test_the_awk_program_counts_by_its_definition(tmp_path: Path) -> None:
     table.write_text("".join(f"{line % case}\n" for case in cases) + "what is this\n", encoding="ascii")
     mawk = subprocess.run(["mawk", "-f", tablereading.PEER, serving, table], capture_output=True, check=True)
     assert mawk.stdout == b"2 6 1\n"
+
+
+def test_tables_come_whole_over_ssh_by_both_sides_that_are_compared(tmp_path: Path) -> None:
+    with sshfleet.servers(tmp_path, 2) as fleet:
+        fleet.write_table(200_000)
+        assert 150_000 < fleet.size < 250_000
+        assert fleet.collect("ssh").wall > 0  # both raise when what came is not what was there
+        assert fleet.peer("gzip -1").wall > 0
+        (tmp_path / "table").write_bytes(b"something else")
+        with pytest.raises(RunError, match="not what was there"):
+            fleet.collect("ssh")

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from kdnsctl.cancel import INTERRUPTED, CancelScope, SystemClock, duration
+from kdnsctl.cancel import INTERRUPTED, CancelScope, SystemClock, duration, interrupting
 from kdnsctl.model import CancelledError, KdnsctlError, Reason
 from tests.unit.manual_clock import ManualClock
 
@@ -232,3 +232,32 @@ def test_a_call_is_made_also_when_the_one_before_it_was_revoked_meanwhile() -> N
 )
 def test_durations_are_written_as_operators_write_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+class TestCtrlC:
+    def test_the_first_ends_the_scope_and_nothing_else_and_the_second_raises(self) -> None:
+        scope = CancelScope()
+        before = signal.getsignal(signal.SIGINT)
+        with interrupting(scope):
+            signal.raise_signal(signal.SIGINT)
+            assert scope.cancelled.wait(30)
+            assert scope.reason is INTERRUPTED
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is before
+
+    def test_one_that_comes_while_a_lock_of_the_scope_is_held_waits_for_nobody(self) -> None:
+        scope = CancelScope()
+        with interrupting(scope):
+            with scope._lock:
+                signal.raise_signal(signal.SIGINT)  # handled here, in the thread that holds it
+            assert scope.cancelled.wait(30)
+
+    def test_where_it_is_ignored_it_stays_so(self) -> None:
+        scope = CancelScope()
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            with interrupting(scope):
+                assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        finally:
+            signal.signal(signal.SIGINT, before)

@@ -9,6 +9,7 @@ from kdnsctl.cli.options import Common, Connection, Record
 
 COMMANDS = {
     "show": Entry("kdnsctl.cli.bundle.reading:show", "List what is in a bundle, and what of it is whole"),
+    "redact": Entry("kdnsctl.cli.bundle.redacting:redact", "Copy a bundle, with other names and addresses"),
     "verify": Entry("kdnsctl.cli.bundle.reading:verify", "Tell whether a bundle is what was collected"),
 }
 
@@ -27,6 +28,8 @@ def bundle(
       kdnsctl bundle verify ./evidence
       # What is in it?
       kdnsctl bundle show evidence.tar.gz
+      # Before it goes to somebody else: other names, other addresses, the same findings
+      kdnsctl bundle redact ./evidence -O ./for-others
       # What does it prove? analyze judges it
       kdnsctl analyze ./evidence
     """

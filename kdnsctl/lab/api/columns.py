@@ -177,6 +177,11 @@ def _replica_set(obj: Mapping[str, Any], now: datetime) -> Cells:
     ]  # fmt: skip
 
 
+def _stateful_set(obj: Mapping[str, Any], now: datetime) -> Cells:
+    ready = f"{obj.get('status', {}).get('readyReplicas', 0)}/{obj['spec'].get('replicas', 1)}"
+    return [_name(obj), ready, _age(obj, now), *_containers(obj)]
+
+
 def _revision(obj: Mapping[str, Any], now: datetime) -> Cells:
     owner = next((owner for owner in obj["metadata"].get("ownerReferences", []) if owner.get("controller")), None)
     shown = NONE
@@ -326,6 +331,9 @@ _LAYOUTS: Final[dict[Kind, Layout]] = {
             _count("Ready", "Ready pods."), _AGE, *_TEMPLATE_COLUMNS,
         ),
         _replica_set,
+    ),
+    kinds.STATEFUL_SETS: Layout(
+        (_NAME, Column("Ready", "Ready pods of all wanted."), _AGE, *_TEMPLATE_COLUMNS[:2]), _stateful_set
     ),
     kinds.CONTROLLER_REVISIONS: Layout(
         (_NAME, Column("Controller", "Whose revision."), Column("Revision", "Its number."), _AGE), _revision

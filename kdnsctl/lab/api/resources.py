@@ -25,7 +25,7 @@ from kdnsctl.lab.strategic import strategic_merge
 JSON_PATCH: Final = "application/json-patch+json"
 MERGE_PATCH: Final = "application/merge-patch+json"
 STRATEGIC_PATCH: Final = "application/strategic-merge-patch+json"
-_DELETE_OPTIONS: Final = {
+DELETE_OPTIONS: Final = {
     "gracePeriodSeconds": int, "propagationPolicy": str, "orphanDependents": bool, "dryRun": [str],
     "preconditions": {"uid": str, "resourceVersion": str},
 }  # fmt: skip
@@ -242,8 +242,12 @@ async def _delete_options(exchange: Exchange) -> DeleteOptions:
     body = await read_body(exchange)
     if not isinstance(body, dict):
         raise bad_request("the body of a deletion is a DeleteOptions object")
-    check_types("DeleteOptions", body, _DELETE_OPTIONS)
-    query = exchange.query
+    check_types("DeleteOptions", body, DELETE_OPTIONS)
+    return delete_options_from(body, exchange.query, exchange.request.query.getall("dryRun", []))
+
+
+def delete_options_from(body: JSON, query: Mapping[str, str], dry_runs: list[str]) -> DeleteOptions:
+    """The options of a deletion, from a checked body and from the query. Raises Refused (422)."""
     grace = body.get("gracePeriodSeconds", number(query, "gracePeriodSeconds"))
     policy = body.get("propagationPolicy") or query.get("propagationPolicy") or "Background"
     if policy not in ("Background", "Foreground", "Orphan"):
@@ -251,12 +255,11 @@ async def _delete_options(exchange: Exchange) -> DeleteOptions:
         message = f'Unsupported value: "{policy}": supported values: {supported}'
         fault = FieldFault("propagationPolicy", message, "FieldValueNotSupported")
         raise replies.invalid("DeleteOptions", "", [fault], group="meta.k8s.io")
-    asked = [*exchange.request.query.getall("dryRun", []), *(body.get("dryRun") or [])]
     preconditions = body.get("preconditions") or {}
     return DeleteOptions(
         grace_seconds=grace,
         uid=preconditions.get("uid"),
         version=preconditions.get("resourceVersion"),
         orphan=policy == "Orphan" or bool(body.get("orphanDependents")),
-        dry_run=is_dry_run(asked, "DeleteOptions"),
+        dry_run=is_dry_run([*dry_runs, *(body.get("dryRun") or [])], "DeleteOptions"),
     )

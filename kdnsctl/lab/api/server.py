@@ -23,6 +23,7 @@ from kdnsctl.lab.api import resources
 from kdnsctl.lab.api.access import MASTERS, REVIEW, Identity, Policy, access_review, rules_review, self_review
 from kdnsctl.lab.api.certificates import Authority, kubeconfig
 from kdnsctl.lab.api.discovery import answer
+from kdnsctl.lab.api.evictions import pod_eviction
 from kdnsctl.lab.api.exchange import Backend, Exchange, SpoiledError, common_headers, reset, status_headers
 from kdnsctl.lab.api.execs import pod_exec
 from kdnsctl.lab.api.faults import Disturb, Faults, Respond
@@ -57,6 +58,7 @@ _VERBS: Final[dict[str, Callable[[Exchange, Kind], Awaitable[web.StreamResponse]
     "deletecollection": resources.delete_collection,
 }
 _SUBRESOURCES: Final[dict[str, Callable[[Exchange], Awaitable[web.StreamResponse]]]] = {
+    "eviction": pod_eviction,
     "log": pod_log,
     "exec": pod_exec,
     "portforward": pod_portforward,

@@ -10,9 +10,9 @@ import pytest
 
 from kdnsctl.lab.api.server import ApiServer
 from kdnsctl.lab.controllers.manager import ControllerManager
-from kdnsctl.lab.kinds import NODES, PODS
+from kdnsctl.lab.kinds import DISRUPTION_BUDGETS, NODES, PODS
 from kdnsctl.lab.store import Store
-from tests.lab.api.fake_kubelet import settle
+from tests.lab.api.fake_kubelet import Cluster, settle
 from tests.lab.api.memory_runtime import MemoryRuntime
 from tests.lab.kubectl import Kubectl
 
@@ -211,3 +211,19 @@ def test_deleting_a_pod_waits_for_its_kubelet(kubectl: Kubectl, store: Store) ->
     assert kubectl.rows("get", "pod", "web")[1][2] == "Terminating"
     kubectl.run("delete", "pod", "web", "--force")
     assert store.find(PODS, "web", "default") is None
+
+
+def test_a_drain_evicts_under_a_budget_and_waits_for_the_end(kubectl: Kubectl, store: Store) -> None:
+    manager = ControllerManager(store)
+    settle(store, manager)
+    budget = {"minAvailable": 1, "selector": {"matchLabels": {"k8s-app": "kube-dns"}}}
+    store.create(DISRUPTION_BUDGETS, {"metadata": {"name": "dns", "namespace": "kube-system"}, "spec": budget})
+    manager.step()
+    node = store.select(PODS, "kube-system", labels="k8s-app=kube-dns")[0]["spec"]["nodeName"]
+    dry = kubectl.run("drain", node, "--ignore-daemonsets", "--force", "--dry-run=server")
+    assert b"(server dry run)" in dry.stdout
+    with Cluster(store, manager):
+        done = kubectl.run("drain", node, "--ignore-daemonsets", "--force")
+    assert f"node/{node} drained" in done.stdout.decode()
+    left = store.select(PODS, fields=f"spec.nodeName={node}")
+    assert [pod["metadata"]["ownerReferences"][0]["kind"] for pod in left] == ["DaemonSet"]

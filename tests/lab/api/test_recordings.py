@@ -8,7 +8,8 @@ import pytest
 
 from kdnsctl.lab.api.access import Rule
 from kdnsctl.lab.api.server import ApiServer
-from kdnsctl.lab.kinds import EVENTS, NAMESPACES, NODES, PODS
+from kdnsctl.lab.kinds import DISRUPTION_BUDGETS, EVENTS, NAMESPACES, NODES, PODS
+from kdnsctl.lab.replies import JSON
 from kdnsctl.lab.store import Store
 from tests.lab.api import recordings
 from tests.lab.api.client import Client, Reply
@@ -86,6 +87,80 @@ def test_a_cordon_as_a_dry_run(client: Client, store: Store) -> None:
     assert reply.json["spec"] == recordings.body("patch-cordon-dryrun")["spec"]
     assert reply.json["metadata"]["resourceVersion"] == store.get(NODES, "knode1")["metadata"]["resourceVersion"]
     assert store.version == version
+
+
+@pytest.fixture
+def budget(store: Store) -> JSON:
+    """The budget `web` over the pod `web`, counted as in the recordings."""
+    return make_budget(store, "web", desired=3, healthy=3, allowed=0)
+
+
+def make_budget(store: Store, name: str, *, desired: int, healthy: int, allowed: int) -> JSON:
+    spec = {"minAvailable": desired, "selector": {"matchLabels": {"app": "web"}}}
+    made = store.create(DISRUPTION_BUDGETS, {"metadata": {"name": name, "namespace": "default"}, "spec": spec})
+    made["status"] = {
+        "observedGeneration": 1, "disruptionsAllowed": allowed, "currentHealthy": healthy, "desiredHealthy": desired,
+        "expectedPods": 4,
+    }  # fmt: skip
+    return store.update(DISRUPTION_BUDGETS, made, subresource="status")
+
+
+def evict(client: Client, pod: str, options: JSON | None = None, query: str = "") -> Reply:
+    body: JSON = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": "default"}}
+    if options is not None:
+        body["deleteOptions"] = options
+    return client.send("POST", f"/api/v1/namespaces/default/pods/{pod}/eviction{query}", body)
+
+
+def test_an_eviction_and_its_dry_run(client: Client, store: Store) -> None:
+    same(evict(client, "web", {"dryRun": ["All"]}, "?dryRun=All"), "evict-dryrun")
+    assert "deletionTimestamp" not in store.get(PODS, "web", "default")["metadata"]
+    same(evict(client, "web"), "evict-ok")
+    pod = store.get(PODS, "web", "default")
+    assert pod["metadata"]["deletionGracePeriodSeconds"] == 30
+    condition = next(one for one in pod["status"]["conditions"] if one["type"] == "DisruptionTarget")
+    assert (condition["status"], condition["reason"]) == ("True", "EvictionByEvictionAPI")
+
+
+def test_an_eviction_of_what_is_not_there(client: Client) -> None:
+    same(evict(client, "nope"), "evict-missing")
+
+
+def test_an_eviction_that_a_budget_refuses(client: Client, store: Store, budget: JSON) -> None:
+    budget["spec"]["minAvailable"] = budget["status"]["desiredHealthy"] = 4
+    store.update(DISRUPTION_BUDGETS, budget)
+    current = store.get(DISRUPTION_BUDGETS, "web", "default")
+    current["status"] |= {"observedGeneration": 2, "desiredHealthy": 4}
+    store.update(DISRUPTION_BUDGETS, current, subresource="status")
+    same(evict(client, "web"), "evict-pdb-blocked")
+
+
+@pytest.mark.usefixtures("budget")
+def test_an_eviction_before_the_budget_was_counted(client: Client, store: Store) -> None:
+    current = store.get(DISRUPTION_BUDGETS, "web", "default")
+    current["spec"]["minAvailable"] = 2
+    store.update(DISRUPTION_BUDGETS, current)
+    same(evict(client, "web"), "evict-pdb-not-observed")
+
+
+@pytest.mark.usefixtures("budget")
+def test_an_eviction_under_two_budgets(client: Client, store: Store) -> None:
+    make_budget(store, "web-too", desired=1, healthy=3, allowed=2)
+    same(evict(client, "web"), "evict-two-pdbs")
+
+
+def test_an_eviction_of_another_pod_of_that_name_costs_a_disruption_all_the_same(client: Client, store: Store) -> None:
+    make_budget(store, "web", desired=2, healthy=3, allowed=1)
+    recorded = recordings.body("evict-wrong-uid")
+    uid = store.get(PODS, "web", "default")["metadata"]["uid"]
+    for old, new in (("web-6bcb8b477f-7r8l7", "web"), ("80c68e22-4bcd-4af6-a6ca-c81be6d576b4", uid)):
+        recorded["message"] = recorded["message"].replace(old, new)
+    recorded["details"]["name"] = "web"
+    reply = evict(client, "web", {"preconditions": {"uid": "00000000-0000-0000-0000-000000000000"}})
+    recordings.same_headers(reply, "evict-wrong-uid")
+    assert reply.json == recorded
+    assert store.get(DISRUPTION_BUDGETS, "web", "default")["status"]["disruptedPods"] == {"web": "2026-11-23T12:00:00Z"}
+    assert evict(client, "web", {"preconditions": {"uid": uid}}).code == 429
 
 
 def test_leases_that_collide(client: Client) -> None:

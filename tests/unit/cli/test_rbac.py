@@ -24,11 +24,17 @@ def resources(manifest: dict[str, Any]) -> set[str]:
 
 
 def test_the_least_roles_for_all_commands(run: Run) -> None:
-    everywhere, local = manifests(run("rbac"))
+    everywhere, of_nodes, local = manifests(run("rbac"))
+    assert (of_nodes["metadata"]["namespace"], resources(of_nodes)) == ("default", {"events"})  # Events of Nodes
     assert (everywhere["kind"], everywhere["metadata"]) == ("ClusterRole", {"name": "kdnsctl"})
     assert (local["kind"], local["metadata"]) == ("Role", {"name": "kdnsctl", "namespace": "kube-system"})
-    assert resources(everywhere) == {"nodes", "pods", "services", "daemonsets", "endpointslices", "servicecidrs"}
-    assert resources(local) == {"configmaps", "pods/log", "pods/exec", "pods/portforward"}
+    assert resources(everywhere) == {
+        *("nodes", "pods", "services", "daemonsets", "endpointslices", "servicecidrs", "machines")
+    }
+    assert resources(local) == {
+        *("leases", "configmaps", "deployments", "events", "pods/log", "pods/exec", "pods/portforward")
+    }
+    assert "secrets" not in run("rbac").out
     verbs = {verb for one in (everywhere, local) for rule in one["rules"] for verb in rule["verbs"]}
     assert verbs == {"get", "list", "watch", "create"}
     assert "*" not in run("rbac").out
@@ -64,7 +70,7 @@ def test_running_commands_in_pods_only_for_what_does_it(run: Run) -> None:
 def test_roles_are_bound_to_those_named(run: Run) -> None:
     subjects = ["user:oidc:jane", "group:on-call", "serviceaccount:ops:kdnsctl"]
     words = [word for subject in subjects for word in ("--bind-to", subject)]
-    printed = manifests(run("rbac", *words, "--name", "dns-incident"))
+    printed = manifests(run("rbac", "analyze", *words, "--name", "dns-incident"))
     assert [one["kind"] for one in printed] == ["ClusterRole", "Role", "ClusterRoleBinding", "RoleBinding"]
     assert {one["metadata"]["name"] for one in printed} == {"dns-incident"}
     assert printed[3]["metadata"]["namespace"] == "kube-system"
@@ -116,7 +122,17 @@ def test_every_command_that_connects_declares_what_it_needs() -> None:
     }
     assert "kubeconfig" in Connection.__dataclass_fields__
     assert connecting - {"doctor"} == {name for name, entry in app.COMMANDS.items() if entry.needs}
-    assert set(needs_of(None)) == connecting - {"doctor"}
+    reading = {name for name, entry in app.COMMANDS.items() if entry.needs and not entry.changes}
+    assert set(needs_of(None)) == reading
+
+
+def test_what_changes_something_only_when_it_is_named(run: Run) -> None:
+    asked = run("rbac").out
+    assert not any(verb in asked for verb in ("patch", "update", "delete", "pods/eviction"))
+    everywhere, *local = manifests(run("rbac", "quarantine"))
+    assert {"apiGroups": [""], "resources": ["pods/eviction"], "verbs": ["create"]} in everywhere["rules"]
+    assert {one["metadata"]["namespace"] for one in local} == {"default", "kube-system"}
+    assert "secrets" not in {resource for one in (everywhere, *local) for resource in resources(one)}
 
 
 def test_tab_offers_commands() -> None:

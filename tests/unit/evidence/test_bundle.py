@@ -15,7 +15,7 @@ import pytest
 from kdnsctl.changes.journal import JournalError, read
 from kdnsctl.evidence.artefactfile import Source
 from kdnsctl.evidence.artefacts import CLUSTER
-from kdnsctl.evidence.bundle import JOURNAL, MANIFEST, SUMS, Bundle
+from kdnsctl.evidence.bundle import JOURNAL, MANIFEST, SUMS, Bundle, sealed
 from kdnsctl.model import Reason, RefusedError, UsageError
 
 EXEC = Source("kubeProxyExec", ("cat", "/proc/net/nf_conntrack"))
@@ -257,6 +257,23 @@ class TestGoingOn:
             Bundle.resume(tmp_path, {}, again=False)
         assert "no bundle" in str(caught.value)
         assert files(tmp_path) == set()
+
+
+class TestSealed:
+    def test_one_that_is_finished_is_sealed_and_any_other_is_not(self, bundle: Bundle, place: Path) -> None:
+        assert sealed(place) == ""
+        collect(bundle)
+        digest = bundle.finish({})
+        assert sealed(place) == digest
+        bundle.record("note", {})
+        assert sealed(place) == ""
+        assert sealed(place.parent) == ""
+
+    @pytest.mark.parametrize("name", [MANIFEST, SUMS])
+    def test_nor_is_one_whose_seal_was_not_written_to_its_end(self, bundle: Bundle, place: Path, name: str) -> None:
+        bundle.finish({})
+        (place / name).write_bytes((place / name).read_bytes()[:-100])
+        assert sealed(place) == ""
 
 
 class TestAFullDisk:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from kdnsctl.evidence.artefactfile import Source
 from kdnsctl.evidence.artefacts import CLUSTER
 from kdnsctl.evidence.bundle import JOURNAL, MANIFEST, SUMS, Bundle
-from kdnsctl.evidence.packing import Compression, archive_name, pack
+from kdnsctl.evidence.packing import Compression, archive_name, compression_of, is_bundle, pack
 from kdnsctl.evidence.verify import Verification, verify
 from kdnsctl.model import Reason, UsageError
 
@@ -273,3 +273,27 @@ class TestPacking:
         with pytest.raises(UsageError):
             pack(place, place / "nodes" / "all.tar.gz", Compression.GZIP)
         assert verify(place).sound
+
+    def test_an_archive_of_the_bundle_as_it_was_is_replaced_when_asked_for(self, place: Path) -> None:
+        archive = archive_name(place, Compression.ZSTD)
+        pack(place, archive, Compression.ZSTD)
+        (archive.with_name(archive.name + ".part")).write_bytes(b"of a process that was killed")
+        with Bundle.resume(place, {}, again=False) as bundle:
+            bundle.record("note", {})
+            bundle.finish({})
+        assert is_bundle(archive)
+        pack(place, archive, Compression.ZSTD, replace=True)
+        assert verify(archive).sums_digest == verify(place).sums_digest
+        assert not list(place.parent.glob("*.part"))
+
+    @pytest.mark.parametrize("content", [b"", b"mine", b"\x28\xb5\x2f\xfd" * 4])
+    def test_what_is_no_archive_of_a_bundle_is_known(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "evidence.tar.zst").write_bytes(content)
+        assert not is_bundle(tmp_path / "evidence.tar.zst")
+
+    def test_the_name_of_an_archive_says_how_it_is_packed(self) -> None:
+        assert compression_of(Path("a/b.tar.gz")) is Compression.GZIP
+        assert compression_of(Path("b.tar.zst")) is Compression.ZSTD
+        with pytest.raises(UsageError) as caught:
+            compression_of(Path("b.zip"))
+        assert ".tar.gz" in str(caught.value)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kdnsctl.facts import conntrack, pairs
-from kdnsctl.facts.catalogue import ALLOWED, FACTS, allowed
+from kdnsctl.facts.catalogue import ALLOWED, FACTS, KEPT, allowed
 from kdnsctl.model import Endpoint, Fact, Privilege, Proof, Toolset
 from kdnsctl.netfilter import trailer
 from kdnsctl.reach.limits import LIMIT, limited
@@ -20,6 +20,11 @@ IMAGE = {"sh", "cat", "grep", "wc", "sleep", "chmod", "ln", "rm", "ipset", "nft"
     for flavour in ("", "-nft", "-legacy")
     for verb in ("", "-save", "-restore")
 }
+TOOLS = {
+    Toolset.KUBE_PROXY: IMAGE,
+    Toolset.TOOLS: IMAGE | {"conntrack", "ipvsadm", "date", "nsenter"},
+    Toolset.HOST: {"conntrack", "ip", "dmesg", "readlink", "cat"},
+}
 SHELLS_OWN = {"echo", "export", "shift", "wait", "kill", "trap", "exit", "["}
 
 
@@ -31,10 +36,10 @@ def test_each_fact_has_a_name_of_its_own() -> None:
 def test_a_fact_runs_what_is_allowed_and_there_and_nothing_else(fact: Fact) -> None:
     assert all(allowed(command) for command in fact.commands.values())
     if not fact.endpoint:
-        assert fact.commands[Toolset.KUBE_PROXY][0] in IMAGE
+        assert all(fact.commands[where][0] in programs for where, programs in TOOLS.items() if where in fact.commands)
     if fact.endpoint:
         assert fact.endpoint.port in (10249, 10256)
-        assert fact.endpoint.path in ("/proxyMode", "/healthz", "/metrics")
+        assert fact.endpoint.path in ("/proxyMode", "/healthz", "/metrics", "/configz")
     assert fact.proof is not Proof.NONE
     assert 0 < fact.seconds <= 60
     assert fact.max_bytes > 0
@@ -58,6 +63,17 @@ def test_every_program_of_the_allow_list_is_used() -> None:
         "cat /etc/shadow",
         "cat /proc/../etc/shadow",
         "cat /proc/net/nf_conntrack /etc/shadow",
+        "cat /etc/resolv.conf.d",
+        "conntrack -L -f ipv4 -o extended,id -D",
+        "conntrack -F",
+        "ipset destroy",
+        "ip link set lo down",
+        "ip -j -4 route flush table all",
+        "ip -batch /tmp/x -j neigh show",
+        "dmesg -C",
+        "dmesg -r -c",
+        "readlink /etc/shadow",
+        "grep -h -e '^btime ' /etc/shadow",
         "cat -v /proc/net/nf_conntrack",
         "grep -r '' /proc/sys/net",
         "grep -H '' /etc/shadow",
@@ -96,23 +112,33 @@ def test_only_what_is_read_line_by_line_may_be_filtered() -> None:
 
 def test_what_needs_the_capabilities_of_kube_proxy_says_so() -> None:
     for fact in FACTS:
-        programs = {command[0] for command in fact.commands.values()}
-        netlink = bool(programs & {"nft", "iptables-save", "ip6tables-save"})
-        assert (fact.privilege is Privilege.NET_ADMIN) == netlink
+        for toolset, command in fact.commands.items():
+            netlink = command[0] in {"nft", "iptables-save", "ip6tables-save", "conntrack", "ipset"}
+            assert (fact.needs(toolset) is Privilege.NET_ADMIN) == netlink
     assert conntrack.TABLE.privilege is Privilege.ROOT
     assert conntrack.TABLE.needs(Toolset.KUBE_PROXY) is Privilege.ROOT
     assert conntrack.TABLE.needs(Toolset.TOOLS) is Privilege.NET_ADMIN
 
 
+def places(fact: Fact, command: tuple[str, ...]) -> list[str]:
+    return [where.value for where, words in fact.commands.items() if words == command]
+
+
+def test_iptables_are_never_listed_and_nothing_is_waited_for_by_the_kernel_log() -> None:
+    words = [command for fact in FACTS for command in fact.commands.values()]
+    assert not any(word in ("-L", "-S", "--list") for command in words if "tables" in command[0] for word in command)
+    assert not any(word in ("/dev/kmsg", "/proc/kmsg", "-w", "--follow") for command in words for word in command)
+
+
 def test_security_md_tells_exactly_what_is_run() -> None:
     text = (ROOT / "SECURITY.md").read_text("utf-8")
     table = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| `")]
-    told = {row[0].strip(" `"): (row[1].strip(" `"), row[2].strip()) for row in table}
+    told = {tuple(cell.strip(" `") for cell in row) for row in table}
     assert told == {
-        shlex.join(command): (fact.id, fact.needs(toolset).value)
+        (shlex.join(command), fact.id, ", ".join(places(fact, command)), fact.needs(toolset).value)
         for fact in FACTS
         for toolset, command in fact.commands.items()
-    } | {f"GET {fact.endpoint.path}": (fact.id, fact.privilege.value) for fact in FACTS if fact.endpoint}
+    } | {(f"GET {fact.endpoint.path}", fact.id, "-", fact.privilege.value) for fact in FACTS if fact.endpoint}
     for program in (LIMIT, trailer.whole(["x"], "t")[2], trailer.filtered(["x"], ["p"], "t")[2]):
         assert f"\n{program}\n" in text
 
@@ -126,8 +152,12 @@ def test_a_fact_is_a_command_or_an_endpoint() -> None:
         Fact("x", "x", Privilege.NONE, Proof.CLOSED, 1, 1, {Toolset.KUBE_PROXY: ("cat", "x")}, patterns=("y",))
 
 
-def test_every_fact_has_its_parser() -> None:
+def test_every_fact_has_its_parser_or_is_kept_as_it_is() -> None:
     paired = {pair.fact.id for pair in (pairs.FILL, pairs.COUNTERS, pairs.TIMEOUTS, pairs.LOCAL_PORTS)}
     paired |= {pair.fact.id for pair in (pairs.MODE, pairs.HEALTH, pairs.METRICS)}
     paired |= {pair.fact.id for both in (pairs.IPTABLES, pairs.NFT, pairs.NFT_TEXT) for pair in both.values()}
-    assert paired | {conntrack.TABLE.id, pairs.IPVS.fact.id} == {fact.id for fact in FACTS}
+    paired |= {pair.fact.id for pair in (pairs.CLOCK, pairs.KERNEL_LOG, pairs.CONFIG, pairs.IPVS)}
+    tables = {conntrack.TABLE.id, *(fact.id for fact in conntrack.WITH_TOOL.values())}
+    kept = {fact.id for fact in KEPT}
+    assert not kept & (paired | tables)
+    assert paired | tables | kept == {fact.id for fact in FACTS}

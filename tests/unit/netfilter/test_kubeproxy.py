@@ -7,7 +7,15 @@ import pytest
 
 from kdnsctl.netfilter import kubeproxy
 from kdnsctl.netfilter.dump import Completeness, Proof
-from kdnsctl.netfilter.kubeproxy import FamilyHealth, Health, Metric, Metrics, parse_health, parse_proxy_mode
+from kdnsctl.netfilter.kubeproxy import (
+    FamilyHealth,
+    Health,
+    Metric,
+    Metrics,
+    parse_config_mode,
+    parse_health,
+    parse_proxy_mode,
+)
 from kdnsctl.netfilter.rules import Mode
 
 RECORDED = Path(__file__).parents[2] / "recordings" / "kube-proxy-1.36" / "metrics.txt"
@@ -164,3 +172,21 @@ def test_what_is_no_health(body: bytes) -> None:
 )
 def test_proxy_mode(body: bytes, mode: Mode | None) -> None:
     assert parse_proxy_mode(body) is mode
+
+
+@pytest.mark.parametrize(
+    ("body", "mode"),
+    [
+        (b'{"kubeproxy.config.k8s.io":{"FeatureGates":{},"Mode":"ipvs","IPTables":{"SyncPeriod":"30s"}}}', Mode.IPVS),
+        (b'{"kubeproxy.config.k8s.io":{"mode":"nftables"}}', Mode.NFTABLES),
+        (b'{"kubeproxy.config.k8s.io":{"Mode":""}}', None),
+        (b'{"kubeproxy.config.k8s.io":{"Mode":["ipvs"]}}', None),
+        (b'{"kubeproxy.config.k8s.io":[]}', None),
+        (b'{"kubeletconfig":{"mode":"ipvs"}}', None),
+        (b'{"kubeproxy.config.k8s.io":{"Mode":"ipvs"}', None),
+        (b"[]", None),
+        (b"404 page not found\n", None),
+    ],
+)
+def test_the_mode_that_was_configured(body: bytes, mode: Mode | None) -> None:
+    assert parse_config_mode(body) is mode

@@ -11,6 +11,7 @@ import pytest
 
 from kdnsctl.cancel import CancelScope
 from kdnsctl.model import Endpoint, Fact, KdnsctlError, Privilege, Proof, Toolset
+from kdnsctl.reach import sshshell
 from kdnsctl.reach.sshlogin import SshError
 from kdnsctl.reach.sshshell import SSH, SshShell, SudoError
 
@@ -114,6 +115,41 @@ def test_who_may_not_become_root_is_told_and_reads_nothing(scope: CancelScope, s
         shell(Host(sudo=sudo), password).read(fact("echo", "hello"), out.extend, scope=scope)
     assert out == b""
     assert "\x1b" not in str(caught.value)
+
+
+def test_a_password_that_sudo_refuses_is_not_offered_again(scope: CancelScope) -> None:
+    host = Host(sudo="asks")
+    node = shell(host, "wrong")
+    for _ in range(3):
+        with pytest.raises(SudoError, match="refuses"):
+            node.read(fact("true"), lambda _: None, scope=scope)
+    assert sum("-S" in line for line in host.lines) == 1
+
+
+def test_a_login_without_a_shell_is_told_before_anything_is_read(scope: CancelScope) -> None:
+    class NoShell(Host):
+        def run(self, *_: object, stdout: Callable[[bytes], None], **__: object) -> int:
+            stdout(b"This account is currently not available.\n")
+            return 1
+
+    with pytest.raises(KdnsctlError, match="not available") as caught:
+        shell(NoShell()).probe(scope)
+    assert caught.value.code == "noShell"
+
+
+def test_a_login_after_which_nothing_answers_is_told_as_that(
+    scope: CancelScope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Hanging(Host):
+        def run(self, *_: object, scope: CancelScope, **__: object) -> int:
+            scope.cancelled.wait()
+            scope.check()
+            return 0
+
+    monkeypatch.setattr(sshshell, "_ASKING", 0.01)
+    with pytest.raises(KdnsctlError, match="does not answer") as caught:
+        shell(Hanging()).probe(scope)
+    assert caught.value.code == "noAnswer"
 
 
 def test_what_kube_proxy_tells_over_http_is_not_asked_this_way(scope: CancelScope) -> None:

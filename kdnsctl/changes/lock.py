@@ -1,0 +1,255 @@
+"""One operator at a time on a node: a Lease for each, renewed while a command works, gone or expired afterwards.
+
+The Lease `kdnsctl-<first 16 hex digits of the name's SHA-256>` is held for 60 s and renewed every 20 s. Whether one
+has expired is measured by the API server's clock. Where Leases are forbidden there is none: what is written on the node
+by a patch with a test on its resourceVersion is then the lock, and `Locks.notes` says so. What is done under a lock,
+and what becomes of work whose lock is lost, is the caller's: it works in `Locks.scope`, which ends then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+import msgspec
+
+from kdnsctl.cancel import CancelScope
+from kdnsctl.changes.incidents import Actor
+from kdnsctl.cluster.answers import decode
+from kdnsctl.cluster.errors import ConflictError, ForbiddenError, NotFoundError
+from kdnsctl.cluster.permission import Permission
+from kdnsctl.cluster.transport import Connection, Reply
+from kdnsctl.model import KdnsctlError, Reason, RefusedError
+
+NAMESPACE: Final = "kube-system"
+LASTS: Final = 60  # seconds
+RENEWED: Final = 20  # seconds
+ATTEMPTS: Final = 5
+CLOCKS_DIFFER: Final = timedelta(seconds=5)
+NODE: Final = "kdnsctl.io/node"  # annotation: whose lock it is, for people
+WITHOUT: Final = "the record on the node is the lock instead"
+Waiter = Callable[[threading.Event, float], bool]
+
+
+def needed(namespace: str = NAMESPACE) -> tuple[Permission, ...]:
+    """What locking takes; without it there is the record on the node."""
+    return tuple(
+        Permission(verb, "leases", group="coordination.k8s.io", namespace=namespace, without=WITHOUT)
+        for verb in ("get", "create", "update", "delete")
+    )
+
+
+class LockedError(RefusedError):
+    """Somebody else works on the node."""
+
+    code = "locked"
+
+
+def lease_name(node: str) -> str:
+    """The name of a node's Lease. A node's own name may be longer than a Lease's prefix leaves room for."""
+    return f"kdnsctl-{hashlib.sha256(node.encode()).hexdigest()[:16]}"
+
+
+def lease_of(connection: Connection, node: str, *, scope: CancelScope, namespace: str = NAMESPACE) -> str:
+    """Who holds the lock of a node now; empty when nobody does. Raises as `Connection.get`, but for a missing Lease."""
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{lease_name(node)}"
+    try:
+        reply = connection.request("GET", path, scope=scope)
+    except NotFoundError:
+        return ""
+    spec = decode(reply.body, dict[str, Any], f"GET {path}").get("spec") or {}
+    until = _until(spec)
+    return str(spec.get("holderIdentity") or "") if until and until > _date(reply) else ""
+
+
+def _until(spec: dict[str, Any]) -> datetime | None:
+    """When a Lease ends; None for one that was never renewed, or not in a way that can be read."""
+    try:
+        renewed = datetime.fromisoformat(spec.get("renewTime") or "")
+        return renewed + timedelta(seconds=float(spec.get("leaseDurationSeconds", LASTS)))
+    except (TypeError, ValueError):
+        return None
+
+
+@dataclass(slots=True)
+class Locks:
+    """Locks that are held: the scope in which to work. `without` are nodes without one, as Leases are forbidden."""
+
+    scope: CancelScope
+    without: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def locked(
+    connection: Connection,
+    nodes: Sequence[str],
+    actor: Actor,
+    *,
+    scope: CancelScope,
+    namespace: str = NAMESPACE,
+    note: Callable[[str], None] = lambda _: None,
+    wait: Waiter = threading.Event.wait,
+) -> Iterator[Locks]:
+    """Hold the locks of `nodes` for the length of the block, all or none.
+
+    Raises LockedError, naming who holds one. `wait` waits between renewals; tests have their own.
+    """
+    leases = _Leases(connection, actor, namespace)
+    stop = threading.Event()
+    taken: list[str] = []
+    with scope.child() as inner, contextlib.ExitStack() as stack:
+        held = Locks(inner)
+        stack.callback(_give_back, leases, taken, scope)
+        for node in sorted(nodes):
+            try:
+                leases.acquire(node, inner)
+            except ForbiddenError as error:
+                held.without.append(node)
+                held.notes.append(f"no Lease for {node}: {WITHOUT} ({error})")
+            else:
+                taken.append(node)
+        if held.notes:
+            note(held.notes[0] + (f"; the same for {len(held.notes) - 1} more" if len(held.notes) > 1 else ""))
+        if taken:
+            renewer = threading.Thread(
+                target=_renew, args=(leases, tuple(taken), inner, stop, note, wait), name="locks", daemon=True
+            )
+            renewer.start()
+            stack.callback(renewer.join, 1.0)
+            stack.callback(stop.set)
+        yield held
+
+
+def _renew(
+    leases: _Leases,
+    nodes: Sequence[str],
+    scope: CancelScope,
+    stop: threading.Event,
+    note: Callable[[str], None],
+    wait: Waiter,
+) -> None:
+    """Renew until stopped. A lock that is another's ends the work; one that could not be renewed is tried again."""
+    while not wait(stop, RENEWED) and not stop.is_set():
+        for node in nodes:
+            try:
+                leases.renew(node, scope)
+            except (LockedError, NotFoundError) as error:
+                scope.cancel(Reason("lockLost", f"the lock of {node} was lost, so the work on it was ended: {error}"))
+                return
+            except KdnsctlError as error:
+                if stop.is_set() or scope.reason is not None:
+                    return
+                note(f"the lock of {node} could not be renewed, trying again: {error}")
+
+
+def _give_back(leases: _Leases, nodes: Sequence[str], scope: CancelScope) -> None:
+    with CancelScope(10, clock=scope.clock) as last:  # also when the work was interrupted
+        for node in nodes:
+            with contextlib.suppress(KdnsctlError):  # it expires by itself
+                leases.give_back(node, last)
+
+
+class _Leases:
+    """The Leases of one run."""
+
+    def __init__(self, connection: Connection, actor: Actor, namespace: str) -> None:
+        self._connection = connection
+        self._actor = actor
+        self._ahead = timedelta()  # of the server's clock
+        self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+
+    def acquire(self, node: str, scope: CancelScope) -> None:
+        for _ in range(ATTEMPTS):
+            try:
+                reply = self._connection.request("GET", self._of(node), scope=scope)
+            except NotFoundError:
+                if self._begun(node, "POST", self._path, None, scope):
+                    return
+                continue  # somebody was faster: look who
+            lease = decode(reply.body, dict[str, Any], f"GET {self._of(node)}")
+            self._refuse_if_held(node, lease, _date(reply))
+            if self._begun(node, "PUT", self._of(node), lease, scope):
+                return
+        raise LockedError(f"the lock of {node} changes all the time: others want it too; nothing was changed")
+
+    def _begun(self, node: str, method: str, path: str, lease: dict[str, Any] | None, scope: CancelScope) -> bool:
+        """Write the Lease as ours; False when somebody else did meanwhile."""
+        try:
+            reply = self._write(method, path, self._lease(node, lease), scope)
+        except ConflictError:
+            return False
+        ahead = _date(reply) - datetime.now(UTC)  # to the second
+        if abs(ahead - self._ahead) > CLOCKS_DIFFER:  # what was written is of our clock; others go by the server's
+            self._ahead = ahead
+            self.renew(node, scope)
+        return True
+
+    def renew(self, node: str, scope: CancelScope) -> None:
+        reply = self._connection.request("GET", self._of(node), scope=scope)
+        lease = decode(reply.body, dict[str, Any], f"GET {self._of(node)}")
+        if (lease.get("spec") or {}).get("holderIdentity") != str(self._actor):
+            raise LockedError(f"{self._holder(lease)} holds it now")
+        with contextlib.suppress(ConflictError):  # seen at the next renewal
+            self._write("PUT", self._of(node), self._lease(node, lease), scope)
+
+    def give_back(self, node: str, scope: CancelScope) -> None:
+        reply = self._connection.request("GET", self._of(node), scope=scope)
+        lease = decode(reply.body, dict[str, Any], f"GET {self._of(node)}")
+        if (lease.get("spec") or {}).get("holderIdentity") != str(self._actor):
+            return
+        metadata = lease["metadata"]
+        same = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": same}
+        self._write("DELETE", self._of(node), body, scope)
+
+    def _refuse_if_held(self, node: str, lease: dict[str, Any], server_time: datetime) -> None:
+        spec = lease.get("spec") or {}
+        holder, until = spec.get("holderIdentity"), _until(spec)
+        if not holder or holder == str(self._actor) or until is None:
+            return
+        if until > server_time:
+            left = max(1, round((until - server_time).total_seconds()))
+            raise LockedError(
+                f"{node} is being worked on by {self._holder(lease)}; nothing was changed",
+                hint=f"the lock ends in {left} s unless it is renewed; ask them, or wait and run this again",
+            )
+
+    def _holder(self, lease: dict[str, Any]) -> str:
+        spec = lease.get("spec") or {}
+        return f"{spec.get('holderIdentity') or 'nobody'} since {spec.get('acquireTime') or 'an unknown time'}"
+
+    def _lease(self, node: str, found: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The Lease as it is to be; `found` as it is."""
+        now = (datetime.now(UTC) + self._ahead).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        old = (found or {}).get("spec") or {}
+        mine = old.get("holderIdentity") == str(self._actor)
+        metadata = (found or {}).get("metadata") or {"name": lease_name(node), "annotations": {NODE: node}}
+        spec = {
+            "holderIdentity": str(self._actor),
+            "leaseDurationSeconds": LASTS,
+            "acquireTime": old["acquireTime"] if mine and "acquireTime" in old else now,
+            "renewTime": now,
+            "leaseTransitions": old.get("leaseTransitions", 0) + (0 if mine or not found else 1),
+        }
+        return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
+
+    def _of(self, node: str) -> str:
+        return f"{self._path}/{lease_name(node)}"
+
+    def _write(self, method: str, path: str, body: dict[str, Any], scope: CancelScope) -> Reply:
+        return self._connection.request(method, path, body=msgspec.json.encode(body), scope=scope)
+
+
+def _date(reply: Reply) -> datetime:
+    """The server's time; ours where it does not say."""
+    try:
+        return parsedate_to_datetime(reply.date)
+    except (TypeError, ValueError):
+        return datetime.now(UTC)

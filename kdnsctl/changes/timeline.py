@@ -1,0 +1,120 @@
+"""An incident's journal for people and programs: a timeline in UTC, as Markdown or as data (kind `IncidentReport`).
+
+Whatever is quoted in it may come from a cluster: it stands in code spans, on one line, with no character that could end
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from kdnsctl.changes.executor import to_undo
+from kdnsctl.changes.incidents import Summary
+from kdnsctl.changes.journal import Record
+from kdnsctl.model import API_VERSION
+
+LONGEST = 300  # characters of one text in a line
+
+
+def told(record: Record) -> str:
+    """One record in words, one line, without its time."""
+    body = record.body
+    step = f"step {body.get('of')}"
+    match record.kind:
+        case "incident":
+            return f"{body.get('operator')} opened the incident on {body.get('cluster')}"
+        case "run":
+            return f"{body.get('operator')} ran {body.get('command')} ({', '.join(body.get('nodes') or [])})"
+        case "stepBegun":
+            return f"step {record.number}: {body.get('says')}"
+        case "stepDone":
+            return f"{step} done" if body.get("changed") else f"{step}: it was so already"
+        case "stepFailed":
+            sure = "nothing was changed" if body.get("certain") else "whether it was done is not known"
+            return f"{step} failed, {sure}: {body.get('message')}"
+        case "undoBegun":
+            return f"taking {step} back: {body.get('says')}"
+        case "undoDone":
+            return f"{step} was taken back" if body.get("changed") else f"{step} was taken back already"
+        case "undoFailed":
+            return f"{step} was not taken back: {body.get('message')}"
+        case "captured":
+            found = body.get("nodes") or {}
+            nodes = ", ".join(f"{name} {one.get('verdict')}" for name, one in found.items() if isinstance(one, dict))
+            return f"evidence in {body.get('bundle')} (SHA256SUMS {body.get('sumsSha256')}): {nodes}"
+        case _:
+            return record.kind
+
+
+def markdown(incident: Summary) -> str:
+    """The timeline as a document."""
+    lines = [f"# Incident {incident.id}", ""]
+    lines += [f"Cluster: {_code(incident.cluster)}, kube-system {_code(incident.cluster_uid)}", ""]
+    lines += ["| time (UTC) | what | audit |", "|---|---|---|"]
+    for record in incident.reading.records:
+        audit = record.body.get("auditId")
+        time = record.time.strftime("%Y-%m-%d %H:%M:%S")
+        lines.append(f"| {time} | {_code(told(record))} | {_code(str(audit)) if audit else ''} |")
+    lines += ["", *_left(incident), ""]
+    if incident.reading.problem:
+        lines += [f"**The journal is damaged:** {_code(incident.reading.problem.message)}", ""]
+    lines += [f"Journal: {len(incident.reading.records)} records; SHA-256 of the last: `{incident.reading.head}`"]
+    return "\n".join(lines) + "\n"
+
+
+def to_json(incident: Summary) -> dict[str, Any]:
+    """The incident as plain data (docs/schemas/IncidentReport.schema.json)."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "IncidentReport",
+        **summary_to_json(incident),
+        "records": [
+            {
+                "number": record.number,
+                "time": record.time.isoformat(),
+                "kind": record.kind,
+                "description": told(record),
+                "auditId": record.body.get("auditId"),
+            }
+            for record in incident.reading.records
+        ],
+    }
+
+
+def summary_to_json(incident: Summary) -> dict[str, Any]:
+    """What is known of the incident as a whole."""
+    problem = incident.reading.problem
+    return {
+        "incident": incident.id,
+        "cluster": incident.cluster,
+        "clusterUid": incident.cluster_uid,
+        "operator": incident.operator,
+        "openedAt": incident.opened.isoformat() if incident.opened else None,
+        "directory": str(incident.directory),
+        "head": incident.reading.head,
+        "stepsToUndo": open_steps(incident),
+        "problem": {"code": problem.code, "message": problem.message} if problem else None,
+    }
+
+
+def open_steps(incident: Summary) -> int:
+    """How many changes are not taken back."""
+    return len(to_undo(incident.reading.records))
+
+
+def _left(incident: Summary) -> Iterable[str]:
+    left = to_undo(incident.reading.records)
+    if not left:
+        yield "All that was changed has been taken back."
+        return
+    yield f"Not taken back ({len(left)}):"
+    yield ""
+    for one in left:
+        sure = "" if one.certain else " (whether it was done is not known)"
+        yield f"- {_code(f'{one.step.verb} {one.step.args}')}{sure}"
+
+
+def _code(text: str) -> str:
+    shown = "".join(character if character.isprintable() else " " for character in text)[:LONGEST]
+    return "`" + shown.replace("`", "'").replace("|", "\\|") + "`"

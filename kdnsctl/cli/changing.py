@@ -1,0 +1,137 @@
+"""What commands that change something have in common: the plan on the screen, the question before it, --dry-run, --yes.
+
+The answer to a question comes from the terminal itself (/dev/tty), never from standard input, which may be a pipe of
+nodes. What a plan is, and whether it is wise, is known to `changes` and the rooms above.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kdnsctl.changes.plan import DryRun
+from kdnsctl.cli import confirming
+from kdnsctl.cli.ending import interruptible
+from kdnsctl.cli.options import Answer, Form
+from kdnsctl.cli.terminal import put, tell
+from kdnsctl.model import CancelledError, ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from kdnsctl.cancel import CancelScope
+    from kdnsctl.changes.incidents import Actor, Incident
+    from kdnsctl.changes.plan import Plan
+    from kdnsctl.cluster.target import Target
+    from kdnsctl.cluster.transport import Connection as Connected
+
+MOST_LINES = 40  # of a plan in a question; --dry-run=client shows all
+
+
+@dataclass(frozen=True, slots=True)
+class Changing:
+    """How far to go, and whether to ask before."""
+
+    dry_run: Annotated[
+        DryRun,
+        typer.Option("--dry-run", help="client: print the plan. server: also ask the server whether it would."),
+    ] = DryRun.NONE
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.", show_default=False)] = False
+
+
+def plan_lines(plan: Plan, target: Target) -> list[str]:
+    """The plan for people: where, as whom, and what will be sent, node by node."""
+    from kdnsctl.changes.plan import sentences  # noqa: PLC0415
+    from kdnsctl.cli.terminal import visible  # noqa: PLC0415
+
+    lines = [f"{plan.command} on {target}"]
+    for node in plan.nodes:
+        lines.append(f"  {node.node}:")
+        for place, sentence in enumerate(sentences(node)):
+            refused = (plan.refused or {}).get((node.node, place))
+            lines.append(f"    {sentence}" + (f"  [the server refuses: {refused.message}]" if refused else ""))
+        lines += [f"    note: {note}" for note in node.notes]
+    lines += [f"note: {note}" for note in plan.notes]
+    return [visible(line) for line in lines]
+
+
+def confirm(plan: Plan, target: Target, *, yes: bool, no_input: bool) -> None:
+    """Show what will be done and ask. Raises RefusedError for a no, and where there is nobody to ask."""
+    if yes:
+        return
+    lines = plan_lines(plan, target)
+    for line in lines[:MOST_LINES]:
+        tell(line)
+    if len(lines) > MOST_LINES:
+        tell(f"… and {len(lines) - MOST_LINES} more lines: --dry-run=client shows all")
+    confirming.confirm("Go on?", yes=False, no_input=no_input)
+
+
+LockNamespace = Annotated[
+    str,
+    typer.Option("--lock-namespace", metavar="NAMESPACE", help="Where the nodes' locks (Leases) are."),
+]
+LOCK_NAMESPACE = "kube-system"
+
+
+def nodes_of(words: list[str] | None) -> tuple[str, ...]:
+    """The nodes that are named: as words, or on standard input for the word `-`, of a report the affected only."""
+    from kdnsctl.cli import nodenames, values  # noqa: PLC0415
+
+    if nodenames.STDIN not in (words or ()):
+        try:
+            return tuple(dict.fromkeys(values.node(word) for word in words or ()))
+        except typer.BadParameter as error:
+            raise UsageError(error.message) from error
+    if len(words or ()) > 1:
+        raise UsageError("NODE and - exclude each other: choose nodes in one way")
+    named = nodenames.from_stdin(nodenames.stdin())
+    for note in named.notes:
+        tell(f"note: {note}")
+    return named.names
+
+
+@contextlib.contextmanager
+def at_work(
+    cluster: Connected, name: str, nodes: Sequence[str], actor: Actor, namespace: str, scope: CancelScope
+) -> Iterator[tuple[Incident, CancelScope]]:
+    """The incident `name`, open for writing, and the scope in which its nodes are locked, for the length of the block.
+
+    From here on every request names the incident. Raises RefusedError before anything was changed.
+    """
+    from kdnsctl.changes import incidents  # noqa: PLC0415
+    from kdnsctl.changes.lock import locked  # noqa: PLC0415
+    from kdnsctl.cluster.connection import user_agent  # noqa: PLC0415
+    from kdnsctl.find.online import identity_of  # noqa: PLC0415
+
+    uid = incidents.cluster_uid(cluster, scope=scope)
+    cluster.user_agent = user_agent(name)
+    with locked(cluster, nodes, actor, scope=scope, namespace=namespace, note=tell) as held:
+        directory = incidents.incidents_directory(os.environ)
+        incident = incidents.open_incident(directory, name, uid, identity_of(cluster.target), actor)
+        tell(f"incident {incident.id}" + (" (new)" if incident.fresh else ""))
+        try:
+            with incident.journal, interruptible():
+                yield incident, held.scope
+        except (KeyboardInterrupt, CancelledError):
+            tell(
+                f"interrupted; what was done is on the nodes and in incident {incident.id}: run the same again to go "
+                f"on, or take it back with kdnsctl incident undo {incident.id}"
+            )
+            raise
+
+
+def show_plan(plan: Plan, target: Target, answer: Answer, dry_run: DryRun) -> int:
+    """Print a plan that is not carried out; the exit code tells whether the server would take it."""
+    from kdnsctl.changes.plan import to_json  # noqa: PLC0415
+    from kdnsctl.cli import output  # noqa: PLC0415
+
+    plan = replace(plan, dry_run=dry_run)
+    if answer.output is Form.TABLE:
+        put("\n".join([*plan_lines(plan, target), f"nothing was changed (--dry-run={dry_run})"]) + "\n")
+    else:
+        output.document(to_json(plan), answer.format)
+    return ExitCode.REFUSED if plan.refused else ExitCode.OK

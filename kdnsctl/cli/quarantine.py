@@ -1,0 +1,313 @@
+"""`kdnsctl quarantine`: words into options, a plan, a question, one call, the report (kind `QuarantineReport`).
+
+What is done to nodes, and what says no, is known to `quarantine`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kdnsctl.changes.plan import DryRun
+from kdnsctl.cli import completing, nodenames, values
+from kdnsctl.cli.changing import (
+    LOCK_NAMESPACE,
+    Changing,
+    LockNamespace,
+    at_work,
+    confirm,
+    nodes_of,
+    show_plan,
+)
+from kdnsctl.cli.options import Answer, Common, Connection, Form, Record, said
+from kdnsctl.cli.terminal import put, tell
+from kdnsctl.model import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from kdnsctl.quarantine.guards import Most
+    from kdnsctl.quarantine.podfilters import DrainOptions
+    from kdnsctl.quarantine.quarantine import NodeResult, QuarantineReport
+
+HEADINGS = ("NODE", "PHASE", "VERDICT", "STALE", "REASON")
+_STYLES = {"affected": "red", "suspect": "yellow", "unknown": "yellow", "clean": "green"}
+
+
+def _most(text: str) -> Most:
+    from kdnsctl.quarantine.guards import most_of  # noqa: PLC0415
+
+    try:
+        return most_of(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Guarding:
+    """What is held, and how much may be done at once."""
+
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for whoever looks at the node.")] = ""
+    no_collect: Annotated[
+        bool, typer.Option("--no-collect", help="Capture no evidence, and judge nothing.", show_default=False)
+    ] = False
+    max_nodes: Annotated[
+        str | None,
+        typer.Option(
+            "--max-nodes",
+            metavar="N|N%",
+            help="Most nodes in quarantine at once, of the Ready ones; at least one. Default: 10%.",
+        ),
+    ] = None
+    allow_control_plane: Annotated[
+        bool, typer.Option("--allow-control-plane", help="Take nodes of the control plane, too.", show_default=False)
+    ] = False
+    hold: Annotated[
+        list[str],
+        typer.Option(
+            "--hold",
+            metavar="auto|MANAGER",
+            help="What to hold nodes against. Default: auto, what is found (repeatable).",
+        ),
+    ] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """Which pods are taken away, and how. Names and meanings are kubectl drain's."""
+
+    no_drain: Annotated[bool, typer.Option("--no-drain", help="Evict no pod.", show_default=False)] = False
+    drain_anyway: Annotated[
+        bool,
+        typer.Option(
+            "--drain-anyway", help="Drain also nodes that the capture does not prove affected.", show_default=False
+        ),
+    ] = False
+    force: Annotated[
+        bool, typer.Option("--force", help="Evict also pods that nothing would replace.", show_default=False)
+    ] = False
+    delete_emptydir_data: Annotated[
+        bool,
+        typer.Option(
+            "--delete-emptydir-data", help="Evict also pods whose emptyDir goes with them.", show_default=False
+        ),
+    ] = False
+    grace_period: Annotated[
+        int, typer.Option("--grace-period", metavar="SECONDS", min=-1, help="Of each pod; -1: the pod's own.")
+    ] = -1
+    timeout: Annotated[
+        timedelta | None,
+        typer.Option("--timeout", metavar="DURATION", parser=values.duration, help="Of the drain. Default: no end."),
+    ] = None
+    pod_selector: Annotated[
+        str, typer.Option("--pod-selector", metavar="SELECTOR", help="Drain only pods with these labels.")
+    ] = ""
+    disable_eviction: Annotated[
+        bool, typer.Option("--disable-eviction", help="Delete pods, past their budgets.", show_default=False)
+    ] = False
+    skip_wait_for_delete_timeout: Annotated[
+        int,
+        typer.Option(
+            "--skip-wait-for-delete-timeout",
+            metavar="SECONDS",
+            min=0,
+            help="Do not wait for pods that should be gone for longer; 0: wait.",
+        ),
+    ] = 0
+    ignore_daemonsets: Annotated[
+        bool,
+        typer.Option("--ignore-daemonsets", help="Changes nothing: DaemonSets' pods always stay.", show_default=False),
+    ] = False
+
+
+def quarantine(
+    ctx: typer.Context,
+    common: Common,
+    connection: Connection,
+    record: Record,
+    answer: Answer,
+    changing: Changing,
+    guarding: Guarding,
+    pods: Draining,
+    nodes: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NODE]...",
+            autocompletion=completing.complete_node,
+            help="Nodes; - reads names, or a report, from standard input.",
+        ),
+    ] = None,
+    selector: Annotated[
+        str | None, typer.Option("--selector", "-l", metavar="SELECTOR", help="The nodes with these labels.")
+    ] = None,
+    lock_namespace: LockNamespace = LOCK_NAMESPACE,
+) -> int:
+    """Stop nodes from hurting, and keep them for forensics: hold, cordon, capture, judge, drain.
+
+    Examples:
+      # What would be done?
+      kdnsctl quarantine ip-10-0-0-1 --dry-run=client
+      # The affected nodes that were just found
+      kdnsctl find-affected --live -o name | kdnsctl quarantine - --yes
+      # It was interrupted, or another laptop goes on
+      kdnsctl quarantine ip-10-0-0-1
+      # Back, exactly as it was
+      kdnsctl release ip-10-0-0-1
+
+    Autoscalers and repair controllers are held off, then the node is cordoned and gets a taint of its own, then the
+    evidence is captured and judged. Only a node that it proves affected is drained: through the Eviction API, pods that
+    serve DNS last and one at a time. What was changed is written on the node, and in the incident's journal on this
+    machine.
+
+    Exit codes: 0 all done, 4 some of it was not, or a node is not proven affected and therefore not drained; 5 refused,
+    nothing was changed; 1 failed, 2 wrong usage, 130 interrupted.
+    """
+    chosen = nodes_of(nodes)
+    if not chosen and nodes and nodenames.STDIN in nodes:
+        tell("nothing to do: standard input names no node")
+        return ExitCode.OK
+    if bool(chosen) == (selector is not None):
+        how = "NODE and --selector exclude each other" if chosen else "which nodes? Name them, or -l SELECTOR, or -"
+        raise UsageError(how, hint=f"see {ctx.command_path} --help")
+
+    if pods.no_drain and (useless := said(ctx, *(one.name for one in fields(Draining) if one.name != "no_drain"))):
+        raise UsageError(f"{', '.join(useless)} has no effect with --no-drain")
+
+    # Late: what changes a cluster is not needed for --help and TAB.
+    from kdnsctl.cancel import CancelScope  # noqa: PLC0415
+    from kdnsctl.changes import incidents  # noqa: PLC0415
+    from kdnsctl.changes.plan import rehearsed  # noqa: PLC0415
+    from kdnsctl.changes.verbs import Means  # noqa: PLC0415
+    from kdnsctl.cli import output, progress  # noqa: PLC0415
+    from kdnsctl.cli.connecting import connected  # noqa: PLC0415
+    from kdnsctl.find.scope import Chosen  # noqa: PLC0415
+    from kdnsctl.quarantine import quarantine as work  # noqa: PLC0415
+    from kdnsctl.quarantine.guards import DEFAULT_MOST  # noqa: PLC0415
+    from kdnsctl.quarantine.report import quarantine_to_json  # noqa: PLC0415
+
+    now = datetime.now(UTC)
+    options = work.QuarantineOptions(
+        chosen=Chosen(chosen, selector),
+        new_incident=incidents.new_id(now),
+        incident=None if record.incident is None else incidents.checked_id(record.incident),
+        reason=guarding.reason,
+        most=_most(guarding.max_nodes or DEFAULT_MOST),
+        allow_control_plane=guarding.allow_control_plane,
+        hold=tuple(guarding.hold) or ("auto",),
+        collect=not guarding.no_collect,
+        drain=None if pods.no_drain else _drain_options(pods),
+        drain_anyway=pods.drain_anyway,
+    )
+    scope, actor = CancelScope(), incidents.this_actor()
+    with progress.reporting(common.color) as reporter, connected(connection, common, scope, reporter) as cluster:
+        prepared = work.prepare(options, cluster, actor, scope=scope, now=now)
+        if changing.dry_run is not DryRun.NONE:
+            plan = prepared.plan
+            if changing.dry_run is DryRun.SERVER:
+                plan = rehearsed(plan, Means(cluster, scope))
+            return show_plan(plan, cluster.target, answer, changing.dry_run)
+        confirm(prepared.plan, cluster.target, yes=changing.yes, no_input=common.no_input)
+        names = [one.name for one in prepared.nodes]
+        with at_work(cluster, prepared.incident, names, actor, lock_namespace, scope) as (incident, held):
+            report = work.quarantine(
+                prepared,
+                cluster,
+                incident,
+                actor,
+                options,
+                scope=held,
+                reporter=reporter,
+                now=lambda: datetime.now(UTC),
+            )
+    if answer.output is Form.TABLE:
+        put("\n".join(_lines(report, common, ctx.find_root().info_name or "kdnsctl")) + "\n")
+    else:
+        output.document(quarantine_to_json(report), answer.format)
+    return report.exit_code
+
+
+def _drain_options(asked: Draining) -> DrainOptions:
+    from kdnsctl.quarantine.podfilters import DrainOptions  # noqa: PLC0415
+
+    return DrainOptions(
+        force=asked.force,
+        delete_emptydir_data=asked.delete_emptydir_data,
+        grace_period=None if asked.grace_period < 0 else asked.grace_period,
+        timeout=asked.timeout.total_seconds() if asked.timeout else None,
+        pod_selector=asked.pod_selector,
+        disable_eviction=asked.disable_eviction,
+        skip_wait=float(asked.skip_wait_for_delete_timeout) or None,
+    )
+
+
+def _lines(report: QuarantineReport, common: Common, program: str) -> list[str]:
+    from kdnsctl.cli import table  # noqa: PLC0415
+    from kdnsctl.cli.terminal import columns, has_color, visible  # noqa: PLC0415
+    from kdnsctl.quarantine.planning import told  # noqa: PLC0415
+
+    width, paint = columns(sys.stdout), table.painter(color=has_color(sys.stdout, common.color))
+    rows: list[table.Row] = []
+    for node in report.nodes:
+        judged = node.judgement
+        verdict = judged.verdict.value if judged else "-"
+        stale = "-" if judged is None or judged.stale_entries is None else str(judged.stale_entries)
+        why = f"stopped: {node.failed.message}" if node.failed else judged.reason if judged else "not captured"
+        rows.append(
+            [
+                table.Cell.of(node.name),
+                table.Cell.of(node.phase.value if node.phase else "-"),
+                table.Cell.of(verdict, style=_STYLES.get(verdict, "")),
+                table.Cell.of(stale),
+                table.Cell.of(why or "-"),
+            ]
+        )
+    lines = [*table.lay_out(HEADINGS, rows, width=width, paint=paint), ""]
+    for node in report.nodes:
+        lines.append(visible(f"{node.name}:"))
+        for hold in node.planned.holds:
+            lines += table.wrapped(visible(told(hold)), width, 2, 2)
+        for text in _pods(node):
+            lines += table.wrapped(visible(text), width, 2, 2)
+    for note in report.notes:
+        lines += table.wrapped(visible(f"note: {note}"), width)
+    lines += table.wrapped(visible(f"Incident {report.incident}." + _where(report)), width)
+    return [*lines, "", "Next:", *(f"  {visible(line)}" for line in _next(report, program))]
+
+
+def _pods(node: NodeResult) -> Iterable[str]:
+    """What became of the node's pods."""
+    from kdnsctl.quarantine.podfilters import name_of  # noqa: PLC0415
+
+    if node.undrained:
+        yield f"not drained: {node.undrained}"
+    if node.drained is None:
+        return
+    if node.drained.refusal:
+        yield f"not drained: {node.drained.refusal}"
+    gone = [name_of(pod.pod) for pod in node.drained.pods if pod.left]
+    if gone:
+        yield f"gone: {', '.join(gone)}"
+    for pod in node.drained.pods:
+        if not pod.left:
+            yield f"still there: {name_of(pod.pod)}: {pod.reason.message if pod.reason else 'kept'}"
+    for name in node.drained.arrived:
+        yield f"came meanwhile: {name}"
+
+
+def _where(report: QuarantineReport) -> str:
+    if report.bundle is None:
+        return " No evidence was captured."
+    return f" Evidence: {report.bundle}; SHA-256 of its SHA256SUMS: {report.digest}"
+
+
+def _next(report: QuarantineReport, program: str) -> Iterable[str]:
+    names = " ".join(node.name for node in report.nodes[:5])
+    if report.bundle is not None:
+        yield f"{program} analyze {report.bundle}"
+    if any(node.failed for node in report.nodes):
+        yield f"{program} quarantine {names} --incident {report.incident}    # go on"
+    yield f"{program} status"
+    yield f"{program} release {names}    # when they are repaired"

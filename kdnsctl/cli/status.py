@@ -1,0 +1,94 @@
+"""`kdnsctl status`: which nodes are in quarantine (kind `StatusReport`). What is looked at is known to `quarantine`."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kdnsctl.cli import completing, values
+from kdnsctl.cli.options import Answer, Common, Connection, Form
+from kdnsctl.cli.terminal import put
+from kdnsctl.model import ExitCode
+
+if TYPE_CHECKING:
+    from kdnsctl.quarantine.status import NodeStatus, StatusReport
+
+HEADINGS = ("NODE", "PHASE", "AGE", "VERDICT", "BY", "INCIDENT", "HOLDS", "DRIFT")
+
+
+def status(
+    common: Common,
+    connection: Connection,
+    answer: Answer,
+    nodes: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NODE]...",
+            parser=values.node,
+            autocompletion=completing.complete_node,
+            help="Nodes. Default: all that are in quarantine.",
+        ),
+    ] = None,
+) -> int:
+    """Show the nodes in quarantine: how far, since when, by whom, what is in force, and what was changed since.
+
+    Examples:
+      # Whose quarantines are there?
+      kdnsctl status
+      kdnsctl status ip-10-0-0-1 -o json
+
+    Nothing is judged and nothing changed.
+
+    Exit codes: 0 shown, 1 failed, 2 wrong usage, 130 interrupted.
+    """
+    # Late: what connects is not needed for --help and TAB.
+    from kdnsctl.cancel import CancelScope  # noqa: PLC0415
+    from kdnsctl.cli import output, progress  # noqa: PLC0415
+    from kdnsctl.cli.connecting import connected  # noqa: PLC0415
+    from kdnsctl.quarantine import status as work  # noqa: PLC0415
+    from kdnsctl.quarantine.report import status_to_json  # noqa: PLC0415
+
+    scope = CancelScope()
+    with progress.reporting(common.color) as reporter, connected(connection, common, scope, reporter) as cluster:
+        report = work.status(nodes or (), cluster, scope=scope, now=datetime.now(UTC))
+    if answer.output is Form.TABLE:
+        put("\n".join(_lines(report, common)) + "\n")
+    else:
+        output.document(status_to_json(report), answer.format)
+    return ExitCode.OK
+
+
+def _lines(report: StatusReport, common: Common) -> list[str]:
+    from kdnsctl.cli import table  # noqa: PLC0415
+    from kdnsctl.cli.terminal import columns, has_color, visible  # noqa: PLC0415
+
+    if not report.nodes:
+        return ["No node is in quarantine."]
+    width, paint = columns(sys.stdout), table.painter(color=has_color(sys.stdout, common.color))
+    rows = [[table.Cell.of(text) for text in _row(node, report.generated_at)] for node in report.nodes]
+    lines = table.lay_out(HEADINGS, rows, width=width, paint=paint)
+    for node in report.nodes:
+        told = [f"{one.says}: not in force, it is {one.found}" for one in node.drift]
+        told += [f"{one}: it could not be looked at" for one in node.unknown]
+        told += [node.problem] if node.problem else []
+        told += [f"going away: {node.dying}"] if node.dying else []
+        told += [f"{node.holder} works on it right now"] if node.holder else []
+        for text in told:
+            lines += table.wrapped(visible(f"{node.name}: {text}"), width, 0, 2)
+    return lines
+
+
+def _row(node: NodeStatus, now: datetime) -> tuple[str, ...]:
+    from kdnsctl.cancel import duration  # noqa: PLC0415
+
+    record = node.record
+    if record is None:
+        return (node.name, "not in quarantine" if not node.problem else "unclear", *["-"] * 6)
+    seconds = max(0, int((now - record.since).total_seconds()))
+    age = duration(seconds if seconds < 3600 else seconds // 60 * 60)
+    holds = f"{len(node.held)} of {len(record.steps)}"
+    drift = str(len(node.drift) + len(node.unknown)) if node.drift or node.unknown else "none"
+    return (node.name, record.phase.value, age, record.verdict or "-", record.operator, record.incident, holds, drift)

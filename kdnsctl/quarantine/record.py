@@ -1,0 +1,128 @@
+"""What is written on a quarantined node, so that anybody can go on or undo it: the annotation `kdnsctl.io/quarantine`.
+
+It holds the incident, who, since when, how far, and every step with the value that was there before. It can be written
+by whoever may change nodes, so a record is checked before it is acted on: its steps may only be about this node and the
+keys that holds use. Nothing is read from or sent to a cluster here.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from kdnsctl.changes.fields import RECORD, node_path
+from kdnsctl.changes.verbs import Verb, verb_of
+from kdnsctl.model import KdnsctlError, Step
+
+VERSION: Final = 1
+LONGEST_REASON: Final = 500  # characters
+TAINT_EFFECT: Final = "NoSchedule"  # NoExecute would delete pods without asking a budget, DaemonSets' pods too
+
+
+class Phase(enum.StrEnum):
+    """How far a quarantine is. It only ever goes on."""
+
+    BEGUN = "begun"  # the record is written; holds, cordon and taint may be there in part
+    CONTAINED = "contained"  # held, cordoned and tainted, and read back
+    CAPTURED = "captured"  # the evidence is secured
+    DRAINED = "drained"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """The record. `steps` are all that change something for this node, but for the record itself, in order."""
+
+    incident: str
+    operator: str
+    run: str
+    since: datetime
+    phase: Phase
+    steps: tuple[Step, ...] = ()
+    reason: str = ""
+    verdict: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as the annotation holds it."""
+        return {
+            "version": VERSION,
+            "incident": self.incident,
+            "operator": self.operator,
+            "run": self.run,
+            "since": self.since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "phase": self.phase.value,
+            "reason": self.reason,
+            "verdict": self.verdict,
+            "steps": [step.to_json() for step in self.steps],
+        }
+
+
+class RecordError(KdnsctlError):
+    """What is written on the node is no record, or asks for what no record may ask."""
+
+    code = "badRecord"
+
+
+def parsed(node: str, uid: str, value: Any, verbs: Mapping[str, Verb], keys: Iterable[str]) -> NodeRecord:
+    """The record of a node, from the annotation's JSON. `keys` are those that holds use.
+
+    Raises RecordError for anything that was not written by this program for this node.
+    """
+    try:
+        return _parsed(node, uid, value, verbs, frozenset(keys))
+    except (ValueError, TypeError, KdnsctlError) as error:
+        raise RecordError(
+            f"the annotation {RECORD} of {node} is no record of kdnsctl: {error}",
+            hint=f"look at it: kubectl get node {node} -o yaml; nothing of it was acted on",
+        ) from error
+
+
+def _parsed(node: str, uid: str, value: Any, verbs: Mapping[str, Verb], keys: frozenset[str]) -> NodeRecord:
+    if not isinstance(value, Mapping) or value.get("version") != VERSION:
+        raise ValueError(f"not a record of version {VERSION}")
+    texts = {key: value.get(key, "") for key in ("incident", "operator", "run", "since", "reason", "verdict")}
+    if not all(isinstance(text, str) for text in texts.values()):
+        raise ValueError("its fields are no text")
+    since = datetime.fromisoformat(texts.pop("since"))
+    if since.tzinfo is None:
+        raise ValueError("its time has no zone")
+    steps = tuple(Step.from_json(step) for step in value.get("steps", ()))
+    for step in steps:
+        _check(step, node, uid, verbs, keys)
+    return NodeRecord(since=since, phase=Phase(value.get("phase") or ""), steps=steps, **texts)
+
+
+def _check(step: Step, node: str, uid: str, verbs: Mapping[str, Verb], keys: frozenset[str]) -> None:
+    verb_of(step, verbs)
+    path = step.args["path"]
+    if path.startswith("/api/") and (path != node_path(node) or step.uid != uid):
+        raise ValueError(f"a step is about {path}, another node")
+    if step.verb == "node.record" or (step.verb == "node.taint" and step.args["key"] != RECORD):
+        raise ValueError(f"a step {step.verb} of a record is not taken back")
+    if "key" in step.args and step.args["key"] not in {RECORD, *keys}:
+        raise ValueError(f"a step is about {step.args['key']}, which no hold uses")
+    if step.verb == "machine.hook" and not step.args["name"].startswith("kdnsctl"):
+        raise ValueError(f"a step is about the hook {step.args['name']}, which is not ours")
+
+
+def record_step(node: str, uid: str, before: NodeRecord | None, after: NodeRecord | None) -> Step:
+    """The step that writes the record, or removes it."""
+    return Step(
+        "node.record",
+        {"path": node_path(node)},
+        uid,
+        before.to_json() if before else None,
+        after.to_json() if after else None,
+    )
+
+
+def containment(node: str, uid: str, incident: str) -> tuple[Step, Step]:
+    """Cordon and the taint of our own: a cordon is undone by many, and says nothing of who made it."""
+    path = node_path(node)
+    taint = {"key": RECORD, "value": incident, "effect": TAINT_EFFECT}
+    return (
+        Step("node.cordon", {"path": path}, uid, None, True),
+        Step("node.taint", {"path": path, "key": RECORD, "effect": TAINT_EFFECT}, uid, None, taint),
+    )

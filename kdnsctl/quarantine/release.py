@@ -1,0 +1,230 @@
+"""release: the exact inverse of a quarantine, from the record on the node.
+
+A node is judged first: one that is still affected, or of which that is not known, is not given back unless that was
+said. Only what still is as the quarantine left it is taken back; what somebody else changed since is drift, stays as it
+is, and is reported. The record goes last, so that a release that was interrupted can be run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from kdnsctl.access.needs import Needs
+from kdnsctl.cancel import CancelScope
+from kdnsctl.changes import fields, incidents, lock
+from kdnsctl.changes.executor import Taken, Undone, UndoneStep, take_back
+from kdnsctl.changes.fields import RECORD, VERBS
+from kdnsctl.changes.incidents import Actor, Incident
+from kdnsctl.changes.plan import NodePlan, Plan
+from kdnsctl.changes.verbs import Means, verb_of
+from kdnsctl.cluster.objects import Node
+from kdnsctl.cluster.proxyload import list_nodes
+from kdnsctl.cluster.transport import Connection
+from kdnsctl.find import analyze_nodes
+from kdnsctl.find.analyze_nodes import NodeOptions
+from kdnsctl.find.online import identity_of
+from kdnsctl.find.scope import Chosen
+from kdnsctl.model import ExitCode, RefusedError, Reporter, Step, UsageError, Verdict
+from kdnsctl.quarantine import events, holds
+from kdnsctl.quarantine.allowed import check_allowed
+from kdnsctl.quarantine.guards import named
+from kdnsctl.quarantine.planning import record_of
+from kdnsctl.quarantine.record import NodeRecord, record_step
+
+NEEDS: Final = Needs(
+    needed=tuple(dict.fromkeys((*fields.NEEDED, *incidents.NEEDED, *analyze_nodes.NEEDS.needed))),
+    helpful=tuple(dict.fromkeys((*lock.needed(), *events.HELPFUL, *holds.HELPFUL, *analyze_nodes.NEEDS.helpful))),
+)
+HEALTHY: Final = (Verdict.CLEAN, Verdict.NOT_APPLICABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """A node that is to be released; without a `record` there is nothing to do."""
+
+    node: Node
+    record: NodeRecord | None
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return self.node.metadata.name
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What takes the quarantine back, in order; the record last."""
+        if self.record is None:
+            return ()
+        back = [verb_of(step, VERBS).inverse(step) for step in reversed(self.record.steps)]
+        last = record_step(self.name, self.node.metadata.uid, self.record, None)
+        return (*(step for step in back if step is not None), last)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """All that is known before anything is changed. `verdicts` is empty when nothing was judged."""
+
+    nodes: tuple[Leaving, ...]
+    verdicts: Mapping[str, tuple[Verdict, str]]
+    plan: Plan
+    incident: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeResult:
+    """What came of one node: each step that was taken back, or why not. `released`: its record is gone."""
+
+    name: str
+    released: bool
+    record: NodeRecord | None
+    undone: tuple[UndoneStep, ...] = ()
+    verdict: Verdict | None = None
+    reason: str = ""
+
+    @property
+    def drift(self) -> tuple[UndoneStep, ...]:
+        """What somebody else changed, and was left as it is."""
+        return tuple(one for one in self.undone if one.outcome in (Undone.DRIFT, Undone.GONE))
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseReport:
+    """The whole answer. `incident` is None when no node was in quarantine."""
+
+    generated_at: datetime
+    cluster: str
+    incident: str | None
+    nodes: tuple[NodeResult, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """OK when all is as it was before; INCOMPLETE when something was left, FAILED when no node was released."""
+        if self.nodes and not any(node.released for node in self.nodes):
+            return ExitCode.FAILED
+        left = any(not node.released or node.drift for node in self.nodes)
+        return ExitCode.INCOMPLETE if left else ExitCode.OK
+
+
+def prepare(
+    chosen: Sequence[str],
+    connection: Connection,
+    *,
+    incident: str | None,
+    unchecked: bool,
+    scope: CancelScope,
+    reporter: Reporter,
+    now: datetime,
+) -> Prepared:
+    """Read the records, judge the nodes, and make the plan. Changes nothing. No node named: all of the incident.
+
+    Raises RefusedError when a node is not proven healthy and `unchecked` was not said, or when the nodes are of several
+    incidents; RecordError for a record that is none.
+    """
+    check_allowed(connection, (*fields.NEEDED, *incidents.NEEDED), "release", scope=scope)
+    by_name = {node.metadata.name: node for node in list_nodes(connection, scope=scope)}
+    names = chosen
+    if not names:
+        marked = [node for node in by_name.values() if RECORD in node.metadata.annotations]
+        names = [node.metadata.name for node in marked if incident in (None, _incident_of(node))]
+    if missing := [name for name in names if name not in by_name]:
+        raise UsageError(f"no node {named(missing)} in {connection.target}; nothing was done")
+    nodes = tuple(Leaving(by_name[name], record_of(by_name[name])) for name in names)
+    held = [one for one in nodes if one.record is not None]
+    known = {one.record.incident for one in held if one.record is not None}
+    if len(known) > 1:
+        raise RefusedError(
+            f"the nodes are of {len(known)} incidents ({', '.join(sorted(known))}); nothing was changed",
+            hint="release those of one incident at a time",
+        )
+    if incident is not None and known and known != {incident}:
+        raise RefusedError(
+            f"{held[0].name} is in quarantine by incident {known.pop()}, not {incident}; nothing was changed"
+        )
+    verdicts: dict[str, tuple[Verdict, str]] = {}
+    if held and not unchecked:
+        asked = NodeOptions(Chosen(tuple(one.name for one in held)))
+        report = analyze_nodes.analyze_nodes(asked, connection, scope=scope, reporter=reporter, now=now)
+        scope.check()
+        verdicts = {node.name: (node.verdict, node.reason) for node in report.nodes}
+        _refuse_unhealthy(verdicts)
+    plans = tuple(NodePlan(one.name, one.steps, (), tuple(_notes(one, verdicts))) for one in nodes)
+    plan = Plan("release", identity_of(connection.target), plans)
+    return Prepared(nodes, verdicts, plan, known.pop() if known else None)
+
+
+def _incident_of(node: Node) -> str:
+    record = record_of(node)
+    return record.incident if record else ""
+
+
+def _refuse_unhealthy(verdicts: Mapping[str, tuple[Verdict, str]]) -> None:
+    bad = {name: told for name, told in verdicts.items() if told[0] not in HEALTHY}
+    if bad:
+        name, (verdict, why) = next(iter(bad.items()))
+        raise RefusedError(
+            f"{named(list(bad))}: not proven healthy ({name} is {verdict}: {why}); nothing was changed",
+            hint="repair it first; --unchecked releases it as it is",
+        )
+
+
+def _notes(one: Leaving, verdicts: Mapping[str, tuple[Verdict, str]]) -> Sequence[str]:
+    if one.record is None:
+        return ["not in quarantine: nothing to do"]
+    judged = verdicts.get(one.name)
+    said = f"{judged[0]}: {judged[1]}" if judged else "not judged, as --unchecked says"
+    return [f"in quarantine since {one.record.since:%Y-%m-%d %H:%M:%SZ} by {one.record.operator}", said]
+
+
+def nothing(prepared: Prepared, now: datetime) -> ReleaseReport:
+    """The answer when none of the nodes is in quarantine."""
+    nodes = tuple(NodeResult(one.name, released=True, record=None) for one in prepared.nodes)
+    return ReleaseReport(now, prepared.plan.cluster, None, nodes)
+
+
+def release(
+    prepared: Prepared,
+    connection: Connection,
+    incident: Incident,
+    actor: Actor,
+    *,
+    scope: CancelScope,
+    now: Callable[[], datetime],
+) -> ReleaseReport:
+    """Take the quarantine back; its nodes are locked by the caller. Raises what ended the scope: run again to go on."""
+    means = Means(connection, scope)
+    names = [one.name for one in prepared.nodes if one.record is not None]
+    about = {"command": "release", "run": actor.run, "operator": actor.operator, "nodes": names}
+    incident.journal.append(incidents.RUN, about)
+    results: list[NodeResult] = []
+    notes: list[str] = []
+    for one in prepared.nodes:
+        verdict, reason = prepared.verdicts.get(one.name, (None, ""))
+        if one.record is None:
+            results.append(NodeResult(one.name, released=True, record=None))
+            continue
+        undone = _take_back(one, incident, actor, means)
+        released = undone[-1].taken.step.verb == "node.record" and undone[-1].outcome in (
+            Undone.RESTORED,
+            Undone.ALREADY,
+        )
+        results.append(NodeResult(one.name, released, one.record, tuple(undone), verdict, reason))
+        if released:
+            said = f"released by {actor.operator}, incident {incident.id}"
+            problem = events.emit(connection, one.node, "Released", said, now(), scope=scope)
+            notes += [problem] if problem else []
+    return ReleaseReport(now(), prepared.plan.cluster, prepared.incident, tuple(results), tuple(notes))
+
+
+def _take_back(one: Leaving, incident: Incident, actor: Actor, means: Means) -> list[UndoneStep]:
+    """All steps, backwards. The record is only removed when what it says is not needed any more."""
+    undone: list[UndoneStep] = []
+    for step in one.steps:
+        if step.verb == "node.record" and any(other.outcome is Undone.FAILED for other in undone):
+            break
+        back = verb_of(step, VERBS).inverse(step) or step
+        undone.append(take_back(Taken((), back, certain=True), step, incident.journal, means, actor.run))
+    return undone

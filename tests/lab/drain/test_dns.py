@@ -1,0 +1,143 @@
+"""Pods that serve DNS: last, one at a time, never below the floor, and only while DNS answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdnsctl.lab.api.faults import Fault, Respond
+from kdnsctl.lab.kinds import DEPLOYMENTS, PODS
+from kdnsctl.lab.replies import forbidden
+from kdnsctl.quarantine.draining import NodeResult
+from kdnsctl.quarantine.evicting import Ending
+from kdnsctl.quarantine.podfilters import DrainOptions
+from tests.lab.api.fake_kubelet import settle
+from tests.lab.drain.cluster import NODE, Answering, Lab, Notes, lab, working
+
+DNS = "k8s-app=kube-dns"
+
+
+def dns_as_usual(made: Lab, here: int, elsewhere: int) -> None:
+    """DNS pods on the node to drain, and on others, without the tolerations that would let them come back."""
+
+    def edit(replicas: int) -> None:
+        def change(obj: Any) -> Any:
+            obj["spec"]["template"]["spec"].pop("tolerations", None)
+            obj["spec"]["replicas"] = replicas
+            return obj
+
+        made.store.change(DEPLOYMENTS, "coredns", "kube-system", change)
+        settle(made.store, made.manager)
+
+    edit(here)
+    if elsewhere:
+        made.cordon("knode2", "knode3", on=False)
+        made.cordon(NODE)
+        edit(here + elsewhere)
+        made.cordon(NODE, on=False)
+    nodes = [pod["spec"]["nodeName"] for pod in made.store.select(PODS, "kube-system", labels=DNS)]
+    assert nodes.count(NODE) == here
+    assert len(nodes) == here + elsewhere
+
+
+def endings(result: NodeResult) -> list[Ending | None]:
+    return [pod.ending for pod in result.pods if pod.pod.metadata.labels.get("k8s-app") == "kube-dns"]
+
+
+def test_they_go_last_and_dns_is_measured_after_each(tmp_path: Path) -> None:
+    with lab(tmp_path, dns=1) as made:
+        dns_as_usual(made, here=2, elsewhere=2)
+        made.deploy("web", 3)
+        probe = Answering()
+        with working(made):
+            [result] = made.drain(DrainOptions(), probe=probe)
+        assert result.drained
+        assert endings(result) == [Ending.GONE, Ending.GONE]
+        assert probe.asked == ["kube-system/kube-dns"] * 2
+        sent = [entry.path for entry in made.server.journal.entries() if entry.path.endswith("/eviction")]
+        assert len(sent) > 2
+        assert ["coredns" in path for path in sent] == [False] * (len(sent) - 2) + [True, True]
+
+
+def test_the_last_ones_stay_and_the_rest_goes(tmp_path: Path) -> None:
+    with lab(tmp_path, dns=1) as made:
+        dns_as_usual(made, here=2, elsewhere=0)
+        made.deploy("web", 2)
+        with working(made):
+            [result] = made.drain(DrainOptions())
+        assert endings(result) == [Ending.KEPT, Ending.KEPT]
+        assert not result.drained
+        assert made.store.select(PODS, "default", fields=f"spec.nodeName={NODE}") == []
+        reasons = [pod.reason.message for pod in result.pods if pod.reason]
+        assert all("needs 1 serving on nodes neither drained nor affected, and has 0" in text for text in reasons)
+
+
+def test_those_on_affected_nodes_hold_nothing_up(tmp_path: Path) -> None:
+    with lab(tmp_path, dns=1) as made:
+        dns_as_usual(made, here=1, elsewhere=2)
+        with working(made):
+            [result] = made.drain(DrainOptions(), affected=("knode2", "knode3"))
+        assert endings(result) == [Ending.KEPT]
+
+
+def test_trouble_after_one_keeps_the_others(tmp_path: Path) -> None:
+    with lab(tmp_path, dns=1) as made:
+        dns_as_usual(made, here=3, elsewhere=3)
+        notes = Notes()
+        with working(made):
+            [result] = made.drain(DrainOptions(), probe=Answering("", "3 of 10 queries got no answer"), notes=notes)
+        assert endings(result) == [Ending.GONE, Ending.GONE, Ending.KEPT]
+        assert any("3 of 10 queries got no answer; no further DNS pod is touched" in text for text in notes.texts)
+
+
+def test_they_stay_when_it_cannot_be_seen_who_serves(tmp_path: Path) -> None:
+    with lab(tmp_path, dns=1) as made:
+        dns_as_usual(made, here=1, elsewhere=2)
+        made.deploy("web", 3)
+        refusal = forbidden("endpointslices", "discovery.k8s.io", "", "not any more").status()
+        made.server.faults.add(Fault(Respond(403, status=refusal), path="endpointslices", after=2, times=None))
+        with working(made):
+            [result] = made.drain(DrainOptions())
+        failed = [pod for pod in result.pods if pod.reason]
+        assert [(pod.reason.code, pod.ending) for pod in failed if pod.reason] == [("forbidden", None)]
+        assert all(pod.left for pod in result.pods if pod not in failed)
+        assert not result.drained
+
+
+def test_without_a_replacement_no_other_goes(tmp_path: Path) -> None:
+    with lab(tmp_path, dns=1) as made:
+        dns_as_usual(made, here=2, elsewhere=2)
+        probe = Answering()
+        with working(made):
+            made.manager.pause("scheduler")
+            [result] = made.drain(DrainOptions(), probe=probe)
+        assert endings(result) == [Ending.GONE, Ending.KEPT]
+        assert probe.asked == [], "there is nothing to measure yet"
+
+
+@pytest.mark.parametrize("options", [DrainOptions(force=True, grace_period=0, disable_eviction=True)])
+def test_what_hurts_is_not_done_to_them(tmp_path: Path, options: DrainOptions) -> None:
+    with lab(tmp_path, dns=1) as made:
+        dns_as_usual(made, here=1, elsewhere=2)
+        made.deploy("web", 1)
+        made.bare("dns-by-hand", labels={"k8s-app": "kube-dns"})
+        made.store.create(
+            PODS,
+            {
+                "metadata": {"name": "by-hand", "namespace": "kube-system", "labels": {"k8s-app": "kube-dns"}},
+                "spec": {"nodeName": NODE, "containers": [{"name": "c", "image": "i"}]},
+            },
+        )
+        settle(made.store, made.manager)
+        with working(made):
+            [result] = made.drain(options)
+        entries = made.server.journal.entries()
+        deleted = [entry.path for entry in entries if entry.method == "DELETE"]
+        evicted: list[Any] = [entry.body for entry in entries if entry.path.endswith("/eviction")]
+        assert not any("coredns" in path or "/by-hand" in path for path in deleted)
+        assert len(evicted) == 1
+        assert "gracePeriodSeconds" not in evicted[0]["deleteOptions"]
+        kept = [pod for pod in result.pods if pod.ending is Ending.KEPT]
+        assert [pod.pod.metadata.name for pod in kept] == ["by-hand"]
