@@ -35,6 +35,8 @@ def address_answers(
     Raises ValueError for what is no address, and what ended the scope.
     """
     lost: list[str] = []
+    known = False
+    unsent: list[str] = []
     asked = 0
     try:
         for over, count in ((Over.UDP, queries_for(backends)), (Over.TCP, OVER_TCP)):
@@ -42,6 +44,9 @@ def address_answers(
             asker.ask(Batch(address, port, name, over, count), attempts.append, scope=scope)
             told = tally(attempts)
             asked += told.sent
+            known = known or any(attempt.rcode == 0 and attempt.answers for attempt in attempts)
+            if told.unsent:
+                unsent += [why for why, _ in told.errors]
             if told.lost:
                 lost.append(f"{told.lost} of {told.sent} queries over {over.value}")
     except KdnsctlError as error:
@@ -49,6 +54,12 @@ def address_answers(
         return Answering(None, f"whether {address}:{port} answers {place(asker)} could not be measured: {error}")
     if lost:
         return Answering(False, f"{address}:{port} did not answer {' and '.join(lost)} {place(asker)}")
+    if not asker.where and not known:
+        why = f"what answers this machine has no address for {name}: it may be another resolver"
+        return Answering(None, f"whether {address}:{port} answers could not be measured: {why}")
+    if unsent:
+        why = ", ".join(dict.fromkeys(unsent))
+        return Answering(None, f"whether {address}:{port} answers {place(asker)} could not be measured: {why}")
     return Answering(True, f"{address}:{port} answered all {asked} queries {place(asker)}")
 
 

@@ -7,8 +7,10 @@ is well.
 from __future__ import annotations
 
 import enum
+import errno
 import ipaddress
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -30,6 +32,21 @@ FIXED_PORTS: Final = (28530, 28531, 28532, 28533)
 """Source ports that are held. Below Linux' ip_local_port_range (32768 on) and below NodePorts (30000 on), so that
 nothing else is given them; always the same, so that a later run meets the entries of an earlier one."""
 
+# What a socket says when no query has left this machine: that tells of the machine, and is no lost query.
+UNSENT: Final = frozenset(
+    os.strerror(number)
+    for number in (
+        errno.EADDRINUSE,
+        errno.EADDRNOTAVAIL,
+        errno.EACCES,
+        errno.EAFNOSUPPORT,
+        errno.ENETUNREACH,
+        errno.EMFILE,
+        errno.ENFILE,
+    )
+)
+
+_RCODES = {0: "NOERROR", 1: "FORMERR", 2: "SERVFAIL", 3: "NXDOMAIN", 4: "NOTIMP", 5: "REFUSED"}
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"(?=.{{1,254}}\Z){_LABEL}(?:\.{_LABEL})*\.?\Z")
 
@@ -98,6 +115,11 @@ class Attempt:
         """Whether the server was reached."""
         return self.rcode is not None
 
+    @property
+    def unsent(self) -> bool:
+        """Whether no query was sent: a port that is taken, a network that is not there."""
+        return self.error in UNSENT
+
 
 Take = Callable[[Attempt], object]
 
@@ -137,15 +159,25 @@ def is_name(text: str) -> bool:
     return _NAME.match(text) is not None
 
 
+def rcode_name(rcode: int) -> str:
+    """An rcode as DNS people say it."""
+    return _RCODES.get(rcode, f"rcode {rcode}")
+
+
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Attempts, added up. `rcodes` and `errors` have their counts; times are in ms, and of answers only."""
+    """Attempts, added up. `rcodes` and `errors` have their counts; times are in ms, and of answers only.
+
+    `unsent` are those that sent nothing, which `sent` does not count; their errors are among the others.
+    """
 
     sent: int
     answered: int
+    unsent: int = 0
     rcodes: tuple[tuple[int, int], ...] = ()
     errors: tuple[tuple[str, int], ...] = ()
     truncated: int = 0
+    edns: int = 0
     times: tuple[float, ...] = ()
 
     @property
@@ -164,11 +196,14 @@ def tally(attempts: Iterable[Attempt]) -> Tally:
     """Add them up."""
     known: Sequence[Attempt] = tuple(attempts)
     answered = [one for one in known if one.rcode is not None]
+    unsent = sum(one.unsent for one in known)
     return Tally(
-        sent=len(known),
+        sent=len(known) - unsent,
         answered=len(answered),
+        unsent=unsent,
         rcodes=tuple(sorted(Counter(one.rcode for one in answered if one.rcode is not None).items())),
         errors=tuple(sorted(Counter(one.error for one in known if one.rcode is None).items())),
         truncated=sum(one.truncated for one in answered),
+        edns=sum(one.edns for one in answered),
         times=tuple(sorted(one.ms for one in answered)),
     )
