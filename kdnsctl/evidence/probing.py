@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from kdnsctl import fleet
 from kdnsctl.access.needs import Needs
 from kdnsctl.cancel import CancelScope
-from kdnsctl.cluster import dns, execs, proxyload
+from kdnsctl.cluster import dns, proxyload
 from kdnsctl.cluster.dns import DnsService
 from kdnsctl.cluster.errors import ApiError
 from kdnsctl.cluster.transport import Connection
@@ -33,6 +33,7 @@ from kdnsctl.probe.verdict import UNTOLD, Result
 from kdnsctl.reach import ownpod
 from kdnsctl.reach.kubeproxyexec import RUNG as EXEC
 from kdnsctl.reach.podkeeper import PodKeeper, PodSettings
+from kdnsctl.reach.podspec import PodRung
 
 if TYPE_CHECKING:
     from kdnsctl.evidence.sshways import SshWays
@@ -41,16 +42,13 @@ PARALLEL: Final = 4  # nodes at once: each asks for itself, and all of them the 
 ANY: Final[Fact] = fact_of(Batch("127.0.0.1"))
 """What any batch looks like to a rung: whether it can ask does not depend on what is asked."""
 
-FROM: Final = "--from"  # the option that permissions for asking from nodes are told with
 NEEDS: Final = Needs(
     needed=dns.NEEDED,
-    helpful=tuple(
-        replace(one, without="whether nodes have a DNS cache of their own is not known")
-        for one in proxyload.NEEDED
-        if one.resource == "pods"
+    helpful=(
+        replace(proxyload.LIST_NODES, without="DNS can only be asked from nodes that are named and not looked up"),
+        replace(proxyload.NEEDED[1], without="whether nodes have a DNS cache of their own is not known"),
     ),
     with_option={
-        FROM: (*proxyload.NEEDED, *execs.needed(PodSettings().namespace)),
         VIA_POD: tuple(
             replace(one, without="no pod is made to ask from nodes: only SSH is left")
             for one in ownpod.needed(PodSettings().namespace)
@@ -124,6 +122,13 @@ def why_not(rung: str) -> str:
     if rung == EXEC:
         return f"{rung}: kube-proxy's image has nothing to ask DNS with"
     return f"{rung}: no image with a prober is named (--image)"
+
+
+def needs_of(rung: str) -> str:
+    """What a rung asks with, which only trying it finds out."""
+    if rung in (PodRung.PLAIN, PodRung.NET_ADMIN):
+        return "with dnsprobe of the named image"
+    return "with the node's python3, if it has one"
 
 
 @dataclass(frozen=True, slots=True)
