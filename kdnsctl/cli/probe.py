@@ -236,6 +236,8 @@ def _lines(report: ProbeReport, common: Common, program: str) -> list[str]:
         problems = dict.fromkeys(f"{_title(one)}: {one.problem.message}" for one in place.measured if one.problem)
         for problem in problems if place.measured else ():
             lines += table.wrapped(visible(f"not measured: {problem}"), width, indent=2)
+        if place.measured and place.problem is not None:
+            lines += table.wrapped(visible(f"not all of it was measured: {place.problem.message}"), width, indent=2)
     return [*lines, *_advice(report, program, width)]
 
 

@@ -171,7 +171,7 @@ class ProbeReport:
         results = {place.result for place in self.places}
         if results - UNTOLD - {Result.ANSWERS}:
             return ExitCode.FOUND
-        broken = any(one.problem for place in self.places for one in place.measured)
+        broken = any(place.problem or any(one.problem for one in place.measured) for place in self.places)
         whole = not results & UNTOLD and not broken and not self.pods_left and self.scope is Scope.FULL
         return ExitCode.OK if whole else ExitCode.INCOMPLETE
 

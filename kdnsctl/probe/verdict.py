@@ -96,9 +96,11 @@ def held_state(attempts: Sequence[Attempt]) -> Held:
 def judge(seen: Seen) -> list[Finding]:
     """What one VIP's measurements say, the gravest first; never nothing."""
     found = _judged(seen)
-    return sorted(found, key=lambda one: ORDER.index(one.result)) or [
-        Finding(Result.ANSWERS, seen.about, f"{seen.about} answers from fresh and from held source ports")
-    ]
+    if found:
+        return sorted(found, key=lambda one: ORDER.index(one.result))
+    held = any(state is not Held.NOT_ASKED for state in seen.held.values())
+    ports = "fresh and from held source ports" if held else "fresh source ports; none was held"
+    return [Finding(Result.ANSWERS, seen.about, f"{seen.about} answers from {ports}")]
 
 
 def judge_local(about: str, local: Tally, others_answer: bool) -> list[Finding]:  # noqa: FBT001
