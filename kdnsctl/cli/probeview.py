@@ -11,7 +11,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from kdnsctl.cli.terminal import Color, columns, has_color, is_dumb, tell, visible
+from kdnsctl.cli.progress import console
+from kdnsctl.cli.terminal import Color, is_dumb, tell, visible
 from kdnsctl.probe.measure import Kind, Measured, Watch
 from kdnsctl.probe.queries import Attempt
 
@@ -95,17 +96,13 @@ def _most_telling(rows: list[tuple[str, Measured, bool]]) -> list[tuple[str, Mea
 
 
 def _live(view: _View, color: Color) -> Any:
-    from rich.console import Console  # noqa: PLC0415  # costs ten times a short run
-    from rich.live import Live  # noqa: PLC0415
+    from rich.live import Live  # noqa: PLC0415  # costs ten times a short run
 
-    console = Console(
-        file=sys.stderr,
-        width=columns(sys.stderr),
-        no_color=not has_color(sys.stderr, color),
-        markup=False,
-        highlight=False,
-        emoji=False,
-    )
     return Live(
-        view, console=console, refresh_per_second=FRAMES, transient=True, redirect_stdout=False, redirect_stderr=False
+        view,
+        console=console(color),
+        refresh_per_second=FRAMES,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
     )
