@@ -186,7 +186,8 @@ static int open_socket(const struct question *question, double deadline)
             ((struct sockaddr_in *)&own)->sin_port = port;
         else
             ((struct sockaddr_in6 *)&own)->sin6_port = port;
-        if (setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0
+        /* Over UDP a port is not shared: answers to somebody else's queries would come to us. */
+        if ((question->tcp && setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
             || bind(descriptor, (struct sockaddr *)&own, question->server_length) < 0)
             goto failed;
     }

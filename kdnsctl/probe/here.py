@@ -87,7 +87,9 @@ def _attempt(batch: Batch, port: int, waiter: _Waiter) -> Attempt:
         with socket.socket(family, kind) as link:
             link.setblocking(False)
             if port:
-                link.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                # Over UDP a port is not shared: answers to somebody else's queries would come to us.
+                if batch.over is Over.TCP:
+                    link.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 link.bind(("", port))
             _connect(link, batch, waiter)
             port = link.getsockname()[1]

@@ -22,7 +22,7 @@ _SLACK: Final = 5  # seconds for a program to start
 # Python 3.6 and its standard library are enough. It travels in the URL of an exec where the way is a privileged pod:
 # hence so few words. It does what images/tools/dnsprobe.c does, and says it in the same form.
 SCRIPT: Final = r"""
-import errno,json,os,socket,struct,sys,time
+import json,os,socket,struct,sys,time
 s,P,n,c,i,w,p,t,e=json.loads(sys.argv[1])
 q=b"".join(bytes([len(l)])+l.encode() for l in n.rstrip(".").split("."))+b"\0\0\1\0\1"
 o=b"\0\0\x29"+struct.pack("!H",e)+b"\0"*6 if e else b""
@@ -53,7 +53,8 @@ def ask(x):
     r={"sourcePort":x}
     k=socket.socket(socket.AF_INET6 if":"in s else socket.AF_INET,socket.SOCK_STREAM if t else socket.SOCK_DGRAM)
     try:
-        if x:k.setsockopt(socket.SOL_SOCKET,socket.SO_REUSEADDR,1);k.bind(("",x))
+        if x and t:k.setsockopt(socket.SOL_SOCKET,socket.SO_REUSEADDR,1)
+        if x:k.bind(("",x))
         left(k);k.connect((s,P));r["sourcePort"]=k.getsockname()[1]
         h=os.urandom(2)
         m=h+b"\1\0\0\1\0\0\0\0"+(b"\0\1"if e else b"\0\0")+q+o

@@ -123,7 +123,8 @@ def _judged(seen: Seen) -> list[Finding]:
     about = seen.about
     served = bool((fresh and fresh.answered) or (tcp and tcp.answered))
     if fresh is None:
-        return [Finding(Result.UNKNOWN, about, f"{about} could not be asked over UDP")]
+        why = ", ".join(error for error, _ in seen.fresh.errors) if seen.fresh else "it was not tried"
+        return [Finding(Result.UNKNOWN, about, f"{about} could not be asked over UDP: {why}")]
     if not served and len(silent) == len(pods):
         return [_nothing_answers(seen, pods)]
     found: list[Finding] = []

@@ -11,7 +11,10 @@ from kdnsctl.model import Toolset
 from kdnsctl.probe.here import Here
 from kdnsctl.probe.onnode import OnNode
 from kdnsctl.probe.queries import Asker
+from tests.unit.cluster.conftest import api, authority, connect_to, environment, kubeconfig, notes, scope, tls
 from tests.unit.probe.servers import LocalShell, Server, serving
+
+__all__ = ["api", "authority", "connect_to", "environment", "kubeconfig", "notes", "scope", "tls"]
 
 SOURCE = Path(__file__).parents[3] / "images/tools/dnsprobe.c"
 

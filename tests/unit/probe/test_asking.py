@@ -10,11 +10,13 @@ from dataclasses import replace
 import dns.message
 import dns.rcode
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kdnsctl.cancel import CancelScope
 from kdnsctl.model import CancelledError
-from kdnsctl.probe.here import TIMEOUT
-from kdnsctl.probe.queries import EDNS_SIZE, NAME, Asker, Attempt, Batch, Over
+from kdnsctl.probe.here import TIMEOUT, _read
+from kdnsctl.probe.queries import EDNS_SIZE, NAME, Asker, Attempt, Batch, Over, tally
 from tests.unit.probe.servers import Server, answer
 
 SLOW = 60_000  # ms: what is answered need not hurry
@@ -65,6 +67,16 @@ def test_or_ports_that_are_held_take_turns_and_what_fails_for_one_fails_for_no_o
     assert [attempt.error for attempt in told] == ["", TIMEOUT, "", TIMEOUT]
 
 
+def test_a_port_that_is_in_use_is_left_to_whoever_has_it_and_is_no_lost_query(asker: Asker, server: Server) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("", 0))
+        (told,) = ask(asker, batch_for(server, ports=(other.getsockname()[1],)))
+    assert (told.error, told.unsent) == ("Address already in use", True)
+    assert tally([told]).lost == 0
+    assert server.asked == []
+
+
 @pytest.mark.parametrize("rcode", [dns.rcode.SERVFAIL, dns.rcode.NXDOMAIN, dns.rcode.REFUSED])
 def test_whatever_it_says_it_has_answered(asker: Asker, server: Server, rcode: dns.rcode.Rcode) -> None:
     server.reply = lambda query, _: [answer(query, rcode)]
@@ -102,6 +114,14 @@ def test_what_is_no_answer_to_the_query_is_passed_over(asker: Asker, server: Ser
     server.reply = lambda query, port: [*others(query, port), answer(query)]
     (told,) = ask(asker, batch_for(server))
     assert (told.rcode, told.answers) == (0, 1)
+
+
+@given(st.binary(max_size=100), st.integers(0, 60), st.integers(0, 255))
+def test_no_message_breaks_the_reading(wire: bytes, place: int, byte: int) -> None:
+    valid = bytearray(answer(dns.message.make_query(NAME, "A", use_edns=0)))
+    valid[place] = byte
+    for one in (wire, bytes(valid), bytes(valid[:place])):
+        assert _read(one) is None or isinstance(_read(one), dns.message.Message)
 
 
 def test_a_late_answer_is_lost_and_does_no_harm_to_the_next(asker: Asker, server: Server) -> None:

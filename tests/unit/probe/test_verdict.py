@@ -53,6 +53,12 @@ def test_what_answers_together_mean(seen: Seen, expected: list[Result]) -> None:
     assert [finding.result for finding in judge(seen)] == expected
 
 
+def test_why_it_could_not_be_asked_is_told() -> None:
+    error = next(iter(UNSENT))
+    (finding,) = judge(replace(FINE, fresh=tally([Attempt(0, 0, error=error)])))
+    assert finding.message.endswith(f"could not be asked over UDP: {error}")
+
+
 counts = st.integers(0, 20).flatmap(lambda sent: st.tuples(st.just(sent), st.integers(0, sent)))
 tallies = st.none() | counts.map(lambda pair: Tally(*pair))
 
