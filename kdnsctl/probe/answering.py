@@ -14,7 +14,7 @@ from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster.dns import DnsService, find_dns
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.model import KdnsctlError
-from kdnsctl.probe.queries import NAME, Asker, Attempt, Batch, Over, queries_for, tally
+from kdnsctl.probe.queries import NAME, Asker, Attempt, Batch, Over, Tally, at, queries_for, tally
 
 OVER_TCP: Final = 2  # queries: the rules are others than for UDP, and as many are dead
 
@@ -32,35 +32,46 @@ def address_answers(
 ) -> Answering:
     """Ask an address from so many fresh ports as meet one dead backend among `backends` at 99 %, and over TCP.
 
-    Raises ValueError for what is no address, and what ended the scope.
+    Where some queries are lost, they are asked again: one packet that is lost by accident is no failure. What this
+    machine does not reach at all is not known, for it may be outside. Raises ValueError for what is no address, and
+    what ended the scope.
     """
-    lost: list[str] = []
+    told: list[tuple[Over, Tally]] = []
     known = False
-    unsent: list[str] = []
-    asked = 0
+    broke = ""
     try:
         for over, count in ((Over.UDP, queries_for(backends)), (Over.TCP, OVER_TCP)):
-            attempts: list[Attempt] = []
-            asker.ask(Batch(address, port, name, over, count), attempts.append, scope=scope)
-            told = tally(attempts)
-            asked += told.sent
-            known = known or any(attempt.rcode == 0 and attempt.answers for attempt in attempts)
-            if told.unsent:
-                unsent += [why for why, _ in told.errors]
-            if told.lost:
-                lost.append(f"{told.lost} of {told.sent} queries over {over.value}")
+            attempts = _twice_if_in_part(asker, Batch(address, port, name, over, count), scope)
+            known = known or any(one.rcode == 0 and one.answers for one in attempts)
+            told.append((over, tally(attempts)))
     except KdnsctlError as error:
         scope.check()
-        return Answering(None, f"whether {address}:{port} answers {place(asker)} could not be measured: {error}")
-    if lost:
-        return Answering(False, f"{address}:{port} did not answer {' and '.join(lost)} {place(asker)}")
-    if not asker.where and not known:
-        why = f"what answers this machine has no address for {name}: it may be another resolver"
-        return Answering(None, f"whether {address}:{port} answers could not be measured: {why}")
-    if unsent:
-        why = ", ".join(dict.fromkeys(unsent))
-        return Answering(None, f"whether {address}:{port} answers {place(asker)} could not be measured: {why}")
-    return Answering(True, f"{address}:{port} answered all {asked} queries {place(asker)}")
+        broke = str(error)
+    where = at(address, port)
+    lost = [f"{one.lost} of {one.sent} queries over {over.value}" for over, one in told if one.lost]
+    silent = not any(one.answered for _, one in told)
+    if lost and not (silent and not asker.where):
+        return Answering(False, f"{where} did not answer {' and '.join(lost)} {place(asker)}")
+    unsent = dict.fromkeys(why for _, one in told if one.unsent for why, _ in one.errors)
+    why = broke or ", ".join(unsent)
+    if not why and silent:
+        why = "nothing answers, and this machine may be outside the cluster's network"
+    elif not why and not asker.where and not known:
+        why = f"what answers has no address for {name}: it may be another resolver"
+    if why:
+        return Answering(None, f"whether {where} answers {place(asker)} could not be measured: {why}")
+    return Answering(True, f"{where} answered all {sum(one.sent for _, one in told)} queries {place(asker)}")
+
+
+def _twice_if_in_part(asker: Asker, batch: Batch, scope: CancelScope) -> list[Attempt]:
+    """The attempts of a batch; of a second one where some of the first were lost and some were not."""
+    attempts: list[Attempt] = []
+    asker.ask(batch, attempts.append, scope=scope)
+    told = tally(attempts)
+    if told.lost and told.answered:
+        attempts = []
+        asker.ask(batch, attempts.append, scope=scope)
+    return attempts
 
 
 def service_answers(asker: Asker, service: DnsService, *, name: str = NAME, scope: CancelScope) -> Answering:

@@ -24,6 +24,7 @@ from kdnsctl.probe.queries import (
     Batch,
     Over,
     Tally,
+    at,
     detected_by,
     queries_for,
     tally,
@@ -285,8 +286,3 @@ def _local(measured: Sequence[Measured]) -> Mapping[str, Tally]:
         for one in measured
         if one.target.kind is Kind.NODE_LOCAL and one.target.batch.over is Over.UDP
     }
-
-
-def at(address: str, port: int) -> str:
-    """An address and a port as they are written."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -159,6 +159,11 @@ def is_name(text: str) -> bool:
     return _NAME.match(text) is not None
 
 
+def at(address: str, port: int) -> str:
+    """An address and a port as they are written."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
 def rcode_name(rcode: int) -> str:
     """An rcode as DNS people say it."""
     return _RCODES.get(rcode, f"rcode {rcode}")

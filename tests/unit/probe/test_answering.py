@@ -61,10 +61,10 @@ def test_some_that_are_lost_are_a_failure_and_servfail_is_none() -> None:
     assert told.well is False
     assert told.message == "10.96.0.10:53 did not answer 1 of 21 queries over UDP from n1"
     # Each family has its own backends: of IPv6 there are none, and what is asked at least stays.
-    assert [(one.address, one.count) for one in some.batches if one.over is Over.UDP] == [
+    assert {(one.address, one.count) for one in some.batches if one.over is Over.UDP} == {
         ("10.96.0.10", queries_for(5)),
         ("fd00::a", queries_for(0)),
-    ]
+    }
 
 
 def test_what_could_not_be_measured_is_neither(server: Server) -> None:
@@ -103,6 +103,44 @@ def test_a_drain_asks_by_the_services_name(api: Api, connect_to: Connect) -> Non
         assert "is not among the DNS Services any more" in probe.trouble("kube-system/gone", scope)
         api.on("/api/v1/services", status(500, "InternalError", "etcd is gone"))
         assert "could not be read" in probe.trouble("kube-system/kube-dns", scope)
+
+
+def test_one_packet_that_is_lost_by_accident_is_asked_again_and_is_no_failure() -> None:
+    asked: list[int] = []
+
+    def decide(_: Batch, number: int) -> int | None:
+        asked.append(number)
+        return None if len(asked) == 3 else 0
+
+    with CancelScope() as scope:
+        asker = Scripted(decide)
+        told = address_answers(asker, "10.96.0.10", scope=scope)
+    assert told.well
+    assert [batch.over for batch in asker.batches] == [Over.UDP, Over.UDP, Over.TCP]
+
+
+def test_what_this_machine_does_not_reach_is_not_known_and_what_a_node_does_not_reach_is() -> None:
+    asker = Scripted(lambda *_: None)
+    with CancelScope() as scope:
+        assert address_answers(asker, "10.96.0.10", scope=scope).well is False
+        asker.where = ""
+        here = address_answers(asker, "10.96.0.10", scope=scope)
+        assert here.well is None
+        assert "outside the cluster's network" in here.message
+        asker.decide = lambda *_: 3  # NXDOMAIN: some resolver in between
+        here = address_answers(asker, "10.96.0.10", scope=scope)
+        assert here.well is None
+        assert "another resolver" in here.message
+
+
+def test_a_loss_that_was_measured_stays_one_when_the_rest_breaks_off() -> None:
+    def decide(batch: Batch, _: int) -> int | None:
+        if batch.over is Over.TCP:
+            raise KdnsctlError("broke off")
+        return None
+
+    with CancelScope() as scope:
+        assert address_answers(Scripted(decide), "10.96.0.10", scope=scope).well is False
 
 
 def test_an_interruption_is_no_verdict(server: Server) -> None:
