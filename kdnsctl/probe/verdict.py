@@ -139,10 +139,10 @@ def _judged(seen: Seen) -> list[Finding]:
         found.append(_some_fresh(about, fresh, share, pods_known=bool(pods) and not silent))
     if fresh.answered:
         found += _held(seen, rules_are_well=not fresh.lost)
-        if tcp is not None and not tcp.answered:
-            found.append(
-                Finding(Result.TCP_BLOCKED, about, f"{about} answers over UDP and not over TCP: long answers fail")
-            )
+        found += _over_tcp(about, tcp, share, others=found, pods_known=bool(pods) and not silent)
+    hit = [name for name, told in pods.items() if told.lost and told.answered]
+    if hit and not found:
+        found.append(Finding(Result.LOSSY, about, f"single queries to {_all(hit)} are lost"))
     return found
 
 
@@ -172,8 +172,19 @@ def _no_fresh(about: str, tcp: Tally | None) -> Finding:
     return Finding(Result.NOT_PROGRAMMED, about, f"{about} answers no query from any port; {why}")
 
 
-def _some_fresh(about: str, fresh: Tally, share: float, *, pods_known: bool) -> Finding:
-    lost = f"{about}: {fresh.lost} of {fresh.sent} queries from fresh ports are lost"
+def _over_tcp(
+    about: str, tcp: Tally | None, share: float, *, others: Sequence[Finding], pods_known: bool
+) -> list[Finding]:
+    """What TCP adds where UDP answers: it has rules of its own. What is told already explains single losses."""
+    if tcp is None or not tcp.lost:
+        return []
+    if not tcp.answered:
+        return [Finding(Result.TCP_BLOCKED, about, f"{about} answers over UDP and not over TCP: long answers fail")]
+    return [] if others else [_some_fresh(about, tcp, share, pods_known=pods_known, over=" over TCP")]
+
+
+def _some_fresh(about: str, fresh: Tally, share: float, *, pods_known: bool, over: str = "") -> Finding:
+    lost = f"{about}: {fresh.lost} of {fresh.sent} queries{over} from fresh ports are lost"
     if fresh.lost / fresh.sent < share / 2:
         return Finding(Result.LOSSY, about, f"{lost}, fewer than a dead pod in its rules would take")
     pods = "every pod behind it answers" if pods_known else "its pods were not asked"

@@ -36,6 +36,9 @@ FINE = Seen("dns", 2, inside=True, fresh=Tally(7, 7), tcp=Tally(4, 4), held=ALIV
         (replace(FINE, fresh=Tally(7, 0)), [Result.UDP_BLOCKED]),
         (replace(FINE, fresh=Tally(7, 0), tcp=Tally(4, 0)), [Result.NOT_PROGRAMMED]),
         (replace(FINE, tcp=Tally(4, 0)), [Result.TCP_BLOCKED]),
+        (replace(FINE, tcp=Tally(4, 2)), [Result.STALE_RULES]),  # TCP has rules of its own
+        (replace(FINE, tcp=Tally(8, 7)), [Result.LOSSY]),
+        (replace(FINE, pods={**WELL, "coredns-c": Tally(3, 2)}), [Result.LOSSY]),
         (replace(FINE, pods=ONE_DOWN), [Result.POD_DOWN]),
         # One pod that is dead and still serves explains lost queries: no rule is stale.
         (replace(FINE, pods=ONE_DOWN, fresh=Tally(7, 4)), [Result.POD_DOWN]),
@@ -88,7 +91,8 @@ def test_nothing_that_was_lost_or_not_asked_is_called_well(
         assert fresh is not None
         assert fresh.sent == fresh.answered > 0
         assert not {Held.DEAD, Held.DIED, Held.LOSSY} & set(held.values())
-        assert tcp is None or not tcp.sent or tcp.answered
+        assert tcp is None or not tcp.lost
+        assert not any(pod.lost and pod.answered for pod in pods.values())
     if not inside and not (fresh and fresh.answered) and not any(pod.answered for pod in pods.values()):
         assert worst.result in UNTOLD or (tcp and tcp.answered)
 
