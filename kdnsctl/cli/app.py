@@ -33,6 +33,11 @@ COMMANDS = {
         "Secure the evidence: nodes' tables and rules, kube-proxy's logs, and the cluster's side, in a bundle",
         needs="kdnsctl.evidence.collect:NEEDS",
     ),
+    "probe": Entry(
+        "kdnsctl.cli.probe:probe",
+        "Measure whether DNS works: the Service, each pod behind it, and nodes' own caches",
+        needs="kdnsctl.evidence.probing:NEEDS",
+    ),
     "bundle": Entry(
         "kdnsctl.cli.bundle:BUNDLE", "Look at evidence that was collected: a directory, or an archive of it"
     ),
