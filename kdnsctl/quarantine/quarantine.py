@@ -34,7 +34,7 @@ from kdnsctl.find.scope import Chosen, nodes_in_scope
 from kdnsctl.model import ExitCode, KdnsctlError, Reason, RefusedError, Reporter, Step, UsageError, Verdict
 from kdnsctl.quarantine import draining, drainreading, events, guards, holds
 from kdnsctl.quarantine.allowed import check_allowed
-from kdnsctl.quarantine.capture import Captured, Judgement, capture
+from kdnsctl.quarantine.capture import BY_EXEC, Captured, Judgement, Reach, capture
 from kdnsctl.quarantine.dnsdrain import DnsProbe
 from kdnsctl.quarantine.drainreading import Foundation, read_plan
 from kdnsctl.quarantine.guards import Most
@@ -55,7 +55,7 @@ NEEDS: Final = Needs(
             )
         )
     ),
-    with_option={"--disable-eviction": pods.DELETING},
+    with_option={"--disable-eviction": pods.DELETING, **collecting.NEEDS.with_option},
 )
 
 
@@ -261,10 +261,11 @@ def quarantine(
     reporter: Reporter,
     now: Callable[[], datetime],
     probe: DnsProbe = UNMEASURED,
+    reach: Reach = BY_EXEC,
 ) -> QuarantineReport:
     """Do as the plan says; its nodes are locked by the caller. Raises what ended the scope: run again to go on."""
     prepared = unchanged(prepared, options, connection, actor, scope=scope, now=now())
-    work = _Work(connection, incident, actor, scope, reporter, now)
+    work = _Work(connection, incident, actor, scope, reporter, now, reach)
     incident.journal.append(
         incidents.RUN,
         {
@@ -332,6 +333,7 @@ class _Work:
     scope: CancelScope
     reporter: Reporter
     now: Callable[[], datetime]
+    reach: Reach
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -431,7 +433,15 @@ class _Work:
     def capture(self, names: Sequence[str], what: str) -> Captured:
         """Capture and judge nodes; journaled with the bundle's digest."""
         directory = self.incident.directory / f"evidence-{self.actor.run}-{what}"
-        found = capture(self.connection, names, directory, scope=self.scope, reporter=self.reporter, now=self.now)
+        found = capture(
+            self.connection,
+            names,
+            directory,
+            scope=self.scope,
+            reporter=self.reporter,
+            now=self.now,
+            reach=self.reach,
+        )
         nodes = {name: {"verdict": one.verdict.value, "captured": one.captured} for name, one in found.nodes.items()}
         body = {"run": self.actor.run, "bundle": directory.name, "sumsSha256": found.digest, "nodes": nodes}
         self.incident.journal.append("captured", body)
