@@ -19,7 +19,9 @@ import pytest
 from kdnsctl.lab.api.faults import Disturb, Fault
 from kdnsctl.lab.api.journal import Entry
 from kdnsctl.lab.kinds import LEASES, NODES
+from kdnsctl.quarantine import events
 from tests.lab.api.fake_kubelet import Cluster
+from tests.lab.api.test_quarantine import grant
 from tests.lab.conftest import Kdnsctl, Ran
 from tests.lab.drain.cluster import NODE, Lab, lab
 
@@ -140,3 +142,51 @@ def test_it_goes_on_at_once_and_back_exactly(
         assert back.code == 0, back.err
         assert node(made) == before
     assert json.loads(kdnsctl("incident", "list", "-o", "json").out)["items"][0]["stepsToUndo"] == 0
+
+
+def test_who_uncordons_a_node_meanwhile_is_respected(
+    made: Lab, kdnsctl: Kdnsctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between cordon and drain: nothing is evicted, and it is said; run again, it is contained anew."""
+    before = node(made)
+    told = events.emit
+
+    def emit(connection: Any, about: Any, reason: str, *more: Any, **rest: Any) -> str:
+        if reason == "Quarantined":
+            made.store.change(NODES, NODE, "", lambda found: {**found, "spec": uncordoned(found["spec"])})
+        return told(connection, about, reason, *more, **rest)
+
+    with Cluster(made.store, made.manager):
+        with monkeypatch.context() as meddling:
+            meddling.setattr(events, "emit", emit)
+            ran = kdnsctl(*WORDS, *INCIDENT, "-o", "json")
+
+        assert ran.code == 1
+        assert json.loads(ran.out)["nodes"][0]["failed"]["code"] == "drift"
+        assert not [one for one in made.server.journal.entries() if one.path.endswith("/eviction")]
+        again = kdnsctl(*WORDS, *INCIDENT, "-o", "json")
+        assert json.loads(again.out)["nodes"][0]["phase"] == "drained", again.err
+        assert kdnsctl("release", NODE, "--yes", "--unchecked").code == 0
+        assert node(made) == before
+
+
+def uncordoned(spec: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in spec.items() if key != "unschedulable"}
+
+
+def test_the_printed_role_is_enough_for_the_drain(made: Lab, kdnsctl: Kdnsctl) -> None:
+    manifests = json.loads(kdnsctl("rbac", "quarantine", "release", "-o", "json").out)["items"]
+    grant(made.server, manifests, "jane")
+    grant(made.server, manifests, "joe", without="create pods/eviction")
+    with Cluster(made.store, made.manager):
+        before = node(made)
+        refused = kdnsctl(*WORDS, *INCIDENT, "--as", "joe")
+        assert refused.code == 5
+        assert "not allowed: create pods/eviction" in refused.err
+        assert node(made) == before
+
+        ran = kdnsctl(*WORDS, *INCIDENT, "--as", "jane", "-o", "json")
+        assert ran.code == 0, ran.err
+        assert json.loads(ran.out)["nodes"][0]["phase"] == "drained"
+        assert json.loads(ran.out)["notes"] == []
+        assert kdnsctl("release", NODE, "--yes", "--unchecked", "--as", "jane").code == 0
