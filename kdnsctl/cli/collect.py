@@ -334,7 +334,7 @@ def _chosen(ctx: typer.Context, nodes: list[str] | None, selector: str | None, *
 
 
 def pod_settings(pods: Pods) -> PodSettings:
-    """How pods of our own are made, as asked."""
+    """How pods of our own are made, from the options."""
     from kdnsctl.reach.podkeeper import PodSettings  # noqa: PLC0415
 
     return PodSettings(namespace=pods.pod_namespace, image=pods.image, privileged=pods.allow_privileged)
@@ -367,7 +367,7 @@ def _planned(
 
 
 def ssh_ways(ssh: Ssh, common: Common, reporter: Reporter, *, openssh: bool) -> SshWays:
-    """The ways over SSH, as asked. Raises UsageError when a password that was promised is not there."""
+    """SSH to any node, from the options; nothing is connected yet."""
     from kdnsctl.evidence.sshways import SshWays  # noqa: PLC0415
     from kdnsctl.reach.sshconfig import SshOptions  # noqa: PLC0415
 
