@@ -321,7 +321,7 @@ def test_wherever_it_breaks_off_it_goes_on_or_back_exactly(
 
     assert back.code == 0, back.err
     assert node() == before
-    assert "All that was changed has been taken back." in kdnsctl("incident", "report", "inc-1").out
+    assert "Nothing is left that can be taken back." in kdnsctl("incident", "report", "inc-1").out
 
 
 def test_nothing_is_drained_without_proof(kdnsctl: Kdnsctl, server: ApiServer) -> None:
