@@ -53,6 +53,13 @@ COMMANDS = {
         needs="kdnsctl.quarantine.release:NEEDS",
         changes=True,
     ),
+    "repair": Entry("kdnsctl.cli.repair:REPAIR", "Repair nodes narrowly: delete what is stale, and nothing else"),
+    "flush": Entry(
+        "kdnsctl.cli.repair.flush:flush",
+        "Delete the stale conntrack entries of nodes, and no others",
+        needs="kdnsctl.repair.flush:NEEDS",
+        changes=True,
+    ),
     "incident": Entry("kdnsctl.cli.incident:INCIDENT", "Look at what was changed in an incident, and take it back"),
     "runbook": Entry("kdnsctl.cli.runbook:RUNBOOK", "Go through an incident by a runbook, step by step"),
     "cleanup": Entry(

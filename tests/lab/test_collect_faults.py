@@ -126,7 +126,7 @@ class TestEveryNodeHasItsRow:
             "knode3": "failed",
             "knode4": "failed",
             "knode5": "failed",
-            "knode6": "partial",
+            "knode6": "complete",  # its own conntrack reads the table that /proc does not show
             "knode7": "partial",
             "knode8": "complete",
         }
@@ -136,13 +136,12 @@ class TestEveryNodeHasItsRow:
         assert codes(rows["knode3"]) == {"hostKeyChanged"}
         assert codes(rows["knode4"]) == {"sshUnreachable"}
         assert codes(rows["knode5"]) == {"noShell"}
-        assert all("No such file or directory" in gap["message"] for gap in rows["knode6"]["missing"])
-        assert {gap["item"] for gap in rows["knode6"]["missing"]} == {"conntrack.a", "conntrack.b"}
+        assert rows["knode6"]["missing"] == []
         assert codes(rows["knode7"]) == {"sudo"}
         readable(kdnsctl, bundle)
         analyzed = json.loads(kdnsctl("analyze", str(bundle), "-o", "json").out)
         verdicts = {node["name"]: node["verdict"] for node in analyzed["nodes"]}
-        assert verdicts == {name: "clean" if name == "knode8" else "unknown" for name in NODES}
+        assert verdicts == {name: "clean" if name in ("knode6", "knode8") else "unknown" for name in NODES}
 
     def test_what_fails_over_ssh_does_not_matter_where_exec_works(
         self, kdnsctl: Kdnsctl, config: Path, tmp_path: Path
@@ -231,8 +230,7 @@ def test_a_disk_that_fills_up_keeps_what_was_had(
     assert ran.returncode == 4, ran.stderr
     rows = rows_of(ran.stdout)
     assert list(rows) == list(NODES)
-    assert any("bundleFull" in codes(row) for row in rows.values())
-    assert all(codes(row) <= {"bundleFull"} for row in rows.values())
+    assert {code for row in rows.values() for code in codes(row)} == {"bundleFull"}
     assert all(row["status"] == "complete" or codes(row) for row in rows.values())
     assert "verified 0" in ran.stderr, ran.stderr
     judged = json.loads(Path(f"{disk}.judged").read_text())

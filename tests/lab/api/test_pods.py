@@ -122,7 +122,9 @@ def collect(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
     def run(*words: str) -> Ran:
-        return kdnsctl("collect", "knode1", "--via", "pod", "-O", str(tmp_path / "evidence"), *words, "-o", "json")
+        return kdnsctl(
+            "collect", "knode1", "--via", "pod", "-O", str(tmp_path / "evidence"), "--no-archive", *words, "-o", "json"
+        )
 
     return run
 
