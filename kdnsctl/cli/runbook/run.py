@@ -222,7 +222,8 @@ class _Decider:
         if again:
             tell("this step was begun before, and how it ended is not known: look before you run it again")
         reads = step.kind is Kind.READS and self._agreed.yes_to_reads
-        if not again and (self._agreed.yes or reads):
+        # What a person has to do is not done because somebody said --yes beforehand.
+        if not again and step.kind is not Kind.BY_HAND and (self._agreed.yes or reads):
             self._ran = True
             return Choice.RUN
         question = "Is it done?" if step.kind is Kind.BY_HAND else f"Run step {step.number} ({step.kind.value})?"
