@@ -365,7 +365,7 @@ def _until_the_end(scope: CancelScope) -> Iterator[None]:
 
 
 def internal_addresses(nodes: Sequence[Node]) -> dict[str, str]:
-    """The InternalIP of each node that has one, by name."""
+    """The InternalIP of each node, by its name: the first that it tells."""
     return {
         node.metadata.name: one.address
         for node in nodes

@@ -29,7 +29,7 @@ from kdnsctl.cluster.transport import Connection
 from kdnsctl.diagnosis.case import COUNTED_PROTOCOL, StaleGroup
 from kdnsctl.diagnosis.evidence import SETTLE
 from kdnsctl.evidence.collect import internal_addresses
-from kdnsctl.evidence.ways import Ladder, Via
+from kdnsctl.evidence.ways import VIA_POD, Ladder, Via
 from kdnsctl.find import live
 from kdnsctl.find.live import Judging, LiveOptions, State, judging
 from kdnsctl.find.online import identity_of
@@ -37,6 +37,7 @@ from kdnsctl.find.scope import Chosen, InScope, nodes_in_scope
 from kdnsctl.find.services import checked
 from kdnsctl.model import KdnsctlError, Outcome, Reason, Reporter, SilentReporter, Verdict
 from kdnsctl.netfilter.entries import Key
+from kdnsctl.reach import ownpod
 from kdnsctl.reach.podkeeper import PodKeeper, PodSettings
 from kdnsctl.repair.assessing import RESTART, RULES, Assessment, assess, by_hand
 from kdnsctl.repair.cause import why_not_written
@@ -53,7 +54,22 @@ IDLE_ROUNDS: Final = 3  # in a row in which nothing could be deleted
 MOST_STEPS: Final = 50  # groups of one node that are deleted in one round
 NEEDS: Final = Needs(
     needed=tuple(dict.fromkeys((*proxyload.NEEDED, *incidents.NEEDED, *live.NEEDED, *dns.NEEDED))),
-    helpful=tuple(dict.fromkeys((*lock.needed(), *proxyload.HELPFUL, *live.HELPFUL, logs.needed("kube-system")))),
+    helpful=tuple(
+        dict.fromkeys(
+            (
+                *(replace(one, without="nobody else is kept off the node meanwhile") for one in lock.needed()),
+                *proxyload.HELPFUL,
+                *live.HELPFUL,
+                replace(logs.needed("kube-system"), without="why rules are not written is not told"),
+            )
+        )
+    ),
+    with_option={
+        VIA_POD: tuple(
+            replace(one, without="no pod with conntrack is made for kube-proxy's image without it")
+            for one in ownpod.needed(PodSettings().namespace)
+        )
+    },
 )
 # What proves a node well besides its state: a DNS probe from it. None where there is no way to probe.
 Prober = Callable[[str, CancelScope], Probed]

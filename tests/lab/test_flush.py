@@ -132,8 +132,8 @@ def steps(home: Path, name: str) -> list[journal.Record]:
 
 
 def test_exactly_the_stale_entries_go_and_dns_is_whole_again(lab: LabDir, kdnsctl: Kdnsctl, home: Path) -> None:
-    dead = broken(lab, Mode.DELETE_FAILS)
     try:
+        dead = broken(lab, Mode.DELETE_FAILS)
         before_dns = {(one.node, one.kind): one.percent for one in measure.measure(lab, 3, 4)}
         assert before_dns[NODE, "fixed"] == 0
         alive = serving(lab)
@@ -193,9 +193,10 @@ def test_exactly_the_stale_entries_go_and_dns_is_whole_again(lab: LabDir, kdnsct
     ids=["down", "restore-fails"],
 )
 def test_rules_that_lead_to_the_dead_refuse(lab: LabDir, kdnsctl: Kdnsctl, mode: Mode, told: str, advice: str) -> None:
-    dead = broken(lab, mode)
     try:
-        insert(lab, "udp", 40003, VIP, dead[0])
+        dead = broken(lab, mode)
+        port = 40003 + list(Mode).index(mode)
+        insert(lab, "udp", port, VIP, dead[0])
         ran = kdnsctl(*FLUSH)
         node = node_of(ran)
         assert (ran.code, node["result"], node["deletedEntries"], node["changed"]) == (5, "refused", 0, False)
@@ -203,7 +204,7 @@ def test_rules_that_lead_to_the_dead_refuse(lab: LabDir, kdnsctl: Kdnsctl, mode:
         assert isinstance(reason, dict)
         assert told in reason["message"]
         assert advice in str(advised)
-        assert [one for one in table(lab) if one[3] == "40003" and one[5] == dead[0]]
+        assert [one for one in table(lab) if one[3] == str(port) and one[5] == dead[0]]
     finally:
         heal(lab)
 
@@ -228,8 +229,8 @@ def filled(lab: LabDir, tmp_path: Path, dead: str, alive: str, stale: int, healt
 def test_ten_thousand_of_a_hundred_thousand_go_in_a_handful_of_calls(
     lab: LabDir, kdnsctl: Kdnsctl, home: Path, tmp_path: Path
 ) -> None:
-    dead = broken(lab, Mode.DELETE_FAILS)
     try:
+        dead = broken(lab, Mode.DELETE_FAILS)
         filled(lab, tmp_path, dead[0], serving(lab), STALE, HEALTHY)
         total = int(on_node(lab, "cat", "/proc/sys/net/netfilter/nf_conntrack_count"))
         assert total >= STALE + HEALTHY
@@ -257,7 +258,6 @@ def test_ended_in_the_middle_the_journal_tells_what_went_and_a_second_run_goes_o
     tmp_path: Path,
     number: signal.Signals,
 ) -> None:
-    dead = broken(lab, Mode.DELETE_FAILS)
     command, environment = as_process
     name = f"ended-{number.value}"
     place = home / "kdnsctl" / "incidents" / name / "journal.jsonl"
@@ -268,6 +268,7 @@ def test_ended_in_the_middle_the_journal_tells_what_went_and_a_second_run_goes_o
         return sum(len(one.body["flows"]) for one in journal.read(place).records if one.kind == "stepPart")
 
     try:
+        dead = broken(lab, Mode.DELETE_FAILS)
         filled(lab, tmp_path, dead[0], serving(lab), 2_500, 0)
         insert(lab, "udp", 40010, VIP, dead[1])
         in_kube_proxy(lab, HOLD)

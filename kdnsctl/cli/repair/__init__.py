@@ -14,6 +14,12 @@ COMMANDS = {
         needs="kdnsctl.repair.flush:NEEDS",
         changes=True,
     ),
+    "restart-kube-proxy": Entry(
+        "kdnsctl.cli.repair.restart_kube_proxy:restart_kube_proxy",
+        "Have kube-proxy write its rules anew, one node after the other",
+        needs="kdnsctl.repair.restart:NEEDS",
+        changes=True,
+    ),
 }
 
 
