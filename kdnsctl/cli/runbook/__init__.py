@@ -19,9 +19,9 @@ def runbook(
     connection: Annotated[Connection, Hidden],
     record: Annotated[Record, Hidden],
 ) -> None:
-    """Go through an incident by a runbook: each step says why, is agreed to, is run and is written down.
+    """Go through an incident by a runbook, step by step.
 
-    Runbooks are Markdown: the page that is read is what is run. Those of your own are found in
+    Each step says why, is agreed to, is run and is written down. Runbooks are Markdown: the page that is read is what is run. Those of your own are found in
     ~/.config/kdnsctl/runbooks and with --runbook-dir.
 
     Examples:
