@@ -21,10 +21,11 @@ def runbook(
 ) -> None:
     """Go through an incident by a runbook, step by step.
 
-    Each step says why, is agreed to, is run and is written down. Runbooks are Markdown: the page that is read is what is run. Those of your own are found in
-    ~/.config/kdnsctl/runbooks and with --runbook-dir.
+    Each step says why, is agreed to, is run and is written down. Runbooks are Markdown: the page that is read is what
+    is run. Those of your own are found in ~/.config/kdnsctl/runbooks and with --runbook-dir.
 
     Examples:
+      # Which are there?
       kdnsctl runbook list
       kdnsctl runbook show dns-blackhole
       # Steps that only read are not asked for
