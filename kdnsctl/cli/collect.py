@@ -236,7 +236,7 @@ def collect(
         raise UsageError("-O and --resume exclude each other: a new bundle, or one that is there")
     if plan and (directory or resume or archive):
         raise UsageError("--plan writes nothing: -O, --resume and --archive have no effect with it")
-    _check_via(ctx, via)
+    check_via(ctx, via)
 
     # Late: what connects and collects is not needed for --help and TAB.
     from kdnsctl.cancel import INTERRUPTED, CancelScope  # noqa: PLC0415
@@ -255,7 +255,7 @@ def collect(
         directory=place,
         chosen=Chosen(tuple(dict.fromkeys(chosen)), selector),
         via=Via(via.value),
-        pods=_pod_settings(pods) if via in (Rung.AUTO, Rung.POD) else None,
+        pods=pod_settings(pods) if via in (Rung.AUTO, Rung.POD) else None,
         items=chosen_items(extent.item, extent.skip) if extent.item or extent.skip else (),
         resume=resume is not None,
         again=again,
@@ -272,7 +272,7 @@ def collect(
         connected(connection, common, scope, reporter) as cluster,
     ):
         by_ssh = via not in (Rung.EXEC, Rung.POD)
-        ways = _ssh_ways(ssh, common, reporter, openssh=via is Rung.OPENSSH) if by_ssh else None
+        ways = ssh_ways(ssh, common, reporter, openssh=via is Rung.OPENSSH) if by_ssh else None
         if plan:
             return _planned(ctx, options, cluster, ways, scope, reporter, common, answer)
         report = collecting.collect(options, cluster, ways, scope=scope, reporter=reporter, about=about)
@@ -289,7 +289,7 @@ def collect(
     return report.exit_code if target is None or packed is not None else ExitCode.INCOMPLETE
 
 
-def _check_via(ctx: typer.Context, via: Rung) -> None:
+def check_via(ctx: typer.Context, via: Rung) -> None:
     """Raises UsageError for options of ways that are not taken."""
     useless = said(ctx, *(one.name for one in fields(Ssh)))
     if via in (Rung.EXEC, Rung.POD) and useless:
@@ -333,7 +333,8 @@ def _chosen(ctx: typer.Context, nodes: list[str] | None, selector: str | None, *
     return nodes or []
 
 
-def _pod_settings(pods: Pods) -> PodSettings:
+def pod_settings(pods: Pods) -> PodSettings:
+    """How pods of our own are made, from the options."""
     from kdnsctl.reach.podkeeper import PodSettings  # noqa: PLC0415
 
     return PodSettings(namespace=pods.pod_namespace, image=pods.image, privileged=pods.allow_privileged)
@@ -365,7 +366,8 @@ def _planned(
     return made.exit_code
 
 
-def _ssh_ways(ssh: Ssh, common: Common, reporter: Reporter, *, openssh: bool) -> SshWays:
+def ssh_ways(ssh: Ssh, common: Common, reporter: Reporter, *, openssh: bool) -> SshWays:
+    """SSH to any node, from the options; nothing is connected yet."""
     from kdnsctl.evidence.sshways import SshWays  # noqa: PLC0415
     from kdnsctl.reach.sshconfig import SshOptions  # noqa: PLC0415
 

@@ -120,6 +120,10 @@ def test_every_command_that_connects_declares_what_it_needs() -> None:
         for name in app.COMMANDS
         if any(parameter.name == "kubeconfig" and not parameter.hidden for parameter in tree.load(name).params)
     }
+    # A group connects by the commands in it, which need no more than it says.
+    connecting |= {
+        name for name in app.COMMANDS if any(entry.needs for entry in getattr(tree.load(name), "entries", {}).values())
+    }
     assert "kubeconfig" in Connection.__dataclass_fields__
     assert connecting - {"doctor"} == {name for name, entry in app.COMMANDS.items() if entry.needs}
     reading = {name for name, entry in app.COMMANDS.items() if entry.needs and not entry.changes}
@@ -136,5 +140,5 @@ def test_what_changes_something_only_when_it_is_named(run: Run) -> None:
 
 
 def test_tab_offers_commands() -> None:
-    assert [name for name, _ in complete_command("f")] == ["find-affected"]
+    assert [name for name, _ in complete_command("fi")] == ["find-affected"]
     assert complete_command("sig") == []
