@@ -151,7 +151,7 @@ class NodeChoice:
     selector: Annotated[
         str | None, typer.Option("--selector", "-l", metavar="SELECTOR", help="The nodes with these labels.")
     ] = None
-    all_nodes: Annotated[bool, typer.Option("--all", help="All nodes; the default.", show_default=False)] = False
+    all_nodes: Annotated[bool, typer.Option("--all", help="All nodes.", show_default=False)] = False
 
 
 @dataclass(frozen=True, slots=True)
