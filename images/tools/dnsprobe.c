@@ -1,13 +1,14 @@
 /* dnsprobe: ask one DNS server, from source ports of our choosing, and say of every query what came of it.
  *
- *     dnsprobe -s ADDRESS [-P PORT] -n NAME [-q A|AAAA] [-c COUNT] [-i MS] [-w MS] [-p SOURCE-PORT] [-t]
+ *     dnsprobe -s ADDRESS [-P PORT] -n NAME [-q A|AAAA] [-c COUNT] [-i MS] [-w MS] [-p SOURCE-PORT,...] [-e BYTES] [-t]
  *
  * The source port is the point: a stale connection tracking entry kills the queries of one source port and of no other.
- * Without -p every query has a socket, and so a port, of its own; with -p all of them come from that one. -t asks over
- * TCP. COUNT queries (1) are sent, MS milliseconds apart (-i, 0), each waited for (-w, 2000).
+ * Without -p every query has a socket, and so a port, of its own; with -p they come from those that are named, in turn.
+ * -t asks over TCP. -e offers EDNS with answers of up to so many bytes (RFC 6891). COUNT queries (1) are sent, MS
+ * milliseconds apart (-i, 0), each waited for (-w, 2000).
  *
  * One line of JSON for each query on stdout:
- *     {"n":1,"sourcePort":40001,"ms":0.412,"rcode":0,"answers":2,"truncated":false}
+ *     {"n":1,"sourcePort":40001,"ms":0.412,"rcode":0,"answers":2,"truncated":false,"edns":false}
  *     {"n":2,"sourcePort":40002,"ms":2000.113,"error":"timeout"}
  * Exit code 0: all were answered, whatever with; 1: some were not; 2: it was called wrongly.
  *
@@ -29,13 +30,14 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { HEADER = 12, LONGEST = 65535, LONGEST_QUERY = 300 };
+enum { HEADER = 12, LONGEST = 65535, LONGEST_QUERY = 300, OPT = 41, MOST_PORTS = 32 };
 
 struct question {
     struct sockaddr_storage server;
     socklen_t server_length;
     unsigned char query[LONGEST_QUERY]; /* with an id of 0 */
     size_t length;
+    size_t repeated; /* how much of it an answer begins with: without the OPT record */
     long timeout; /* milliseconds */
     long source_port; /* 0: any */
     bool tcp;
@@ -52,7 +54,8 @@ static void usage(const char *what)
 {
     fprintf(stderr,
             "dnsprobe: %s\n"
-            "usage: dnsprobe -s ADDRESS [-P PORT] -n NAME [-q A|AAAA] [-c COUNT] [-i MS] [-w MS] [-p SOURCE-PORT] [-t]\n",
+            "usage: dnsprobe -s ADDRESS [-P PORT] -n NAME [-q A|AAAA] [-c COUNT] [-i MS] [-w MS] [-p SOURCE-PORT,...] "
+            "[-e BYTES] [-t]\n",
             what);
     exit(2);
 }
@@ -67,8 +70,23 @@ static long number(const char *text, long least, long most, const char *what)
     return value;
 }
 
+/* The source ports of -p: numbers with commas between them. */
+static int port_list(char *text, long *ports)
+{
+    int count = 0;
+    for (char *one = text, *next; one; one = next) {
+        next = strchr(one, ',');
+        if (next)
+            *next++ = 0;
+        if (count == MOST_PORTS)
+            usage("-p: no more than 32 ports");
+        ports[count++] = number(one, 1, 65535, "-p: ports are numbers from 1 to 65535, with commas between them");
+    }
+    return count;
+}
+
 /* The query for a name, without its id. */
-static void write_query(struct question *question, const char *name, unsigned type)
+static void write_query(struct question *question, const char *name, unsigned type, unsigned edns)
 {
     unsigned char *query = question->query;
     memset(query, 0, HEADER);
@@ -99,6 +117,17 @@ static void write_query(struct question *question, const char *name, unsigned ty
     query[at++] = (unsigned char)type;
     query[at++] = 0;
     query[at++] = 1; /* IN */
+    question->repeated = at;
+    if (edns) {
+        query[11] = 1; /* one additional record: of the root, OPT, and the size where others have their class */
+        query[at++] = 0;
+        query[at++] = 0;
+        query[at++] = OPT;
+        query[at++] = (unsigned char)(edns >> 8);
+        query[at++] = (unsigned char)edns;
+        memset(query + at, 0, 6); /* extended rcode, version, flags, and no options */
+        at += 6;
+    }
     question->length = at;
 }
 
@@ -157,7 +186,8 @@ static int open_socket(const struct question *question, double deadline)
             ((struct sockaddr_in *)&own)->sin_port = port;
         else
             ((struct sockaddr_in6 *)&own)->sin6_port = port;
-        if (setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0
+        /* Over UDP a port is not shared: answers to somebody else's queries would come to us. */
+        if ((question->tcp && setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
             || bind(descriptor, (struct sockaddr *)&own, question->server_length) < 0)
             goto failed;
     }
@@ -229,6 +259,25 @@ static bool answers(const unsigned char *reply, size_t length, const unsigned ch
     return true;
 }
 
+/* Whether there is an OPT record among those that follow the question, which ends at `at`. */
+static bool has_opt(const unsigned char *reply, size_t length, size_t at)
+{
+    unsigned records = 0;
+    for (size_t field = 6; field < HEADER; field += 2)
+        records += (unsigned)reply[field] << 8 | reply[field + 1];
+    for (; records > 0; records--) {
+        while (at < length && reply[at] != 0 && reply[at] < 0xc0) /* labels, up to the root or a pointer */
+            at += 1 + (size_t)reply[at];
+        at += at < length && reply[at] != 0 ? 2 : 1;
+        if (at + 10 > length)
+            return false;
+        if (reply[at] == 0 && reply[at + 1] == OPT)
+            return true;
+        at += 10 + ((size_t)reply[at + 8] << 8 | reply[at + 9]);
+    }
+    return false;
+}
+
 /* Read exactly that much from a TCP connection. NULL, or why not. */
 static const char *read_whole(int descriptor, unsigned char *into, size_t wanted, double deadline)
 {
@@ -272,7 +321,7 @@ static const char *await(const struct question *question, int descriptor, const 
             }
             *length = (size_t)got;
         }
-        if (answers(reply, *length, query, question->length))
+        if (answers(reply, *length, query, question->repeated))
             return NULL;
         if (now() >= deadline)
             return "timeout";
@@ -314,8 +363,9 @@ static bool ask(const struct question *question, long number)
     if (why)
         printf("{\"n\":%ld,\"sourcePort\":%u,\"ms\":%.3f,\"error\":\"%s\"}\n", number, port, took, why);
     else
-        printf("{\"n\":%ld,\"sourcePort\":%u,\"ms\":%.3f,\"rcode\":%u,\"answers\":%u,\"truncated\":%s}\n", number, port,
-               took, reply[3] & 0x0fu, (unsigned)reply[6] << 8 | reply[7], reply[2] & 0x02 ? "true" : "false");
+        printf("{\"n\":%ld,\"sourcePort\":%u,\"ms\":%.3f,\"rcode\":%u,\"answers\":%u,\"truncated\":%s,\"edns\":%s}\n",
+               number, port, took, reply[3] & 0x0fu, (unsigned)reply[6] << 8 | reply[7],
+               reply[2] & 0x02 ? "true" : "false", has_opt(reply, length, question->repeated) ? "true" : "false");
     fflush(stdout);
     return why == NULL;
 }
@@ -325,9 +375,11 @@ int main(int count, char **words)
     struct question question = {.timeout = 2000};
     const char *server = NULL, *name = NULL;
     long port = 53, times = 1, interval = 0;
-    unsigned type = 1;
+    long ports[MOST_PORTS];
+    int held = 0;
+    unsigned type = 1, edns = 0;
     int option;
-    while ((option = getopt(count, words, "s:P:n:q:c:i:w:p:t")) != -1) {
+    while ((option = getopt(count, words, "s:P:n:q:c:i:w:p:e:t")) != -1) {
         switch (option) {
         case 's':
             server = optarg;
@@ -353,7 +405,10 @@ int main(int count, char **words)
             question.timeout = number(optarg, 1, 60000, "-w: milliseconds, from 1 to 60000");
             break;
         case 'p':
-            question.source_port = number(optarg, 1, 65535, "-p: a port is a number from 1 to 65535");
+            held = port_list(optarg, ports);
+            break;
+        case 'e':
+            edns = (unsigned)number(optarg, 512, 4096, "-e: bytes, from 512 to 4096");
             break;
         case 't':
             question.tcp = true;
@@ -367,13 +422,15 @@ int main(int count, char **words)
     const char *why = set_server(&question, server, port);
     if (why)
         usage(why);
-    write_query(&question, name, type);
+    write_query(&question, name, type, edns);
     bool all = true;
     for (long n = 1; n <= times; n++) {
         if (n > 1 && interval) {
             struct timespec pause = {.tv_sec = interval / 1000, .tv_nsec = interval % 1000 * 1000000};
             nanosleep(&pause, NULL);
         }
+        if (held)
+            question.source_port = ports[(n - 1) % held];
         all = ask(&question, n) && all;
     }
     return all ? 0 : 1;

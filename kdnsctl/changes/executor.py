@@ -4,7 +4,8 @@ A step whose end is not in the journal may have been taken or not: undo looks at
 what still is as the step left it. What somebody else changed since is drift: it is reported, and left alone.
 
 Records: `stepBegun` (the step), `stepDone` (`of`: the number of its beginning, `changed`), `stepFailed` (`of`, `code`,
-`message`, `certain`: whether nothing can have been done); the same for undoing: `undoBegun` (`of`: the step's
+`message`, `certain`: whether nothing can have been done), and between them `stepPart` (`of`, and what the verb tells
+of a part that is done); the same for undoing: `undoBegun` (`of`: the step's
 last beginning, `all`: of all that it takes back), `undoDone`, `undoFailed`. `stepDone` and `undoDone` have the
 server's `auditId`.
 """
@@ -25,6 +26,7 @@ from kdnsctl.model import KdnsctlError, Reason, Step
 BEGUN: Final = "stepBegun"
 DONE: Final = "stepDone"
 FAILED: Final = "stepFailed"
+PART: Final = "stepPart"
 UNDO_BEGUN: Final = "undoBegun"
 UNDO_DONE: Final = "undoDone"
 UNDO_FAILED: Final = "undoFailed"
@@ -58,7 +60,7 @@ def take_all(
 def _apply(verb: Verb, step: Step, means: Means, log: Log, kinds: tuple[str, str], about: Mapping[str, Any]) -> Effect:
     done, failed = kinds
     try:
-        effect = verb.apply(step, means)
+        effect = verb.apply(step, replace(means, note=lambda body: log.append(PART, {**about, **body})))
     except KdnsctlError as error:
         audit = error.failure.audit_id if isinstance(error, ApiError) else ""
         certain = isinstance(error, DriftError | NoConnectionError) or (

@@ -34,6 +34,7 @@ NEEDED: Final = (
 )
 # Objects that steps may be about: nodes, and what managers have for a node. A journal may not lead anywhere else.
 _NAME = r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?"
+_WORDS: Final = {"nodes": "node", "daemonsets": "DaemonSet"}
 _PATHS: Final = re.compile(
     rf"/api/v1/nodes/{_NAME}"
     rf"|/apis/karpenter\.sh/v1[a-z0-9]*/nodeclaims/{_NAME}"
@@ -53,11 +54,12 @@ class FieldVerb:
     write: Callable[[Mapping[str, Any], Mapping[str, Any], Value], Sequence[Operation]]
     words: Callable[[str, Mapping[str, Any], Value], str]
     same: Callable[[Value, Value], bool] = lambda one, other: bool(one == other)
+    paths: re.Pattern[str] = _PATHS
 
     def check(self, step: Step) -> None:
         if set(step.args) != {"path", *self.args} or not all(isinstance(one, str) for one in step.args.values()):
             raise ValueError(f"its arguments are {', '.join(('path', *self.args))}, all text")
-        if not _PATHS.fullmatch(step.args["path"]):
+        if not self.paths.fullmatch(step.args["path"]):
             raise ValueError(f"it is about {step.args['path']!r}, which no step changes")
         if not step.uid:
             raise ValueError("it does not say which object it is about (uid)")
@@ -129,7 +131,7 @@ class FieldVerb:
 def object_of(step: Step) -> str:
     """What a step is about, for people: `node knode1`, `nodeclaims default-x7k2p`."""
     kind, name = step.args["path"].rsplit("/", 2)[-2:]
-    return f"node {name}" if kind == "nodes" else f"{kind} {name}"
+    return f"{_WORDS.get(kind, kind)} {name}"
 
 
 def node_path(node: str) -> str:

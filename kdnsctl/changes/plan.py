@@ -60,7 +60,8 @@ def undoing(command: str, cluster: str, steps: Sequence[Step], verbs: Mapping[st
         if back is None:
             notes.append(f"cannot be taken back: {sentence(step, verbs)}")
         else:
-            by_object.setdefault(str(step.args.get("path", "")).rpartition("/")[2], []).append(back)
+            name = step.args.get("node") or str(step.args.get("path", "")).rpartition("/")[2]
+            by_object.setdefault(str(name), []).append(back)
     return Plan(
         command, cluster, tuple(NodePlan(name, tuple(of)) for name, of in by_object.items()), notes=tuple(notes)
     )

@@ -30,6 +30,8 @@ def told(record: Record) -> str:
             return f"step {record.number}: {body.get('says')}"
         case "stepDone":
             return f"{step} done" if body.get("changed") else f"{step}: it was so already"
+        case "stepPart":
+            return f"{step} has deleted {len(body.get('flows') or [])} entries"
         case "stepFailed":
             sure = "nothing was changed" if body.get("certain") else "whether it was done is not known"
             return f"{step} failed, {sure}: {body.get('message')}"
@@ -39,6 +41,9 @@ def told(record: Record) -> str:
             return f"{step} was taken back" if body.get("changed") else f"{step} was taken back already"
         case "undoFailed":
             return f"{step} was not taken back: {body.get('message')}"
+        case "repaired":
+            deleted = f", {body.get('deleted')} entries deleted" if body.get("deleted") else ""
+            return f"{body.get('node')}: {body.get('result')}{deleted}: {body.get('message')}"
         case "captured":
             found = body.get("nodes") or {}
             nodes = ", ".join(f"{name} {one.get('verdict')}" for name, one in found.items() if isinstance(one, dict))
@@ -106,7 +111,7 @@ def open_steps(incident: Summary) -> int:
 def _left(incident: Summary) -> Iterable[str]:
     left = to_undo(incident.reading.records)
     if not left:
-        yield "All that was changed has been taken back."
+        yield "Nothing is left that can be taken back."
         return
     yield f"Not taken back ({len(left)}):"
     yield ""

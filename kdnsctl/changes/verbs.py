@@ -20,13 +20,15 @@ from kdnsctl.reach.shell import ChangingShell
 class Means:
     """What a step is taken with. `dry_run`: the server is asked whether it would, and nothing changes.
 
-    `shell` opens a node for steps that run on one; None where no step does.
+    `shell` opens a node for steps that run on one; None where no step does. `note` journals a part of what a step has
+    done while it is still at it, so that it is known also when its end is not; the executor sets it.
     """
 
     connection: Connection
     scope: CancelScope
     dry_run: bool = False
     shell: Callable[[str], ChangingShell] | None = None
+    note: Callable[[Mapping[str, Any]], object] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,11 @@ COMMANDS = {
         "Secure the evidence: nodes' tables and rules, kube-proxy's logs, and the cluster's side, in a bundle",
         needs="kdnsctl.evidence.collect:NEEDS",
     ),
+    "probe": Entry(
+        "kdnsctl.cli.probe:probe",
+        "Measure whether DNS works: the Service, each pod behind it, and nodes' own caches",
+        needs="kdnsctl.evidence.probing:NEEDS",
+    ),
     "bundle": Entry(
         "kdnsctl.cli.bundle:BUNDLE", "Look at evidence that was collected: a directory, or an archive of it"
     ),
@@ -53,11 +58,29 @@ COMMANDS = {
         needs="kdnsctl.quarantine.release:NEEDS",
         changes=True,
     ),
+    "repair": Entry(
+        "kdnsctl.cli.repair:REPAIR",
+        "Repair nodes narrowly: delete what is stale, and nothing else",
+        needs="kdnsctl.repair.restart:NEEDS",
+        changes=True,
+    ),
+    "flush": Entry(
+        "kdnsctl.cli.repair.flush:flush",
+        "Delete the stale conntrack entries of nodes, and no others",
+        needs="kdnsctl.repair.flush:NEEDS",
+        changes=True,
+    ),
     "incident": Entry("kdnsctl.cli.incident:INCIDENT", "Look at what was changed in an incident, and take it back"),
     "cleanup": Entry(
         "kdnsctl.cli.cleanup:cleanup",
         "Delete the pods that interrupted runs have left on the cluster",
         needs="kdnsctl.evidence.leftovers:NEEDS",
+    ),
+    "verbosity": Entry(
+        "kdnsctl.cli.verbosity:VERBOSITY",
+        "See more of what kube-proxy does, without breaking more",
+        needs="kdnsctl.repair.restoring:NEEDS",
+        changes=True,
     ),
     "signatures": Entry("kdnsctl.cli.signatures:signatures", "List what kube-proxy logs, and what each line means"),
     "doctor": Entry("kdnsctl.cli.doctor:doctor", "Tell whether the cluster answers, and which commands may work on it"),

@@ -256,7 +256,7 @@ def collect(
         directory=place,
         chosen=Chosen(tuple(dict.fromkeys(chosen)), selector),
         via=Via(via.value),
-        pods=_pod_settings(pods) if via in (Rung.AUTO, Rung.POD) else None,
+        pods=pod_settings(pods) if via in (Rung.AUTO, Rung.POD) else None,
         items=chosen_items(extent.item, extent.skip) if extent.item or extent.skip else (),
         resume=resume is not None,
         again=again,
@@ -273,7 +273,7 @@ def collect(
         connected(connection, common, scope, reporter) as cluster,
     ):
         by_ssh = via not in (Rung.EXEC, Rung.POD)
-        ways = _ssh_ways(ssh, common, reporter, openssh=via is Rung.OPENSSH) if by_ssh else None
+        ways = ssh_ways(ssh, common, reporter, openssh=via is Rung.OPENSSH) if by_ssh else None
         if plan:
             return _planned(ctx, options, cluster, ways, scope, reporter, common, answer)
         report = collecting.collect(options, cluster, ways, scope=scope, reporter=reporter, about=about)
@@ -338,7 +338,8 @@ def _chosen(ctx: typer.Context, nodes: list[str] | None, selector: str | None, *
     return nodes or []
 
 
-def _pod_settings(pods: Pods) -> PodSettings:
+def pod_settings(pods: Pods) -> PodSettings:
+    """How pods of our own are made, from the options."""
     from kdnsctl.reach.podkeeper import PodSettings  # noqa: PLC0415
 
     return PodSettings(namespace=pods.pod_namespace, image=pods.image, privileged=pods.allow_privileged)
@@ -370,7 +371,8 @@ def _planned(
     return made.exit_code
 
 
-def _ssh_ways(ssh: Ssh, common: Common, reporter: Reporter, *, openssh: bool) -> SshWays:
+def ssh_ways(ssh: Ssh, common: Common, reporter: Reporter, *, openssh: bool) -> SshWays:
+    """SSH to any node, from the options; nothing is connected yet."""
     from kdnsctl.evidence.sshways import SshWays  # noqa: PLC0415
     from kdnsctl.reach.sshconfig import SshOptions  # noqa: PLC0415
 

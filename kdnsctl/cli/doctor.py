@@ -93,7 +93,19 @@ def _lines(report: DoctorReport, common: Common, program: str) -> list[str]:
     rows = [cells(one.name, one.ability, _why(one)) for one in report.commands]
     lines += ["", *laid_out(("COMMAND", "STATE", "WHY"), rows)]
     if grant := _grant(report):
-        lines += ["", "Next:", f"  {program} {shlex.join(grant)}"]
+        lines += ["", "Next:", *_continued([program, *map(shlex.quote, grant)], width)]
+    return lines
+
+
+def _continued(words: list[str], width: int | None) -> list[str]:
+    """A command line, in several that a shell takes for one where it is too wide."""
+    lines = ["  " + words[0]]
+    for word in words[1:]:
+        if width is not None and len(lines[-1]) + 1 + len(word) + 2 > width:
+            lines[-1] += " \\"
+            lines.append("    " + word)
+        else:
+            lines[-1] += " " + word
     return lines
 
 

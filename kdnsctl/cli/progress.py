@@ -130,23 +130,28 @@ def _amount(done: int, total: int | None) -> str:
 
 def _bar(color: Color) -> Any:
     from rich import progress  # noqa: PLC0415  # costs ten times a short run
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(bar_width=None),
+        progress.TextColumn("{task.fields[amount]}", markup=False),
+        progress.TimeElapsedColumn(),
+        console=console(color),
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+
+
+def console(color: Color) -> Any:
+    """Rich's view of stderr, which takes nothing for markup."""
     from rich.console import Console  # noqa: PLC0415
 
-    console = Console(
+    return Console(
         file=sys.stderr,
         width=columns(sys.stderr),
         no_color=not has_color(sys.stderr, color),
         markup=False,
         highlight=False,
         emoji=False,
-    )
-    return progress.Progress(
-        progress.TextColumn("{task.description}", markup=False),
-        progress.BarColumn(bar_width=None),
-        progress.TextColumn("{task.fields[amount]}", markup=False),
-        progress.TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
     )

@@ -61,7 +61,7 @@ class Granting:
         bool,
         typer.Option(
             "--with-pods",
-            help="Allow what collect --via pod needs too: making and deleting pods in kube-system, which is as good as "
+            help="Allow what collect --via pod and probe need too: making and deleting pods in kube-system, as good as "
             "root on every node.",
             show_default=False,
         ),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdnsctl.cli import completing, values
+from kdnsctl.cli.nextsteps import Caller, caller_of, next_lines
 from kdnsctl.cli.options import Answer, Common, Connection, Form
 from kdnsctl.cli.terminal import put
 from kdnsctl.model import ExitCode
@@ -20,6 +21,7 @@ HEADINGS = ("NODE", "PHASE", "AGE", "VERDICT", "BY", "INCIDENT", "HOLDS", "DRIFT
 
 
 def status(
+    ctx: typer.Context,
     common: Common,
     connection: Connection,
     answer: Answer,
@@ -55,21 +57,20 @@ def status(
     with progress.reporting(common.color) as reporter, connected(connection, common, scope, reporter) as cluster:
         report = work.status(nodes or (), cluster, scope=scope, now=datetime.now(UTC))
     if answer.output is Form.TABLE:
-        put("\n".join(_lines(report, common)) + "\n")
+        put("\n".join(_lines(report, common, caller_of(ctx))) + "\n")
     else:
         output.document(status_to_json(report), answer.format)
     return ExitCode.OK
 
 
-def _lines(report: StatusReport, common: Common) -> list[str]:
+def _lines(report: StatusReport, common: Common, caller: Caller) -> list[str]:
+    from kdnsctl.changes.raised import sentence  # noqa: PLC0415
     from kdnsctl.cli import table  # noqa: PLC0415
     from kdnsctl.cli.terminal import columns, has_color, visible  # noqa: PLC0415
 
-    if not report.nodes:
-        return ["No node is in quarantine."]
     width, paint = columns(sys.stdout), table.painter(color=has_color(sys.stdout, common.color))
     rows = [[table.Cell.of(text) for text in _row(node, report.generated_at)] for node in report.nodes]
-    lines = table.lay_out(HEADINGS, rows, width=width, paint=paint)
+    lines = table.lay_out(HEADINGS, rows, width=width, paint=paint) if rows else ["No node is in quarantine."]
     for node in report.nodes:
         told = [f"{one.says}: not in force, it is {one.found}" for one in node.drift]
         told += [f"{one}: it could not be looked at" for one in node.unknown]
@@ -78,7 +79,10 @@ def _lines(report: StatusReport, common: Common) -> list[str]:
         told += [f"{node.holder} works on it right now"] if node.holder else []
         for text in told:
             lines += table.wrapped(visible(f"{node.name}: {text}"), width, 0, 2)
-    return lines
+    told = [sentence(name, raised, report.generated_at) for name, raised in report.raised]
+    for text in [*told, *report.notes]:
+        lines += table.wrapped(visible(text), width, 0, 2)
+    return [*lines, "", *next_lines([caller.on_cluster("verbosity", "restore")])] if report.raised else lines
 
 
 def _row(node: NodeStatus, now: datetime) -> tuple[str, ...]:

@@ -55,7 +55,10 @@ def painter(*, color: bool) -> Paint:
 
 
 def wrapped(text: str, width: int | None, indent: int = 0, hanging: int = 0) -> list[str]:
-    """The lines of a sentence at most `width` cells wide (None: one line); the first hangs out by `hanging`."""
+    """The lines of a sentence at most `width` cells wide (None: one line); the first hangs out by `hanging`.
+
+    A word that is longer is a line of its own, and whole.
+    """
     margin = " " * indent
     if width is None:
         return [margin + text]
@@ -65,6 +68,7 @@ def wrapped(text: str, width: int | None, indent: int = 0, hanging: int = 0) -> 
         initial_indent=margin,
         subsequent_indent=margin + " " * hanging,
         break_on_hyphens=False,
+        break_long_words=False,  # a path that is broken cannot be copied; the terminal goes on by itself
     )
     return lines or [""]
 

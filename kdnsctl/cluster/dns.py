@@ -1,11 +1,13 @@
-"""The cluster's DNS Services, and the endpoints behind them that answer.
+"""The cluster's DNS Services, the endpoints behind them that answer, and the nodes' own DNS caches.
 
-`dns_services` and `serving_endpoints` are pure. Where several Services serve DNS (migrations from kube-dns to CoreDNS,
-node-local-dns' upstream), all of them count. What the kubelets hand to pods (`clusterDNS`) is not asked for here.
+`dns_services`, `serving_endpoints` and `cache_addresses` are pure. Where several Services serve DNS (migrations from
+kube-dns to CoreDNS, node-local-dns' upstream), all of them count. What the kubelets hand to pods (`clusterDNS`) is not
+asked for here.
 """
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -14,7 +16,7 @@ from typing import Final
 from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster.errors import ForbiddenError
 from kdnsctl.cluster.lists import list_all
-from kdnsctl.cluster.objects import EndpointSlice, Service
+from kdnsctl.cluster.objects import EndpointSlice, Pod, Service
 from kdnsctl.cluster.permission import Permission
 from kdnsctl.cluster.transport import Connection
 
@@ -23,6 +25,7 @@ LAST_CHANGE: Final = (
     "endpoints.kubernetes.io/last-change-trigger-time"  # k8s.io/api/core/v1/annotation_key_constants.go
 )
 OPENSHIFT: Final = ("openshift-dns", "dns-default")  # has no such label
+CACHES: Final = "k8s-app=node-local-dns"  # kubernetes, cluster/addons/dns/nodelocaldns
 SLICES: Final = "/apis/discovery.k8s.io/v1"
 
 NEEDED = (
@@ -84,6 +87,36 @@ def find_dns(connection: Connection, *, scope: CancelScope) -> list[DnsService]:
         path = f"/api/v1/namespaces/{namespace}/services"
         services = dns_services(list_all(connection, path, Service, fields=f"metadata.name={name}", scope=scope).items)
     return [with_backends(service, list_slices(connection, service, scope=scope)) for service in services]
+
+
+def find_caches(connection: Connection, *, scope: CancelScope) -> dict[str, tuple[str, ...]]:
+    """Where node-local-dns listens on each node that runs it, by the node's name. Raises as `list_all`."""
+    path = "/api/v1/namespaces/kube-system/pods"
+    pods = list_all(connection, path, Pod, labels=CACHES, scope=scope).items
+    found = {pod.spec.node_name: cache_addresses(pod) for pod in pods}
+    return {node: addresses for node, addresses in found.items() if node and addresses}
+
+
+def cache_addresses(pod: Pod) -> tuple[str, ...]:
+    """The addresses in `-localip A,B` of a node-local-dns pod (kubernetes/dns, cmd/node-cache/main.go): its own, and
+    with kube-proxy in iptables mode the DNS Service's, too. Empty when there is none.
+    """
+    for container in pod.spec.containers:
+        words = [*container.command, *container.args]
+        for number, word in enumerate(words):
+            name, equals, value = word.lstrip("-").partition("=")
+            if name == "localip" and word.startswith("-"):
+                told = value if equals else next(iter(words[number + 1 :]), "")
+                return tuple(dict.fromkeys(filter(_is_address, map(str.strip, told.split(",")))))
+    return ()
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def list_slices(connection: Connection, service: DnsService, *, scope: CancelScope) -> Sequence[EndpointSlice]:

@@ -1,4 +1,4 @@
-"""A GET of an HTTP endpoint inside a pod, through the API server's port-forward.
+"""One HTTP request to an endpoint inside a pod, through the API server's port-forward: a GET, or a PUT of a few bytes.
 
 It is for programs that listen on the loopback address of the pod's network, which for kube-proxy is the node's: the
 kubelet connects to `localhost` in there, so no permission but `pods/portforward` is needed. One port, one request, one
@@ -22,7 +22,7 @@ from kdnsctl.cluster import podstreams
 from kdnsctl.cluster.errors import printable
 from kdnsctl.cluster.permission import Permission
 from kdnsctl.cluster.podstreams import PodStream, PodStreamError, StreamCutError, StreamLateError
-from kdnsctl.cluster.retries import RetryPolicy
+from kdnsctl.cluster.retries import NO_RETRIES, RetryPolicy
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.cluster.websockets import WebSocket
 
@@ -31,6 +31,7 @@ DATA: Final = 0
 ERROR: Final = 1
 PORT_NUMBER: Final = 2  # bytes that begin each channel
 MAX_ERROR: Final = 4 << 10  # bytes
+MAX_ANSWER: Final = 4 << 10  # bytes of the answer to a PUT that are kept
 CHUNK: Final = 64 << 10
 
 
@@ -83,6 +84,33 @@ def get(
     `opened` is called when the API server has agreed; from then on it may take `seconds`. Raises ForwardError, what
     `podstreams.opened` raises, and what `take` raises, which is how to end it early.
     """
+    return _exchange(connection, request, "GET", b"", take, scope, seconds, opened, retry)
+
+
+def put(
+    connection: Connection, request: ForwardRequest, body: bytes, *, scope: CancelScope, seconds: float
+) -> tuple[ForwardEnd, bytes]:
+    """PUT a body, once: the end, and how the answer begins. Raises as `get`; then it may have been taken or not."""
+    answer = bytearray()
+
+    def take(piece: bytes) -> None:
+        answer.extend(piece[: MAX_ANSWER - len(answer)])
+
+    end = _exchange(connection, request, "PUT", body, take, scope, seconds, lambda: None, NO_RETRIES)
+    return end, bytes(answer)
+
+
+def _exchange(
+    connection: Connection,
+    request: ForwardRequest,
+    method: str,
+    body: bytes,
+    take: Callable[[bytes], object],
+    scope: CancelScope,
+    seconds: float | None,
+    opened: Callable[[], object],
+    retry: RetryPolicy | None,
+) -> ForwardEnd:
     stream = PodStream(request.namespace, request.pod, "portforward", PROTOCOLS, {"ports": request.port}, str(request))
     silent = True
 
@@ -93,7 +121,7 @@ def get(
     try:
         with podstreams.opened(connection, stream, scope=scope, seconds=seconds, began=opened, retry=retry) as socket:
             try:
-                return _ask(socket, request, take, answers)
+                return _ask(socket, request, method, body, take, answers)
             except http.client.HTTPException as error:
                 raise StreamCutError(
                     f"{request} did not answer in HTTP, or not to the end: {type(error).__name__}",
@@ -109,11 +137,16 @@ def get(
 
 
 def _ask(
-    socket: WebSocket, request: ForwardRequest, take: Callable[[bytes], object], answers: Callable[[], object]
+    socket: WebSocket,
+    request: ForwardRequest,
+    method: str,
+    body: bytes,
+    take: Callable[[bytes], object],
+    answers: Callable[[], object],
 ) -> ForwardEnd:
-    socket.send(
-        DATA, f"GET {request.path} HTTP/1.1\r\nHost: localhost:{request.port}\r\nConnection: close\r\n\r\n".encode()
-    )
+    head = f"{method} {request.path} HTTP/1.1\r\nHost: localhost:{request.port}\r\nConnection: close\r\n"
+    head += f"Content-Type: text/plain\r\nContent-Length: {len(body)}\r\n" if body else ""
+    socket.send(DATA, f"{head}\r\n".encode() + body)
     response = http.client.HTTPResponse(_Wire(socket, request))  # type: ignore[arg-type]  # it only makes a file of it
     with contextlib.closing(response):
         response.begin()

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from kdnsctl.diagnosis.case import Case, StaleGroup, Wrong
 from kdnsctl.diagnosis.findings import Client
 from kdnsctl.diagnosis.index import endpoint_text, family_of
+from kdnsctl.netfilter.deletion import command
 from kdnsctl.netfilter.entries import Key
 from kdnsctl.netfilter.rules import Mode
 
@@ -74,10 +75,7 @@ def client_of(address: str, number: int, case: Case) -> Client:
 
 def deletion(key: Key) -> str:
     """The command that deletes the entries of one group and no healthy ones: the dead reply source is in its filter."""
-    family = ["-f", "ipv6"] if family_of(key.destination) == 6 else []
-    words = ["conntrack", "-D", *family, "-p", key.protocol, "--orig-dst", key.destination]
-    words += ["--orig-port-dst", str(key.destination_port), "--reply-src", key.reply_source]
-    return shlex.join([*words, "--reply-port-src", str(key.reply_source_port)])
+    return shlex.join(command(key))
 
 
 def removal(groups: Sequence[StaleGroup], case: Case) -> tuple[str, tuple[str, ...]]:

@@ -174,7 +174,7 @@ def collect(
         if keeper is not None:
             at_the_end.callback(keeper.close)
         if ssh is not None:
-            ssh.addresses = _internal_addresses(plan.found.nodes)
+            ssh.addresses = internal_addresses(plan.found.nodes)
         cluster = ClusterCollector(bundle, connection, plan.names, reporter)
         ladder = Ladder(options.via, connection, ssh, keeper, plan.found)
         ids = [item.id for item in plan.items]
@@ -364,7 +364,8 @@ def _until_the_end(scope: CancelScope) -> Iterator[None]:
         raise _EndedError from error
 
 
-def _internal_addresses(nodes: Sequence[Node]) -> dict[str, str]:
+def internal_addresses(nodes: Sequence[Node]) -> dict[str, str]:
+    """The InternalIP of each node, by its name: the first that it tells."""
     return {
         node.metadata.name: one.address
         for node in nodes

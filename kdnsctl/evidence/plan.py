@@ -23,6 +23,7 @@ from kdnsctl.cluster.errors import ApiError, BadRequestError, ServerError
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.evidence.items import Item
 from kdnsctl.evidence.nodeside import API, Way
+from kdnsctl.evidence.probing import ANY, needs_of, why_not
 from kdnsctl.evidence.ways import Ladder, Via, rungs
 from kdnsctl.find.online import identity_of
 from kdnsctl.find.scope import Chosen, InScope, nodes_in_scope
@@ -67,11 +68,15 @@ class ItemPlan:
 
 @dataclass(frozen=True, slots=True)
 class NodePlan:
-    """One node: every rung that there is to it, the least intrusive first, and every item."""
+    """One node: every rung that there is to it, the least intrusive first, and every item.
+
+    `probe` is by which rung DNS would be asked from it.
+    """
 
     name: str
     rungs: tuple[RungPlan, ...]
     items: tuple[ItemPlan, ...]
+    probe: ItemPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +158,7 @@ def to_json(plan: CollectPlan) -> dict[str, Any]:
                 "name": node.name,
                 "rungs": [{"rung": one.rung, "state": one.state.value, "why": one.why} for one in node.rungs],
                 "items": [{"item": one.item, "rung": one.rung or None, "why": one.why} for one in node.items],
+                "probe": {"rung": node.probe.rung or None, "why": node.probe.why},
             }
             for node in plan.nodes
         ],
@@ -182,7 +188,8 @@ class _Planner:
         with contextlib.ExitStack() as nothing:
             ways = self._ladder.ways(node, nothing)
             states = {way.rung: self._rung(way.rung, node, scope) for way in ways}
-            return NodePlan(node, tuple(states.values()), tuple(self._item(item, node, ways, states) for item in items))
+            planned = tuple(self._item(item, node, ways, states) for item in items)
+            return NodePlan(node, tuple(states.values()), planned, self._probe(ways, states))
 
     def _rung(self, rung: str, node: str, scope: CancelScope) -> RungPlan:
         place = self._ladder.place(node)
@@ -232,6 +239,18 @@ class _Planner:
         why = "; ".join(dict.fromkeys(one.why for one in able)) or "there is no way to it"
         return ItemPlan(item.id, "", why)
 
+    def _probe(self, ways: list[Way], states: Mapping[str, RungPlan]) -> ItemPlan:
+        why: list[str] = []
+        for way in ways:
+            one = states[way.rung]
+            if not way.can(ANY):
+                why.append(why_not(way.rung))
+            elif one.state in (State.WORKS, State.UNTESTED):
+                return ItemPlan(ANY.id, one.rung, needs_of(one.rung))
+            else:
+                why.append(f"{one.rung}: {one.why}")
+        return ItemPlan(ANY.id, "", "; ".join(dict.fromkeys(why)) or "there is no way to it")
+
 
 def _permissions(question: Question, ladder: Ladder, found: InScope) -> list[Permission]:
     """What all of it needs, each once."""
@@ -245,4 +264,4 @@ def _permissions(question: Question, ladder: Ladder, found: InScope) -> list[Per
 
 
 def _unplanned(node: str, why: str, items: Iterable[Item]) -> NodePlan:
-    return NodePlan(node, (), tuple(ItemPlan(item.id, "", why) for item in items))
+    return NodePlan(node, (), tuple(ItemPlan(item.id, "", why) for item in items), ItemPlan(ANY.id, "", why))

@@ -13,6 +13,7 @@ from typing import Final
 
 from kdnsctl.facts import conntrack, kubeproxy, network, node, rules
 from kdnsctl.model import Fact
+from kdnsctl.probe.onnode import SCRIPT
 
 FACTS: Final[tuple[Fact, ...]] = (
     node.CLOCK,
@@ -47,6 +48,7 @@ FACTS: Final[tuple[Fact, ...]] = (
     network.POLICIES[6],
     conntrack.TIMEOUTS,
     conntrack.PORT_RANGE,
+    conntrack.TOOL,
     conntrack.SETTINGS,
     rules.IPVS_SETTINGS,
     node.KERNEL_LOG,
@@ -87,7 +89,7 @@ ALLOWED: Final[Mapping[str, str]] = {
     "iptables-save": "-c",
     "ip6tables-save": "-c",
     "nft": "(-j )?list table ip6? kube-proxy",
-    "conntrack": "-L (-f ipv[46] )?-o extended,id",
+    "conntrack": "-L (-f ipv[46] )?-o extended,id|--version",
     "ipset": "save",
     "ip": "-j neigh show|-j -[46] (route show table all|rule show)",
     "dmesg": "-r",
@@ -95,7 +97,16 @@ ALLOWED: Final[Mapping[str, str]] = {
 }
 
 
+_ADDRESS, _NAME = r"[0-9a-fA-F.:]+", r"[A-Za-z0-9_.-]+"
+PROBERS: Final[Mapping[str, str]] = {
+    "dnsprobe": rf"-s {_ADDRESS} -P \d+ -n {_NAME} -c \d+ -i \d+ -w \d+( -p \d+(,\d+)*)?( -e \d+)?( -t)?",
+    "python3": rf"-I -c {re.escape(shlex.quote(SCRIPT))} "
+    rf"""'\["{_ADDRESS}",\d+,"{_NAME}",\d+,\d+,\d+,\[(\d+(,\d+)*)?\],(true|false),\d+\]'""",
+}
+"""What `probe` runs: DNS queries are sent, and nothing else; no fact that is collected comes by these."""
+
+
 def allowed(command: tuple[str, ...]) -> bool:
     """Whether the allow-list has this command, arguments included."""
-    form = ALLOWED.get(command[0])
+    form = ALLOWED.get(command[0]) or PROBERS.get(command[0])
     return form is not None and re.fullmatch(form, shlex.join(command[1:])) is not None

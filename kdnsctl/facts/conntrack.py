@@ -87,6 +87,17 @@ SETTINGS: Final = _numbers(
 )
 PORT_RANGE: Final = _numbers("ports", "range of local ports", "cat", "/proc/sys/net/ipv4/ip_local_port_range")
 
+TOOL: Final = Fact(
+    id="conntrack.release",
+    title="release of the conntrack program",
+    privilege=Privilege.NET_ADMIN,  # not to say its name, but there is no use for it without
+    proof=Proof.TRAILER,
+    max_bytes=4 << 10,
+    seconds=10,
+    commands=dict.fromkeys(Toolset, ("conntrack", "--version")),
+)
+"""Which conntrack there is, asked before a step relies on it: kube-proxy's image has one or not, by its release."""
+
 
 def table_of(addresses: Iterable[str], node_ports: Iterable[int] = ()) -> Fact:
     """`TABLE`, filtered on the node: every entry whose original destination is one of `addresses` comes, and every one

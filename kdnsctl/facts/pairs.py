@@ -13,7 +13,7 @@ from typing import Final, Generic, Literal, Protocol, TypeVar
 from kdnsctl.cancel import CancelScope
 from kdnsctl.facts import clocks, conntrack, kubeproxy, node, numbers, rules
 from kdnsctl.model import Fact
-from kdnsctl.netfilter import iptables, ipvs, nft
+from kdnsctl.netfilter import deletion, iptables, ipvs, nft
 from kdnsctl.netfilter.conntrack import ConntrackReader, Summary
 from kdnsctl.netfilter.dump import Completeness
 from kdnsctl.netfilter.entries import Entry, Wanted
@@ -122,6 +122,7 @@ KERNEL_LOG: Final = _pair(node.KERNEL_LOG, clocks.table_full)
 FILL: Final = _pair(conntrack.FILL, numbers.fill)
 COUNTERS: Final = _pair(conntrack.COUNTERS, numbers.counters)
 TIMEOUTS: Final = _pair(conntrack.TIMEOUTS, numbers.timeouts)
+TOOL: Final = _pair(conntrack.TOOL, deletion.version)
 LOCAL_PORTS: Final = _pair(conntrack.PORT_RANGE, numbers.local_ports)
 MODE: Final = _pair(kubeproxy.MODE, parse_proxy_mode)
 CONFIG: Final = _pair(kubeproxy.CONFIG, parse_config_mode)

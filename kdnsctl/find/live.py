@@ -7,8 +7,9 @@ pods suffer is asked of the API only for nodes on which something is wrong. Logs
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -22,7 +23,7 @@ from kdnsctl.cluster.lists import list_all
 from kdnsctl.cluster.objects import Node, Pod, Service, ServiceCIDR
 from kdnsctl.cluster.permission import Permission
 from kdnsctl.cluster.transport import Connection
-from kdnsctl.diagnosis.case import COUNTED_PROTOCOL
+from kdnsctl.diagnosis.case import COUNTED_PROTOCOL, Case
 from kdnsctl.diagnosis.evidence import RECHECK, SETTLE, Evidence, Item, Missing, Terms
 from kdnsctl.diagnosis.findings import Diagnosis
 from kdnsctl.diagnosis.flows import Reading
@@ -35,6 +36,7 @@ from kdnsctl.find.refusals import Refusals
 from kdnsctl.find.states import Wish, read_again, read_state
 from kdnsctl.find.truths import addresses_of, left_to_others, pods_by_address, ports_of
 from kdnsctl.model import KdnsctlError, Outcome, Reason, Reporter, Verdict
+from kdnsctl.netfilter.entries import Key
 from kdnsctl.netfilter.rules import Mode
 from kdnsctl.reach.kubeproxyexec import KubeProxyExec
 from kdnsctl.reach.shell import NodeShell
@@ -68,7 +70,9 @@ class LiveOptions:
     """How nodes are judged. `services` are "NAMESPACE/NAME" (none: all), `whole` and `thorough` as in `Wish`.
 
     `settle` is how long an endpoint has to be gone before an entry to it counts at once. `version` stands in where the
-    image does not tell kube-proxy's release. `parallel` nodes are read at once.
+    image does not tell kube-proxy's release. `parallel` nodes are read at once. `keep`: a state has the case that its
+    diagnosis comes from, which may be large. `tcp`: a second look is taken for entries of TCP, too, which no verdict
+    rests on.
     """
 
     services: tuple[str, ...] = ()
@@ -77,6 +81,8 @@ class LiveOptions:
     thorough: bool = True
     version: str | None = None
     parallel: int = PARALLEL
+    keep: bool = False
+    tcp: bool = False
 
     @property
     def terms(self) -> Terms:
@@ -86,13 +92,14 @@ class LiveOptions:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What came of one node: its diagnosis, when its table was last read, and by which way."""
+    """What came of one node: its diagnosis, when its table was last read, and by which way; the case if it was kept."""
 
     diagnosis: Diagnosis
     read_at: datetime | None
     via: str
     mode: Mode | None
     version: str
+    case: Case | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +135,27 @@ def judge_nodes(
     `shell_of` says how a node is reached; by default through kube-proxy's pod. Raises what listing Services and
     EndpointSlices raises; what is wrong with one node is its outcome.
     """
-    places = {proxy.node: proxy for proxy in proxies}
-    if not places:
+    if not (places := {proxy.node: proxy for proxy in proxies}):
         return Judged({})
+    with judging(
+        connection, places.values(), nodes, options, scope=scope, reporter=reporter, now=now, shell_of=shell_of
+    ) as judged:
+        return Judged(judged.all(), judged.notes)
+
+
+@contextlib.contextmanager
+def judging(
+    connection: Connection,
+    proxies: Iterable[KubeProxy],
+    nodes: Sequence[Node],
+    options: LiveOptions,
+    *,
+    scope: CancelScope,
+    reporter: Reporter,
+    now: datetime,
+    shell_of: Callable[[KubeProxy], NodeShell] | None = None,
+) -> Iterator[Judging]:
+    """Judging within one bracket of truth for the length of the block, as often as is wanted; see `judge_nodes`."""
     clock = WallClock(scope.clock, now)
     reach = shell_of or (lambda proxy: KubeProxyExec(connection, proxy.node, _place(proxy)))
     notes: list[str] = []
@@ -144,16 +169,40 @@ def judge_nodes(
     ahead = bracket.server_ahead(connection, clock, scope=scope)
     with Bracket(connection, services, views, scope=scope, clock=clock, note=reporter.noted, ahead=ahead) as truths:
         judge = _Judge(connection, truths, base, services, options, clock)
+        places = {proxy.node: proxy for proxy in proxies}
+        yield Judging(judge, places, reach, options, scope, reporter, tuple(notes))
 
-        def first(node: str, limit: CancelScope) -> _Pending:
-            return judge.read(reach(places[node]), places[node], limit)
 
+class Judging:
+    """Nodes that can be read and judged, again and again: all at once, or one of them from any thread."""
+
+    def __init__(
+        self,
+        judge: _Judge,
+        places: Mapping[str, KubeProxy],
+        reach: Callable[[KubeProxy], NodeShell],
+        options: LiveOptions,
+        scope: CancelScope,
+        reporter: Reporter,
+        notes: tuple[str, ...],
+    ) -> None:
+        self._judge = judge
+        self._places = places
+        self._reach = reach
+        self._options = options
+        self._scope = scope
+        self._reporter = reporter
+        self.notes = notes
+
+    def all(self) -> Mapping[str, Outcome[State]]:
+        """One outcome for each node."""
+        scope = self._scope
         outcomes = fleet.run(
-            places,
-            first,
-            parallel=options.parallel,
+            self._places,
+            self._first,
+            parallel=self._options.parallel,
             deadline=None,
-            reporter=reporter,
+            reporter=self._reporter,
             scope=scope,
             what="reading nodes",
         )
@@ -162,11 +211,32 @@ def judge_nodes(
         if waiting and scope.reason is None:
 
             def second(node: str, limit: CancelScope) -> _Pending:
-                return judge.look_again(reach(places[node]), waiting[node], limit)
+                return self._second(node, waiting[node], limit)
 
-            again = _second_looks(waiting, second, options, scope=scope, reporter=reporter)
-            done |= {one.node: _kept(one, waiting[one.node], judge) for one in again}
-    return Judged({name: _state_of(one) for name, one in done.items()}, tuple(notes))
+            again = _second_looks(waiting, second, self._options, scope=scope, reporter=self._reporter)
+            done |= {one.node: _kept(one, waiting[one.node], self._judge) for one in again}
+        return {name: _state_of(one) for name, one in done.items()}
+
+    def one(self, node: str, scope: CancelScope, *, patient: bool = True) -> State:
+        """One node as it is now. Not `patient`: without a second look at what may not count yet.
+
+        Raises as reading it does.
+        """
+        pending = self._first(node, scope)
+        if patient and pending.again:
+            pending = self._second(node, pending, scope)
+        return pending.state
+
+    def serves(self, node: str, key: Key, scope: CancelScope) -> bool:
+        """Whether flows of a node with this key are answered now, or may be: their backend serves, or is not known."""
+        return self._judge.serves(node, key, scope)
+
+    def _first(self, node: str, scope: CancelScope) -> _Pending:
+        proxy = self._places[node]
+        return self._judge.read(self._reach(proxy), proxy, scope)
+
+    def _second(self, node: str, pending: _Pending, scope: CancelScope) -> _Pending:
+        return self._judge.look_again(self._reach(self._places[node]), pending, scope)
 
 
 def _second_looks(
@@ -223,7 +293,7 @@ class _Judge:
         """The first look at a node."""
         wish = self._wish(proxy.version or self._options.version or "", None)
         before = self._truths.truth(self._base, self._clock.now())
-        namespace = _place(proxy).namespace
+        namespace = proxy.place.namespace if proxy.place else ""  # without a pod it is not reached through one
         self._refusals.check(namespace)
         try:
             evidence = read_state(shell, wish, before, scope=scope, clock=self._clock)
@@ -251,6 +321,14 @@ class _Judge:
         explained = Reason(said.reason.code, f"{said.reason.message}, which failed: {reason.message}", reason.error)
         return replace(pending.state, diagnosis=replace(said, reason=explained, complete=False))
 
+    def serves(self, node: str, key: Key, scope: CancelScope) -> bool:
+        """Whether the backend of a key serves, by the endpoints as they are now."""
+        now = self._clock.now()
+        self._truths.confirm(now, scope)
+        truth = self._truths.truth(self._base, now)
+        meaning = Index(truth, node).meaning(key)
+        return not truth.endpoints_known or meaning is None or meaning.kind is Kind.SERVING
+
     def _wish(self, version: str, mode: Mode | None) -> Wish:
         options = self._options
         return Wish(self._ports, whole=options.whole, thorough=options.thorough, version=version, mode=mode)
@@ -267,9 +345,12 @@ class _Judge:
             truth = self._truths.truth(self._base, at)
             truth = replace(truth, pods=self._names.of(shell.node, _dead(evidence, truth), scope))
             said = diagnose(evidence, truth, terms)
-        again = not last and bool(unsettled(evidence, truth, terms) or _uncounted(evidence, truth, terms))
+        again = not last and bool(
+            unsettled(evidence, truth, terms) or _uncounted(evidence, truth, terms, tcp=self._options.tcp)
+        )
         mode = evidence.running_mode
-        state = State(said, table.at if table else None, shell.rung, mode, evidence.version)
+        case = case_of(evidence, truth, terms) if self._options.keep else None
+        state = State(said, table.at if table else None, shell.rung, mode, evidence.version, case)
         # Evidence of a large cluster is large: it is kept for nodes that are looked at again only.
         return _Pending(state, evidence if again else Evidence(), again)
 
@@ -373,10 +454,11 @@ def _state_of(outcome: Outcome[_Pending]) -> Outcome[State]:
     return Outcome(outcome.node, outcome.value.state if outcome.value else None, outcome.reason)
 
 
-def _uncounted(evidence: Evidence, truth: Truth, terms: Terms) -> bool:
+def _uncounted(evidence: Evidence, truth: Truth, terms: Terms, *, tcp: bool) -> bool:
     """Whether there are stale entries that do not count yet, also where the verdict is certain without them."""
     stale = case_of(evidence, truth, terms).stale
-    return any(one.waiting and one.in_scope and one.key.protocol == COUNTED_PROTOCOL for one in stale)
+    protocols = (COUNTED_PROTOCOL, "tcp") if tcp else (COUNTED_PROTOCOL,)
+    return any(one.waiting and one.in_scope and one.key.protocol in protocols for one in stale)
 
 
 def _dead(evidence: Evidence, truth: Truth) -> list[str]:

@@ -7,19 +7,21 @@ scope is partial: the nodes that were named, and those of the kube-proxy pods th
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from kdnsctl.cancel import CancelScope
+from kdnsctl.changes.raised import reminders
 from kdnsctl.cluster.errors import ForbiddenError
 from kdnsctl.cluster.kubeproxy import Kind, KubeProxy, locate
-from kdnsctl.cluster.objects import Node
+from kdnsctl.cluster.objects import Node, Pod
 from kdnsctl.cluster.proxyload import discover, list_nodes
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.model import KdnsctlError, Scope, UsageError
 
 MOST_NAMED = 5  # of a list of nodes, in an error
 TOLD_BY_NODE = (Kind.ABSENT, Kind.EMBEDDED)
+QUIET = ("verbosity show", "verbosity raise", "verbosity restore")  # they say themselves what is raised
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class InScope:
     """The nodes, each once, by name and in order. `proxies` has where kube-proxy is on them, as far as can be known.
 
     `notes` are for people: what could not be read. `blind` is why no pods could be read at all, "" when they could.
-    `nodes` are the nodes in scope themselves, none where they cannot be listed.
+    `nodes` are the nodes in scope themselves, none where they cannot be listed; `pods` are kube-proxy's, by uid.
     """
 
     names: tuple[str, ...]
@@ -44,6 +46,7 @@ class InScope:
     notes: tuple[str, ...]
     blind: str = ""
     nodes: tuple[Node, ...] = ()
+    pods: Mapping[str, Pod] = field(default_factory=dict)
 
 
 def nodes_in_scope(
@@ -76,15 +79,17 @@ def nodes_in_scope(
         hint = "which labels there are: kubectl get nodes --show-labels" if chosen.selector is not None else ""
         raise UsageError(f"{which} in {connection.target}; nothing was done", hint=hint)
     nodes = [known[name] for name in names]
+    # Whoever raised a verbosity may be gone: everybody who lists nodes is told, whatever the nodes are listed for.
+    told = tuple(reminders(listed)) if command not in QUIET else ()
     try:
         found = discover(connection, nodes, scope=scope)
     except ForbiddenError as error:
         # What a node is shows also without pods; that one has no kube-proxy does not.
-        told = {name: proxy for name, proxy in locate(nodes, ()).items() if proxy.kind in TOLD_BY_NODE}
+        apart = {name: proxy for name, proxy in locate(nodes, ()).items() if proxy.kind in TOLD_BY_NODE}
         return InScope(
-            names, told, Scope.FULL, (), blind=f"kube-proxy's pods may not be listed: {error}", nodes=tuple(nodes)
+            names, apart, Scope.FULL, told, blind=f"kube-proxy's pods may not be listed: {error}", nodes=tuple(nodes)
         )
-    return InScope(names, found.proxies, Scope.FULL, found.notes, nodes=tuple(nodes))
+    return InScope(names, found.proxies, Scope.FULL, (*told, *found.notes), nodes=tuple(nodes), pods=found.pods)
 
 
 def _unlisted(
@@ -104,7 +109,7 @@ def _unlisted(
     names = tuple(dict.fromkeys([*named, *found.proxies]))
     if not names:
         raise _nothing_to_look_at(error, command) from error
-    return InScope(names, found.proxies, Scope.PARTIAL, (note, *found.notes))
+    return InScope(names, found.proxies, Scope.PARTIAL, (note, *found.notes), pods=found.pods)
 
 
 def _nothing_to_look_at(error: ForbiddenError, command: str) -> KdnsctlError:

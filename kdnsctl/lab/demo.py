@@ -1,7 +1,7 @@
-"""The whole incident as a story, in under a minute: up, healthy, break, find, heal, down, with DNS measured throughout.
+"""The whole incident as a story: up, healthy, break, find, contain, repair, release, down; DNS is measured throughout.
 
-The story is told to a `Tell`; finding the node is the caller's part (`find`), so that this room stays free of the
-tool it is for: it is given the directory with the nodes' log files and the running lab, and what it returns is told.
+The story is told to a `Tell`; what the tool does in it is the caller's part (`Acts`), so that this room stays free of
+the tool it is for.
 """
 
 from __future__ import annotations
@@ -9,16 +9,24 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from kdnsctl.lab import incident, space
 from kdnsctl.lab.incident import Incident, Mode
 from kdnsctl.lab.kubeclient import ApiError
-from kdnsctl.lab.measure import Success, a_share_is_lost, measure
+from kdnsctl.lab.measure import Success, Until, a_share_is_lost, measure
 from kdnsctl.lab.spacedir import LabDir, LabError, lab_dir
 
 Tell = Callable[[str], None]
-Find = Callable[[LabDir, Path], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Acts:
+    """What is done about the broken node, each on the running lab. `repair` tells whether it has healed the node."""
+
+    find: Callable[[LabDir], None]
+    contain: Callable[[LabDir], None]
+    repair: Callable[[LabDir], bool]
+    release: Callable[[LabDir], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +41,14 @@ class DemoOptions:
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """What was measured in the three acts, and what was broken."""
+    """What was measured between the acts, and what was broken. `contained` and `released` are empty without acts."""
 
     incident: Incident
     healthy: tuple[Success, ...]
     broken: tuple[Success, ...]
+    contained: tuple[Success, ...]
     healed: tuple[Success, ...]
+    released: tuple[Success, ...]
 
 
 def table(successes: tuple[Success, ...]) -> list[str]:
@@ -50,11 +60,6 @@ def table(successes: tuple[Success, ...]) -> list[str]:
         cells = [by[node, kind] for kind in ("fixed", "fresh")]
         lines.append(f"  {node:<10}" + "".join(f"{f'{c.percent:>3} % ({c.answered} of {c.asked})':<22}" for c in cells))
     return [line.rstrip() for line in lines]
-
-
-def log_root(where: LabDir) -> Path:
-    """The directory whose `NODE/var/log/pods/…` are the nodes' log files."""
-    return where.root / "nodes"
 
 
 @contextlib.contextmanager
@@ -80,33 +85,52 @@ _WHY = {
 }
 
 
-def run(options: DemoOptions, tell: Tell, find: Find | None = None) -> DemoResult:
-    """Play the story. Raises LabError; the lab is removed then, too."""
+def run(options: DemoOptions, tell: Tell, acts: Acts | None = None) -> DemoResult:
+    """Play the story. Raises LabError; the lab is removed then, too. Without `acts` the lab itself heals the node."""
     count = options.up.nodes
     tell(f"A cluster of {count} nodes comes up on this machine, in namespaces of its own ...")
     with _lab(options) as where:
-        healthy = measure(where, count, options.results)
+
+        def measured(until: Until | None = None) -> tuple[Success, ...]:
+            return measure(where, count, options.results, until=until)
+
+        def show(successes: tuple[Success, ...]) -> tuple[Success, ...]:
+            for line in table(successes):
+                tell(line)
+            return successes
+
+        healthy = measured()
         tell("DNS works, for clients that keep their source port and for those that do not:")
-        for line in table(healthy):
-            tell(line)
+        show(healthy)
         tell(f"Now one node breaks: {_WHY[options.mode]} ...")
         made = incident.break_dns(options.mode, name=options.up.name, root=options.up.root)
-        until = a_share_is_lost(made.node) if options.mode is Mode.RESTORE_FAILS else None
-        broken = measure(where, count, options.results, until=until)
+        shows = a_share_is_lost(made.node) if options.mode is Mode.RESTORE_FAILS else None
+        broken = measured(shows)
         old = "one was" if len(made.dead) == 1 else "ones were"
         tell(f"CoreDNS is well, its pods are new; the old {old} {', '.join(made.dead)}. But on {made.node}:")
-        for line in table(broken):
-            tell(line)
-        if find is not None:
-            for line in find(where, log_root(where)).splitlines():
-                tell(line)
-        tell("The fault is lifted and the node's stale entries go ...")
-        incident.heal(name=options.up.name, root=options.up.root)
-        healed = measure(where, count, options.results)
-        for line in table(healed):
-            tell(line)
+        show(broken)
+        contained: tuple[Success, ...] = ()
+        repaired = False
+        if acts is not None:
+            acts.find(where)
+            acts.contain(where)
+            tell(f"Nothing new is scheduled to {made.node}, and the evidence is safe. DNS there is as it was:")
+            contained = show(measured(shows))
+            repaired = acts.repair(where)
+        if not repaired:
+            tell("The fault is lifted and the node's stale entries go ...")
+            incident.heal(name=options.up.name, root=options.up.root)
+        tell("DNS after the repair:")
+        healed = show(measured())
+        released: tuple[Success, ...] = ()
+        if acts is not None:
+            acts.release(where)
+            tell("The node is as it was before the incident, and DNS works:")
+            released = show(measured())
+        if options.keep and repaired:
+            incident.heal(name=options.up.name, root=options.up.root)  # what was injected to break it
     if options.keep:
         tell(f'The lab stays up. Use it: eval "$(kdnsctl lab env {options.up.name})"')
     else:
         tell("The lab is gone; nothing of it is left on this machine.")
-    return DemoResult(made, healthy, broken, healed)
+    return DemoResult(made, healthy, broken, contained, healed, released)

@@ -5,7 +5,7 @@ directory with the named tools, the libraries their dynamic loader asks for, and
 images follow kubernetes/release (distroless-iptables): a shell, seven small tools, iptables, ipset, nft and kmod;
 `conntrack` only up to v0.7.11 and v0.8.6, so in Kubernetes 1.31.14 and not in 1.32.13 or later
 (kubernetes/release#4223). Nothing is fetched; a tool the machine lacks is missing in the image and is named by
-`missing`.
+`missing`. The tools image's own prober is built from its source, where that and a compiler are there.
 """
 
 # ruff: noqa: PTH113, PTH114, PTH115, PTH118, PTH119, PTH211 - paths here go straight into system calls and argument lists
@@ -21,6 +21,9 @@ from pathlib import Path
 
 _SEARCH = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin")
 _LIBRARY = re.compile(r"(?:=> )?(/\S+) \(0x[0-9a-f]+\)")
+
+PROBER = "dnsprobe"
+_PROBER_SOURCE = Path(__file__).parents[2] / "images" / "tools" / "dnsprobe.c"  # of a checkout; no wheel has it
 
 _SHELL = ("sh", "cat", "grep", "wc", "sleep", "chmod", "ln", "rm")
 _IPTABLES = tuple(
@@ -75,7 +78,7 @@ def describe(reference: str) -> Image:
     if name == DNS_CLIENT:
         return Image(("sh", "cat", "sleep"), "dns-client", "/dns-client")
     if name == TOOLS:
-        return Image((*_KUBE_PROXY, *_COREUTILS, "conntrack"))
+        return Image((*_KUBE_PROXY, *_COREUTILS, "conntrack", PROBER))
     if name == PAUSE:
         return Image(("sleep",))
     raise UnknownImageError(reference)
@@ -99,7 +102,18 @@ def find_tool(name: str) -> str | None:
 
 def missing(reference: str) -> tuple[str, ...]:
     """Tools the image should hold and the machine does not have."""
-    return tuple(tool for tool in describe(reference).tools if find_tool(tool) is None)
+    lacking = (tool for tool in describe(reference).tools if find_tool(tool) is None)
+    return tuple(tool for tool in lacking if tool != PROBER or not _can_build_prober())
+
+
+def _can_build_prober() -> bool:
+    return find_tool("cc") is not None and _PROBER_SOURCE.is_file()
+
+
+def _build_prober(target: Path) -> None:
+    """As the image's Containerfile does. A compiler that fails (it lacks a static libc) leaves the image without it."""
+    command = [find_tool("cc") or "cc", "-std=c11", "-O2", "-static", "-o", str(target), str(_PROBER_SOURCE)]
+    subprocess.run(command, capture_output=True, check=False, env={"PATH": ":".join(_SEARCH)})
 
 
 class Library:
@@ -148,6 +162,8 @@ class Library:
             source = find_tool(tool)
             if source is not None:
                 needed |= self._add_tool(target, tool, source)
+            elif tool == PROBER and _can_build_prober():
+                _build_prober(target / "usr/bin" / PROBER)
         plugins = _plugins(image.tools)
         for extra in plugins:
             _copy(Path(extra), target)

@@ -117,6 +117,8 @@ def _break(scene: _Scene, mode: Mode, name: str, node: str | None) -> Incident:
         )
     before = _wait_until_settled(scene)
     proxy = _proxy_pod(scene, target)
+    # One that has just been restarted may not know yet of the pods that are about to go: the rules it finds are older.
+    _wait_for_log(scene, proxy, re.compile(r"Caches are synced.*endpoint slice config"))
     began = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     incident = Incident(mode.value, target, began, (), proxy["metadata"]["name"])
     _remember(scene.where, incident)
@@ -237,7 +239,8 @@ def _wait_until_settled(scene: _Scene) -> dict[str, JSON]:
         pods.clear()
         pods.update(_dns_pods(scene))
         addresses = {each["status"].get("podIP", "") for each in pods.values()}
-        if not pods or not all(is_ready(each) for each in pods.values()):
+        proxies = scene.client.get(f"{_PODS}?{_PROXY}")["items"]
+        if not pods or not all(is_ready(each) for each in (*pods.values(), *proxies)):
             return False
         argv = ["iptables-save", "-t", "nat"]
         outputs = (

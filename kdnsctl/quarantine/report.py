@@ -15,6 +15,7 @@ from kdnsctl.quarantine.draining import PodResult
 from kdnsctl.quarantine.holds import Hold
 from kdnsctl.quarantine.podfilters import name_of
 from kdnsctl.quarantine.record import NodeRecord
+from kdnsctl.repair.verbosityreport import raised_to_json
 
 
 def quarantine_to_json(report: quarantine.QuarantineReport) -> dict[str, Any]:
@@ -96,6 +97,10 @@ def status_to_json(report: status.StatusReport) -> dict[str, Any]:
             }
             for node in report.nodes
         ],
+        "raisedVerbosity": [
+            {"node": name, **raised_to_json(raised, report.generated_at)} for name, raised in report.raised
+        ],
+        "notes": list(report.notes),
     }
 
 

@@ -17,6 +17,8 @@ from kdnsctl.cancel import CancelScope
 from kdnsctl.changes.fields import RECORD, VERBS, FieldVerb, node_path
 from kdnsctl.changes.lock import lease_of, needed
 from kdnsctl.changes.plan import sentence
+from kdnsctl.changes.raised import Raised, of_node
+from kdnsctl.changes.raised import RecordError as NoRecordError
 from kdnsctl.cluster.lists import list_all
 from kdnsctl.cluster.objects import Node
 from kdnsctl.cluster.permission import Permission
@@ -65,11 +67,16 @@ class NodeStatus:
 
 @dataclass(frozen=True, slots=True)
 class StatusReport:
-    """The whole answer: the nodes that were named, or all in quarantine."""
+    """The whole answer: the nodes that were named, or all in quarantine.
+
+    `raised` are the nodes of the cluster whose kube-proxy's verbosity is raised; `notes` what cannot be read of that.
+    """
 
     generated_at: datetime
     cluster: str
     nodes: tuple[NodeStatus, ...]
+    raised: tuple[tuple[str, Raised], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def status(names: Sequence[str], connection: Connection, *, scope: CancelScope, now: datetime) -> StatusReport:
@@ -83,7 +90,23 @@ def status(names: Sequence[str], connection: Connection, *, scope: CancelScope, 
         raise UsageError(f"no node {named(missing)} in {connection.target}; nothing was done")
     wanted = names or sorted(name for name, node in everyone.items() if _marked(node))
     found = tuple(_status(name, everyone[name], connection, scope) for name in wanted)
-    return StatusReport(now, identity_of(connection.target), found)
+    raised, notes = _raised(everyone)
+    return StatusReport(now, identity_of(connection.target), found, raised, notes)
+
+
+def _raised(everyone: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[tuple[str, Raised], ...], tuple[str, ...]]:
+    """The nodes whose kube-proxy's verbosity is raised, whichever were named: somebody has to put it back."""
+    raised: list[tuple[str, Raised]] = []
+    notes: list[str] = []
+    for name in sorted(everyone):
+        try:
+            record = of_node(msgspec.convert(everyone[name], Node, strict=False))
+        except NoRecordError as error:
+            notes.append(str(error))
+            continue
+        if record is not None:
+            raised.append((name, record))
+    return tuple(raised), tuple(notes)
 
 
 def _marked(node: Mapping[str, Any]) -> bool:

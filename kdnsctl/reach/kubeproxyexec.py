@@ -14,12 +14,12 @@ from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster import execs, portforward
 from kdnsctl.cluster.kubeproxy import PodPlace
 from kdnsctl.cluster.permission import Permission
-from kdnsctl.cluster.retries import RetryPolicy
+from kdnsctl.cluster.retries import NO_RETRIES, RetryPolicy
 from kdnsctl.cluster.transport import Connection
-from kdnsctl.model import Endpoint, Fact, KdnsctlError, Proof, Reason, Toolset
+from kdnsctl.model import Endpoint, Fact, KdnsctlError, NodeChange, Proof, Reason, Toolset
 from kdnsctl.netfilter.dump import Completeness
 from kdnsctl.reach.containers import Container, Turn
-from kdnsctl.reach.readings import SLACK, ReadingLog, read_command
+from kdnsctl.reach.readings import SLACK, ReadingLog, as_fact, read_command
 from kdnsctl.reach.shell import Reading, Sink
 
 RUNG: Final = "exec"
@@ -71,11 +71,22 @@ class KubeProxyExec:
             log = ReadingLog(fact, self._node, RUNG, sink)
             if fact.endpoint is not None:
                 return self._ask(fact, fact.endpoint, log, scope)
-            return self._run(fact, fact.commands[Toolset.KUBE_PROXY], log, scope)
+            return self._run(fact, fact.commands[Toolset.KUBE_PROXY], log, scope, self._retry)
 
-    def _run(self, fact: Fact, command: tuple[str, ...], log: ReadingLog, scope: CancelScope) -> Reading:
+    def can_change(self, change: NodeChange) -> bool:
+        return Toolset.KUBE_PROXY in change.commands
+
+    def change(self, change: NodeChange, sink: Sink, *, scope: CancelScope) -> Reading:
+        fact = as_fact(change)
+        with self._turn.mine(scope):
+            log = ReadingLog(fact, self._node, RUNG, sink)
+            return self._run(fact, fact.commands[Toolset.KUBE_PROXY], log, scope, NO_RETRIES)
+
+    def _run(
+        self, fact: Fact, command: tuple[str, ...], log: ReadingLog, scope: CancelScope, retry: RetryPolicy | None
+    ) -> Reading:
         container = Container(self._connection, self._place.namespace, self._place.pod, self._place.container)
-        run = container.running(log, scope, fact.seconds + SLACK, retry=self._retry)
+        run = container.running(log, scope, fact.seconds + SLACK, retry=retry)
         return read_command(fact, command, log, scope, run, killed=KILLED_BY_LIMIT)
 
     def _ask(self, fact: Fact, endpoint: Endpoint, log: ReadingLog, scope: CancelScope) -> Reading:

@@ -13,12 +13,13 @@ from kdnsctl.cluster import execs, pods
 from kdnsctl.cluster.errors import ApiError
 from kdnsctl.cluster.objects import Pod
 from kdnsctl.cluster.permission import Permission
+from kdnsctl.cluster.retries import NO_RETRIES, RetryPolicy
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.cluster.watch import Change, Event, watch
-from kdnsctl.model import Fact, KdnsctlError, Toolset
+from kdnsctl.model import Fact, KdnsctlError, NodeChange, Toolset
 from kdnsctl.reach.containers import Container, Turn
 from kdnsctl.reach.podspec import CONTAINER, ENTER_HOST, PodOrder, PodRung, may
-from kdnsctl.reach.readings import SLACK, ReadingLog, read_command
+from kdnsctl.reach.readings import SLACK, ReadingLog, as_fact, read_command
 from kdnsctl.reach.shell import Reading, Sink
 
 PATIENCE: Final = 30.0  # seconds for a pod to run whose image is on the node
@@ -172,10 +173,25 @@ class PodShell:
         command = self.command(fact)
         if command is None:
             raise KdnsctlError(f"{fact.title} cannot be read in a pod on {self.node}: no tool for it", code="noTool")
+        return self._run(fact, command, sink, scope)
+
+    def can_change(self, change: NodeChange) -> bool:
+        return self.command(as_fact(change)) is not None
+
+    def change(self, change: NodeChange, sink: Sink, *, scope: CancelScope) -> Reading:
+        fact = as_fact(change)
+        command = self.command(fact)
+        if command is None:
+            raise KdnsctlError(f"{fact.title} cannot be taken in a pod on {self.node}: no tool for it", code="noTool")
+        return self._run(fact, command, sink, scope, NO_RETRIES)
+
+    def _run(
+        self, fact: Fact, command: tuple[str, ...], sink: Sink, scope: CancelScope, retry: RetryPolicy | None = None
+    ) -> Reading:
         before = ENTER_HOST if self._order.rung is PodRung.PRIVILEGED else ()
         with self._turn.mine(scope):
             log = ReadingLog(fact, self.node, self.rung, sink)
-            run = self._container.running(log, scope, fact.seconds + SLACK, before=before)
+            run = self._container.running(log, scope, fact.seconds + SLACK, before=before, retry=retry)
             return read_command(fact, command, log, scope, run)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kdnsctl.cancel import CancelScope, duration
-from kdnsctl.model import Fact, KdnsctlError, Proof, Reason
+from kdnsctl.model import Fact, KdnsctlError, NodeChange, Proof, Reason
 from kdnsctl.netfilter import trailer
 from kdnsctl.netfilter.dump import Completeness
 from kdnsctl.reach.limits import LATE, limited
@@ -31,6 +31,19 @@ class TooLongError(KdnsctlError):
     """There is more output than a fact may have."""
 
     code = "tooLong"
+
+
+def as_fact(change: NodeChange) -> Fact:
+    """A step on a node, as what is read of it: it runs under the same limits, and its end is known in the same way."""
+    return Fact(
+        id=change.step.verb,
+        title=f"the step {change.step.verb}",
+        privilege=change.privilege,
+        proof=Proof.TRAILER,
+        max_bytes=change.max_bytes,
+        seconds=change.seconds,
+        commands=change.commands,
+    )
 
 
 class ReadingLog:

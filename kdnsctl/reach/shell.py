@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from kdnsctl.cancel import CancelScope
 from kdnsctl.model import Fact, NodeChange, Proof, Reason, Toolset
@@ -93,6 +93,7 @@ class NodeShell(Protocol):
         """
 
 
+@runtime_checkable
 class ChangingShell(NodeShell, Protocol):
     """A node on which steps can be taken, too. Which steps there are is not known here: a verb makes the `NodeChange`.
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
 
 from kdnsctl.cancel import CancelScope
-from kdnsctl.model import Fact, KdnsctlError, Privilege, Toolset
-from kdnsctl.reach.readings import SLACK, ReadingLog, read_command
+from kdnsctl.model import Fact, KdnsctlError, NodeChange, Privilege, Toolset
+from kdnsctl.reach.readings import SLACK, ReadingLog, as_fact, read_command
 from kdnsctl.reach.shell import Reading, Sink
 
 SSH: Final = "ssh"
@@ -103,6 +103,12 @@ class SshShell:
         """See whether a command can be run at all. Raises KdnsctlError (`noShell`, `noAnswer`), what ended `scope`."""
         if self._user is None:
             self._user = self._find_user(scope)
+
+    def can_change(self, change: NodeChange) -> bool:
+        return self.can(as_fact(change))
+
+    def change(self, change: NodeChange, sink: Sink, *, scope: CancelScope) -> Reading:
+        return self.read(as_fact(change), sink, scope=scope)
 
     def _as_root(self, scope: CancelScope) -> tuple[tuple[str, ...], bytes]:
         """How to be root there; found out once. Raises SudoError, and what `probe` raises."""

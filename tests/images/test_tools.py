@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import socket
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +20,7 @@ from kdnsctl.facts.catalogue import FACTS
 from kdnsctl.model import Toolset
 from kdnsctl.reach.limits import limited
 from kdnsctl.reach.podspec import ENTER_HOST
+from tests.unit.probe.servers import Server, serving
 
 IMAGE: Final = Path(__file__).parents[2] / "images/tools"
 # Where Debian has each program; the shell and the first three are in every Debian.
@@ -41,7 +40,6 @@ PACKAGES: Final = {
     "readlink": "",
 }
 NAME: Final = "kubernetes.default.svc.cluster.local"
-Reply = Callable[[dns.message.Message], list[bytes]]
 
 
 def test_the_image_installs_what_commands_are_written_for() -> None:
@@ -74,61 +72,11 @@ def prober(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-class Server:
-    """A DNS server on loopback, over UDP and TCP on one port, that answers what `reply` says."""
-
-    def __init__(self) -> None:
-        self.reply: Reply = lambda query: [answered(query)]
-        self.asked: list[tuple[int, dns.message.Message]] = []
-        self.closed = False
-        self.tcp = socket.create_server(("127.0.0.1", 0))
-        self.port = self.tcp.getsockname()[1]
-        self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.udp.bind(("127.0.0.1", self.port))
-        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._serve_udp, self._serve_tcp)]
-        for thread in self._threads:
-            thread.start()
-
-    def _serve_udp(self) -> None:
-        while True:
-            try:
-                wire, client = self.udp.recvfrom(65535)
-            except OSError:
-                return
-            if self.closed:
-                return
-            query = dns.message.from_wire(wire)
-            self.asked.append((client[1], query))
-            for one in self.reply(query):
-                self.udp.sendto(one, client)
-
-    def _serve_tcp(self) -> None:
-        while True:
-            try:
-                connection, client = self.tcp.accept()
-            except OSError:
-                return
-            with connection:
-                length = int.from_bytes(connection.recv(2, socket.MSG_WAITALL))
-                query = dns.message.from_wire(connection.recv(length, socket.MSG_WAITALL))
-                self.asked.append((client[1], query))
-                for one in self.reply(query):
-                    connection.sendall(len(one).to_bytes(2) + one)
-
-    def close(self) -> None:
-        self.closed = True
-        for one in (self.udp, self.tcp):
-            with one, contextlib.suppress(OSError):  # as a UDP socket says that has no peer, having woken its reader
-                one.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
-
-
 @pytest.fixture
 def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.close()
+    with serving() as server:
+        server.reply = lambda query, _: [answered(query)]
+        yield server
 
 
 def answered(query: dns.message.Message, rcode: dns.rcode.Rcode = dns.rcode.NOERROR, *, cut: bool = False) -> bytes:
@@ -175,13 +123,13 @@ def test_or_all_have_the_same_that_was_named(probe: Probe, server: Server) -> No
 
 
 def test_silence_is_a_timeout_and_not_an_answer(probe: Probe, server: Server) -> None:
-    server.reply = lambda _: []
+    server.reply = lambda *_: []
     code, (told,) = probe("-w", "50")
     assert (code, told["error"]) == (1, "timeout")
 
 
 def test_what_does_not_answer_the_query_does_not_count(probe: Probe, server: Server) -> None:
-    def other(query: dns.message.Message) -> list[bytes]:
+    def other(query: dns.message.Message, _: int) -> list[bytes]:
         wrong_id = bytearray(answered(query))
         wrong_id[0] ^= 0xFF
         question = dns.message.make_query("other.example", "A", id=query.id)
@@ -189,23 +137,23 @@ def test_what_does_not_answer_the_query_does_not_count(probe: Probe, server: Ser
 
     server.reply = other
     assert probe("-w", "50")[1][0]["error"] == "timeout"
-    server.reply = lambda query: [*other(query), answered(query)]
+    server.reply = lambda query, port: [*other(query, port), answered(query)]
     assert probe()[1][0]["answers"] == 2
 
 
 def test_rcode_and_truncation_are_told(probe: Probe, server: Server) -> None:
-    server.reply = lambda query: [answered(query, dns.rcode.NXDOMAIN)]
+    server.reply = lambda query, _: [answered(query, dns.rcode.NXDOMAIN)]
     code, (told,) = probe("-q", "AAAA")
     assert (code, told["rcode"], told["answers"]) == (0, 3, 0)
     assert server.asked[0][1].question[0].rdtype == 28
-    server.reply = lambda query: [answered(query, cut=True)]
+    server.reply = lambda query, _: [answered(query, cut=True)]
     assert probe()[1][0]["truncated"] is True
 
 
 def test_tcp_is_asked_too(probe: Probe, server: Server) -> None:
     code, (told,) = probe("-t")
     assert (code, told["answers"], told["sourcePort"]) == (0, 2, server.asked[0][0])
-    server.reply = lambda _: []
+    server.reply = lambda *_: []
     assert probe("-t")[1][0]["error"] == "the server closed the connection"
 
 
@@ -227,6 +175,10 @@ def test_a_port_where_nobody_is_refuses(prober: Path) -> None:
         "-s localhost -n a",
         "-s 127.0.0.1 -n a -p 0",
         "-s 127.0.0.1 -n a -p 70000",
+        "-s 127.0.0.1 -n a -p 1,",
+        "-s 127.0.0.1 -n a -p 1,x",
+        "-s 127.0.0.1 -n a -p " + ",".join(["1"] * 33),
+        "-s 127.0.0.1 -n a -e 100",
         "-s 127.0.0.1 -n a -c 1x",
         "-s 127.0.0.1 -n a -q MX",
         "-s 127.0.0.1 -n a..b",

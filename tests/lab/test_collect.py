@@ -230,3 +230,15 @@ def test_a_run_that_is_killed_leaves_what_resume_finishes(
     assert report_of(again.out)["sumsSha256"] == report["sumsSha256"]
     assert not list(bundle.glob("nodes/*/03"))
     assert verdicts(kdnsctl, bundle) == EXPECTED
+
+
+def test_probe_asks_with_the_nodes_own_python_over_ssh_and_does_not_call_a_node_well(
+    lab: LabDir, kdnsctl: Kdnsctl
+) -> None:
+    how = ["--via", "ssh", "--ssh-config", str(lab.ssh / "config"), "--source-port", "28540", "--for", "1s"]
+    ran = kdnsctl("probe", "--from", BROKEN, *how, "-o", "json")
+    assert ran.code == 0, ran.err
+    (node,) = json.loads(ran.out)["nodes"]
+    assert (node["via"], node["result"]) == ("ssh", "answers")
+    # Its pods have stale entries; the ports that were held here have none. That has to be said.
+    assert "Those of pods are not asked for here." in kdnsctl("probe", "--from", BROKEN, *how).out

@@ -82,4 +82,4 @@ def test_found_quarantined_repaired_released(
     assert nodes(kubectl) == before
     told = kdnsctl("incident", "report", report["incident"]).out
     assert f"{BROKEN} affected" in told
-    assert "All that was changed has been taken back." in told
+    assert "Nothing is left that can be taken back." in told

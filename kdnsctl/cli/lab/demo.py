@@ -6,9 +6,11 @@ the same door as from a shell, and what it prints is what a user would see.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shlex
 import sys
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     from kdnsctl.lab.spacedir import LabDir
 
 NAME = "demo"
+INCIDENT = "demo"
+TOOLS_IMAGE = "kdnsctl.io/lab/tools:1"
+LAST_WITH_CONNTRACK = 31  # of Kubernetes 1: kube-proxy's image has no conntrack from then on
 SETTLE = "3s"  # the lab's kube-proxy cleans up at once, if it does
 # What the log can and cannot tell of each failure, said between the log's answer and the kernel's.
 PROOF = {
@@ -57,7 +62,7 @@ def demo(
         bool, typer.Option("--keep", help="Leave the lab, healed, to try things in.", show_default=False)
     ] = False,
 ) -> int:
-    """Play the whole incident: up, break, find-affected, analyze, heal, down.
+    """Play the whole incident: up, break, find-affected, quarantine, collect, analyze, flush, release, down.
 
     Examples:
       # kube-proxy cannot delete stale entries
@@ -67,7 +72,7 @@ def demo(
       # And keep the lab
       kdnsctl lab demo --keep
 
-    DNS is measured on every node before, during and after, by clients that keep their source port and by clients that
+    DNS is measured on every node after each step, by clients that keep their source port and by clients that
     take a fresh one for each query.
     """
     need_packages()
@@ -84,15 +89,20 @@ def demo(
         keep=keep,
     )
 
-    def find(where: LabDir, logs: Path) -> str:  # noqa: ARG001  # the glob below is what a user would type
+    def find(where: LabDir) -> None:
         _find(where, common)
         _prove(where, mode, name, common)
         _explain(where, common)
-        return ""
 
+    acts = story.Acts(
+        find=find,
+        contain=lambda where: _contain(where, common),
+        repair=lambda where: _repair(where, mode, kube_proxy_version, common),
+        release=lambda where: _release(where, common),
+    )
     with contained(), interruptible(name, leaves=f"the lab '{name}', which was there before, is as it was"):
         require_machine()
-        story.run(options, say_filled, find)
+        story.run(options, say_filled, acts)
     return 0
 
 
@@ -126,16 +136,100 @@ def _explain(where: LabDir, common: Common) -> None:
     _run(["analyze", made.node, *arguments])
 
 
-def _run(arguments: list[str]) -> None:
-    """Run one command line as from a shell, and tell its exit code."""
+def _contain(where: LabDir, common: Common) -> None:
+    """Hold and cordon the node, secure the evidence, and let it speak."""
+    node = _broken(where)
+    say_filled(f"{node} is held and cordoned before anything else is done. Its pods stay here: they measure DNS on.")
+    with _own_state(where):
+        _typed(where, common, "quarantine", node, "--no-drain", "--no-collect", "--incident", INCIDENT, "--yes")
+        say_filled("A repair destroys evidence, so it is secured first, and judged without the cluster:")
+        bundle = where.root / "state" / "evidence"
+        _typed(where, common, "collect", node, "-O", str(bundle), "--no-archive", "--timeout", "5s")
+        _command(f"kdnsctl analyze {shown_path(bundle)}", common)
+        _run(["analyze", str(bundle), "--color", common.color.value])
+
+
+def _repair(where: LabDir, mode: Mode, version: str, common: Common) -> bool:
+    """Flush; whether that has healed the node. Where its rules are not right it must not be tried, and refuses."""
+    image = ["--image", TOOLS_IMAGE] if _minor(version) > LAST_WITH_CONNTRACK else []
+    say_filled("What is stale goes, and nothing else; the node's rules are judged before:")
+    with _own_state(where):
+        code = _typed(
+            where,
+            common,
+            "repair",
+            "flush",
+            _broken(where),
+            "--settle",
+            SETTLE,
+            *image,
+            "--incident",
+            INCIDENT,
+            "--yes",
+        )
+    if mode is Mode.DELETE_FAILS and code != ExitCode.OK:
+        raise KdnsctlError("flush did not heal the node in the lab", hint="please report it")
+    if mode is not Mode.DELETE_FAILS and code != ExitCode.REFUSED:
+        raise KdnsctlError("flush did not refuse, though the rules lead to a pod that is gone", hint="please report it")
+    return mode is Mode.DELETE_FAILS
+
+
+def _release(where: LabDir, common: Common) -> None:
+    """Give the node back, and show what was done in all."""
+    with _own_state(where):
+        _typed(where, common, "release", _broken(where), "--incident", INCIDENT, "--yes")
+        _command(f"kdnsctl incident report {INCIDENT}", common)
+        _run(["incident", "report", INCIDENT])
+
+
+def _broken(where: LabDir) -> str:
+    """The node that broke; the lab's own note of it is gone once it was healed."""
+    from kdnsctl.lab import incident  # noqa: PLC0415
+
+    made = incident.current(where)
+    place = where.root / "state" / "node"
+    if made is None:
+        return place.read_text(encoding="utf-8")
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(made.node, encoding="utf-8")
+    return made.node
+
+
+@contextlib.contextmanager
+def _own_state(where: LabDir) -> Iterator[None]:
+    """For the length of the block incidents are kept with the lab: they go with it."""
+    before = os.environ.get("XDG_STATE_HOME")
+    os.environ["XDG_STATE_HOME"] = str(where.root / "state")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["XDG_STATE_HOME"]
+        else:
+            os.environ["XDG_STATE_HOME"] = before
+
+
+def _typed(where: LabDir, common: Common, *words: str) -> int:
+    """Show a command on the lab's cluster, run it, and tell how it ended."""
+    _command(f"kdnsctl {shlex.join(words)} --kubeconfig {shown_path(where.kubeconfig)}", common)
+    return _run([*words, "--color", common.color.value, "--kubeconfig", str(where.kubeconfig)], ExitCode.REFUSED)
+
+
+def _minor(version: str) -> int:
+    return int(version.lstrip("v").split(".")[1])
+
+
+def _run(arguments: list[str], *more: int) -> int:
+    """Run one command line as from a shell, tell its exit code, and return it. `more` are codes that are no failure."""
     from kdnsctl.cli import app  # noqa: PLC0415  # it lists this command, too
 
     code = app.run(arguments, "kdnsctl")
     if code == ExitCode.INTERRUPTED:
         raise KeyboardInterrupt
-    if code not in (ExitCode.OK, ExitCode.FOUND, ExitCode.INCOMPLETE):
+    if code not in (ExitCode.OK, ExitCode.FOUND, ExitCode.INCOMPLETE, *more):
         raise KdnsctlError(f"{arguments[0]} failed on the lab; its message is above", hint="please report it")
     say(f"(exit {code})", "")
+    return code
 
 
 def _prove(where: LabDir, mode: Mode, name: str, common: Common) -> None:

@@ -152,7 +152,7 @@ def test_incident_undo_takes_it_back_by_the_journal(kdnsctl: Kdnsctl, node: Call
     assert node() == before
     assert "nothing to take back" in kdnsctl("incident", "undo", "inc-7", "--yes").out
     told = kdnsctl("incident", "report", "inc-7").out
-    assert "All that was changed has been taken back." in told
+    assert "Nothing is left that can be taken back." in told
     shown = document(kdnsctl("incident", "show", "inc-7", "-o", "json"))
     assert all(one["auditId"] for one in shown["records"] if one["kind"] == "stepDone")
 

@@ -12,7 +12,8 @@ from kdnsctl.lab.spacedir import LabDir, lab_dir
 def test_the_story(labs: Path) -> None:
     told: list[str] = []
 
-    def find(where: LabDir, logs: Path) -> str:
+    def find(where: LabDir) -> None:
+        logs = where.root / "nodes"
         files = sorted(logs.glob("*/var/log/pods/kube-system_kube-proxy-*/kube-proxy/*.log"))
         guilty = [
             file.relative_to(logs).parts[0]
@@ -20,16 +21,25 @@ def test_the_story(labs: Path) -> None:
             if "Failed to delete endpoint connections" in file.read_text()
         ]
         assert space.status(where.name, root=labs).running
-        return f"found: {guilty}"
+        told.append(f"found: {guilty}")
 
+    def repair(_: LabDir) -> bool:
+        told.append("not repaired")
+        return False
+
+    acts = demo.Acts(find, lambda _: told.append("contained"), repair, lambda _: told.append("released"))
     result = demo.run(
-        demo.DemoOptions(Mode.DELETE_FAILS, space.UpOptions(name="story", root=labs), results=4), told.append, find
+        demo.DemoOptions(Mode.DELETE_FAILS, space.UpOptions(name="story", root=labs), results=4), told.append, acts
     )
-    assert {each.percent for each in (*result.healthy, *result.healed)} == {100}
-    broken = {(each.node, each.kind): each.percent for each in result.broken if each.percent < 100}
-    assert broken == {("knode2", "fixed"): 0}
-    assert "found: ['knode2']" in told
-    assert told.index("found: ['knode2']") < told.index("The fault is lifted and the node's stale entries go ...")
+    well = (*result.healthy, *result.healed, *result.released)
+    assert (len(well), {each.percent for each in well}) == (18, {100})
+    for measured in (result.broken, result.contained):
+        broken = {(each.node, each.kind): each.percent for each in measured if each.percent < 100}
+        assert broken == {("knode2", "fixed"): 0}
+    acts_told = ["found: ['knode2']", "contained", "not repaired", "released"]
+    assert [line for line in told if line in acts_told] == acts_told
+    # What the acts did not repair, the lab does.
+    assert told.index("not repaired") + 1 == told.index("The fault is lifted and the node's stale entries go ...")
     assert not lab_dir("story", labs).root.exists()
 
 

@@ -136,5 +136,5 @@ def test_what_changes_something_only_when_it_is_named(run: Run) -> None:
 
 
 def test_tab_offers_commands() -> None:
-    assert [name for name, _ in complete_command("f")] == ["find-affected"]
+    assert [name for name, _ in complete_command("fi")] == ["find-affected"]
     assert complete_command("sig") == []

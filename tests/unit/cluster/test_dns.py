@@ -4,9 +4,9 @@ import msgspec
 import pytest
 
 from kdnsctl.cancel import CancelScope
-from kdnsctl.cluster.dns import DnsPort, dns_services, find_dns, serving_endpoints
+from kdnsctl.cluster.dns import DnsPort, cache_addresses, dns_services, find_caches, find_dns, serving_endpoints
 from kdnsctl.cluster.errors import ForbiddenError
-from kdnsctl.cluster.objects import EndpointSlice, Page, Service
+from kdnsctl.cluster.objects import Container, EndpointSlice, Page, Pod, PodSpec, Service
 from tests.unit.cluster.apiserver import API, Exchange, Server, recorded, reply, status
 from tests.unit.cluster.conftest import Connect
 
@@ -107,3 +107,32 @@ def test_no_dns_service_is_an_empty_list_and_a_refusal_is_not(
     api.on(OPENSHIFT, status(403, "Forbidden", "not there"))
     with pytest.raises(ForbiddenError, match="not there"):
         find_dns(connection, scope=scope)
+
+
+@pytest.mark.parametrize(
+    ("words", "addresses"),
+    [
+        (["-localip", "169.254.20.10,10.96.0.10", "-conf", "/etc/Corefile"], ("169.254.20.10", "10.96.0.10")),
+        (["-localip=169.254.20.10"], ("169.254.20.10",)),
+        (["--localip", "169.254.20.10, fd00::a,169.254.20.10"], ("169.254.20.10", "fd00::a")),
+        (["-localip", "$(POD_IP),,x"], ()),
+        (["-localip"], ()),
+        (["localip", "169.254.20.10"], ()),
+        ([], ()),
+    ],
+)
+def test_where_a_nodes_own_cache_listens(words: list[str], addresses: tuple[str, ...]) -> None:
+    command, args = tuple(words[:1]), tuple(words[1:])
+    for container in (Container(name="node-cache", args=tuple(words)), Container(name="c", command=command, args=args)):
+        other = Container(name="other", args=("-v", "2"))
+        assert cache_addresses(Pod(spec=PodSpec(containers=(other, container)))) == addresses
+
+
+def test_nodes_with_a_cache_are_found_by_its_label(api: Server, connect_to: Connect, scope: CancelScope) -> None:
+    def pod(node: str, *args: str) -> dict[str, object]:
+        return {"spec": {"nodeName": node, "containers": [{"name": "node-cache", "args": list(args)}]}}
+
+    pods = [pod("n1", "-localip", "169.254.20.10"), pod("n2"), pod("", "-localip", "169.254.20.10")]
+    api.on("/api/v1/namespaces/kube-system/pods", reply({"items": pods}))
+    assert find_caches(connect_to(api), scope=scope) == {"n1": ("169.254.20.10",)}
+    assert api.requests[0].query["labelSelector"] == ["k8s-app=node-local-dns"]

@@ -1,0 +1,137 @@
+"""`kdnsctl repair restart-kube-proxy`: words into options, a plan, a question, one call, a `RepairReport`."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kdnsctl.changes.plan import DryRun
+from kdnsctl.cli import completing, nodenames, values
+from kdnsctl.cli.changing import LOCK_NAMESPACE, Changing, LockNamespace, at_work, confirm, nodes_of, show_plan
+from kdnsctl.cli.options import Answer, Common, Connection, Form, Record
+from kdnsctl.cli.terminal import put, tell
+from kdnsctl.model import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from kdnsctl.repair.report import RepairReport
+
+HEADINGS = ("NODE", "RESULT", "BEFORE", "VERDICT", "REASON")
+_STYLES = {"repaired": "green", "nothingToDo": "green", "refused": "yellow", "notTried": "yellow", "failed": "red"}
+
+
+def restart_kube_proxy(
+    ctx: typer.Context,
+    common: Common,
+    connection: Connection,
+    record: Record,
+    answer: Answer,
+    changing: Changing,
+    nodes: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NODE]...",
+            autocompletion=completing.complete_node,
+            help="Nodes; - reads names, or a report, from standard input.",
+        ),
+    ] = None,
+    selector: Annotated[
+        str | None, typer.Option("--selector", "-l", metavar="SELECTOR", help="The nodes with these labels.")
+    ] = None,
+    timeout: Annotated[
+        timedelta | None,
+        typer.Option(
+            "--timeout",
+            metavar="DURATION",
+            parser=values.duration,
+            help="Until a new kube-proxy has to have written its rules. Default: 2m.",
+        ),
+    ] = None,
+    no_collect: Annotated[  # noqa: FBT002  # typer's way
+        bool, typer.Option("--no-collect", help="Capture no evidence before.", show_default=False)
+    ] = False,
+    lock_namespace: LockNamespace = LOCK_NAMESPACE,
+) -> int:
+    """Have kube-proxy write its rules anew, one node after the other.
+
+    Examples:
+      kdnsctl repair restart-kube-proxy ip-10-0-0-1 --dry-run=client
+      kdnsctl repair restart-kube-proxy ip-10-0-0-1
+
+    The evidence is secured first: a restart deletes what was wrong. Then the DaemonSet's pod is deleted, the new one is
+    waited for until it has written its rules, and the node is judged again. Where rules cannot be written, a restart
+    does not help: the answer says why they cannot. How a static pod or an embedded kube-proxy is restarted is printed.
+
+    Exit codes: 0 the nodes are well, 4 some are not, 5 refused, nothing was changed, 1 failed, 2 wrong usage,
+    130 interrupted.
+    """
+    chosen = nodes_of(nodes)
+    if not chosen and nodes and nodenames.STDIN in nodes:
+        tell("nothing to do: standard input names no node")
+        return ExitCode.OK
+    if bool(chosen) == (selector is not None):
+        how = "NODE and --selector exclude each other" if chosen else "which nodes? Name them, or -l SELECTOR, or -"
+        raise UsageError(how, hint=f"see {ctx.command_path} --help")
+
+    # Late: what changes a cluster is not needed for --help and TAB.
+    from kdnsctl.cancel import CancelScope  # noqa: PLC0415
+    from kdnsctl.changes import incidents  # noqa: PLC0415
+    from kdnsctl.changes.plan import rehearsed  # noqa: PLC0415
+    from kdnsctl.changes.verbs import Means  # noqa: PLC0415
+    from kdnsctl.cli import output, progress  # noqa: PLC0415
+    from kdnsctl.cli.connecting import connected  # noqa: PLC0415
+    from kdnsctl.find.scope import Chosen  # noqa: PLC0415
+    from kdnsctl.repair import restart as work  # noqa: PLC0415
+    from kdnsctl.repair.report import to_json  # noqa: PLC0415
+
+    now = datetime.now(UTC)
+    name = incidents.new_id(now) if record.incident is None else incidents.checked_id(record.incident)
+    seconds = timeout.total_seconds() if timeout else work.SECONDS
+    options = work.RestartOptions(Chosen(chosen, selector), not no_collect, seconds)
+    scope, actor = CancelScope(), incidents.this_actor()
+    with progress.reporting(common.color) as reporter, connected(connection, common, scope, reporter) as cluster:
+        prepared = work.prepare(options, cluster, scope=scope)
+        if changing.dry_run is not DryRun.NONE:
+            plan = prepared.plan
+            if changing.dry_run is DryRun.SERVER:
+                plan = rehearsed(plan, Means(cluster, scope))
+            code = show_plan(plan, cluster.target, answer, changing.dry_run)
+            return code if prepared.todo else max(code, prepared.report({}, now).exit_code)
+        if not prepared.todo:
+            report = prepared.report({}, now)
+        else:
+            confirm(prepared.plan, cluster.target, yes=changing.yes, no_input=common.no_input)
+            with at_work(cluster, name, prepared.todo, actor, lock_namespace, scope) as (incident, held):
+                doing = work.Work(prepared, cluster, incident, actor, held, reporter, lambda: datetime.now(UTC))
+                doing.run()
+            report = doing.report()
+    if answer.output is Form.TABLE:
+        put("\n".join(_lines(report, common, ctx.find_root().info_name or "kdnsctl")) + "\n")
+    else:
+        output.document(to_json(report), answer.format)
+    return report.exit_code
+
+
+def _lines(report: RepairReport, common: Common, program: str) -> list[str]:
+    from kdnsctl.cli import table  # noqa: PLC0415
+    from kdnsctl.cli.terminal import columns, has_color, visible  # noqa: PLC0415
+
+    width, paint = columns(sys.stdout), table.painter(color=has_color(sys.stdout, common.color))
+    rows: list[table.Row] = []
+    for node in report.nodes:
+        result = node.result.value
+        cells = (node.before.value, node.after.value if node.after else "-", node.reason.message)
+        rows.append(
+            [table.Cell.of(node.name), table.Cell.of(result, style=_STYLES[result]), *map(table.Cell.of, cells)]
+        )
+    lines = [*table.lay_out(HEADINGS, rows, width=width, paint=paint), ""]
+    for node in report.nodes:
+        if node.advice:
+            lines += table.wrapped(visible(f"{node.name}: {node.advice}"), width, 0, 2)
+    for note in report.notes:
+        lines += table.wrapped(visible(f"note: {note}"), width)
+    if report.incident:
+        lines += ["", "Next:", f"  {program} incident report {visible(report.incident)}"]
+    return lines

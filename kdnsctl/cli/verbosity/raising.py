@@ -1,0 +1,209 @@
+"""`kdnsctl verbosity raise`: words into options, a plan, a question, one call, the report (kind `VerbosityReport`).
+
+With --for it stays until the time is over, or Ctrl-C, and puts everything back then. How that is done is known to
+`repair`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kdnsctl.changes.plan import DryRun
+from kdnsctl.cli import completing, nodenames, values
+from kdnsctl.cli.changing import LOCK_NAMESPACE, Changing, LockNamespace, at_work, confirm, nodes_of, show_plan
+from kdnsctl.cli.options import Answer, Common, Connection, Record
+from kdnsctl.cli.terminal import tell
+from kdnsctl.cli.verbosity.show import print_report
+from kdnsctl.model import CancelledError, ExitCode, KdnsctlError, UsageError
+
+if TYPE_CHECKING:
+    from kdnsctl.changes.incidents import Actor, Incident
+    from kdnsctl.cluster.transport import Connection as Connected
+    from kdnsctl.model import Reporter
+    from kdnsctl.repair.raiseplan import Prepared
+    from kdnsctl.repair.verbosityreport import VerbosityReport
+
+
+@dataclass(frozen=True, slots=True)
+class Raising:
+    """How far, for how long, and what may restart."""
+
+    level: Annotated[
+        int, typer.Option("--level", metavar="N", min=1, max=10, help="The level; 4 is right in every version.")
+    ] = 4
+    lasts: Annotated[
+        timedelta | None,
+        typer.Option(
+            "--for",
+            metavar="DURATION",
+            parser=values.duration,
+            help="Stay, and put it back after this time, or at Ctrl-C. Default: leave it raised.",
+        ),
+    ] = None
+    no_restart: Annotated[
+        bool, typer.Option("--no-restart", help="Only where nothing has to restart.", show_default=False)
+    ] = False
+    no_collect: Annotated[
+        bool, typer.Option("--no-collect", help="Capture no evidence before a restart.", show_default=False)
+    ] = False
+
+
+def raise_(
+    ctx: typer.Context,
+    common: Common,
+    connection: Connection,
+    record: Record,
+    answer: Answer,
+    changing: Changing,
+    raising: Raising,
+    nodes: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NODE]...",
+            autocompletion=completing.complete_node,
+            help="Nodes; - reads names, or a report, from standard input.",
+        ),
+    ] = None,
+    selector: Annotated[
+        str | None, typer.Option("--selector", "-l", metavar="SELECTOR", help="The nodes with these labels.")
+    ] = None,
+    lock_namespace: LockNamespace = LOCK_NAMESPACE,
+) -> int:
+    """Have kube-proxy log more on some nodes, for a while.
+
+    Examples:
+      # How, and what would restart?
+      kdnsctl verbosity raise ip-10-0-0-1 --dry-run=client
+      # For half an hour; Ctrl-C puts it back earlier
+      kdnsctl verbosity raise ip-10-0-0-1 --for 30m
+      # Only where nothing has to restart
+      kdnsctl verbosity raise ip-10-0-0-1 --no-restart
+
+    At runtime where kube-proxy takes it (enableProfiling, since 1.22). Else by its DaemonSet's command line: the update
+    strategy is set to OnDelete, so that only the named nodes' kube-proxies restart, after their evidence is captured.
+    A DaemonSet that somebody else looks after (EKS add-on, AKS, Argo CD, Helm, Talos …) is refused. The ConfigMap is
+    never changed: kube-proxy would exit on every node.
+
+    Exit codes: 0 raised (and put back, with --for), 4 not on all nodes, 5 refused, nothing was changed, 1 failed,
+    2 wrong usage, 130 interrupted.
+    """
+    chosen = nodes_of(nodes)
+    if not chosen and nodes and nodenames.STDIN in nodes:
+        tell("nothing to do: standard input names no node")
+        return ExitCode.OK
+    if bool(chosen) == (selector is not None):
+        how = "NODE and --selector exclude each other" if chosen else "which nodes? Name them, or -l SELECTOR, or -"
+        raise UsageError(how, hint=f"see {ctx.command_path} --help")
+
+    # Late: what changes a cluster is not needed for --help and TAB.
+    from kdnsctl.cancel import CancelScope  # noqa: PLC0415
+    from kdnsctl.changes import incidents  # noqa: PLC0415
+    from kdnsctl.changes.plan import rehearsed  # noqa: PLC0415
+    from kdnsctl.changes.verbs import Means  # noqa: PLC0415
+    from kdnsctl.cli import progress  # noqa: PLC0415
+    from kdnsctl.cli.connecting import connected  # noqa: PLC0415
+    from kdnsctl.find.scope import Chosen  # noqa: PLC0415
+    from kdnsctl.repair import raiseplan  # noqa: PLC0415
+    from kdnsctl.repair.raising import Work  # noqa: PLC0415
+
+    now = datetime.now(UTC)
+    options = raiseplan.RaiseOptions(
+        Chosen(chosen, selector), raising.level, raising.lasts, not raising.no_restart, not raising.no_collect
+    )
+    scope, actor = CancelScope(), incidents.this_actor()
+    with progress.reporting(common.color) as reporter, connected(connection, common, scope, reporter) as cluster:
+        prepared = raiseplan.prepare(
+            options,
+            cluster,
+            actor,
+            incident=None if record.incident is None else incidents.checked_id(record.incident),
+            new_incident=incidents.new_id(now),
+            scope=scope,
+            reporter=reporter,
+            now=now,
+        )
+        if changing.dry_run is not DryRun.NONE:
+            plan = prepared.plan
+            if changing.dry_run is DryRun.SERVER:
+                plan = rehearsed(plan, Means(cluster, scope))
+            code = show_plan(plan, cluster.target, answer, changing.dry_run)
+            return code if prepared.names else max(code, prepared.report({}, now).exit_code)
+        if not prepared.names:
+            report = prepared.report({}, now)
+        else:
+            confirm(prepared.plan, cluster.target, yes=changing.yes, no_input=common.no_input)
+            with at_work(cluster, prepared.incident, prepared.locks, actor, lock_namespace, scope) as (incident, held):
+                work = Work(prepared, cluster, incident, actor, held, reporter, lambda: datetime.now(UTC))
+                if raising.lasts is None:
+                    work.run()
+                    report = work.report()
+                else:
+                    report = _for_a_while(work, prepared, cluster, incident, actor, reporter)
+    print_report(report, common, answer)
+    return report.exit_code
+
+
+def _for_a_while(
+    work: object,
+    prepared: Prepared,
+    cluster: Connected,
+    incident: Incident,
+    actor: Actor,
+    reporter: Reporter,
+) -> VerbosityReport:
+    """Raise, wait, and put back: also when it is interrupted, or fails, in between."""
+    from kdnsctl.cancel import INTERRUPTED  # noqa: PLC0415
+    from kdnsctl.repair.raising import Work, hold  # noqa: PLC0415
+
+    if not isinstance(work, Work):
+        raise TypeError("not the work of raising")
+    try:
+        work.run()
+        report = work.report()
+        if any(node.result.value == "raised" for node in report.nodes):
+            tell(f"raised until {prepared.until:%Y-%m-%d %H:%M:%SZ}; Ctrl-C puts it back now")
+            why = hold(prepared, cluster, scope=work.scope)
+            tell(f"{why}: putting it back" if why else "the time is over: putting it back")
+    except KeyboardInterrupt:
+        tell("interrupted: putting it back")
+    except CancelledError:
+        if work.scope.reason is not INTERRUPTED:
+            raise
+        tell("interrupted: putting it back")
+    return _put_back(prepared, cluster, incident, actor, reporter, work.report())
+
+
+def _put_back(
+    prepared: Prepared,
+    cluster: Connected,
+    incident: Incident,
+    actor: Actor,
+    reporter: Reporter,
+    raised: VerbosityReport,
+) -> VerbosityReport:
+    """Restore the nodes that were raised; what was not raised keeps its answer."""
+    from dataclasses import replace  # noqa: PLC0415
+
+    from kdnsctl.cancel import CancelScope  # noqa: PLC0415
+    from kdnsctl.find.scope import Chosen  # noqa: PLC0415
+    from kdnsctl.repair import restoring  # noqa: PLC0415
+
+    chosen = Chosen() if prepared.templates else Chosen(prepared.names)
+    collect = prepared.options.collect
+    with CancelScope() as again:  # the one before may have ended
+        now = datetime.now(UTC)
+        try:
+            back = restoring.prepare(chosen, cluster, incident=incident.id, collect=collect, scope=again, now=now)
+            work = restoring.Work(back, cluster, incident, actor, collect, again, reporter, lambda: datetime.now(UTC))
+            work.run()
+        except (KeyboardInterrupt, KdnsctlError):
+            tell("it is not all put back: run kdnsctl verbosity restore")
+            raise
+        report = work.report()
+    done = {node.name: node for node in report.nodes if node.result.value != "nothingToDo"}
+    nodes = tuple(done.pop(node.name, node) for node in raised.nodes)
+    return replace(report, action="raise", nodes=(*nodes, *done.values()), bundle=report.bundle or raised.bundle)

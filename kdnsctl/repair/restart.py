@@ -1,0 +1,237 @@
+"""repair restart-kube-proxy: kube-proxy writes its rules anew, on one node after the other, and each is judged again.
+
+The evidence is secured first, for a restart destroys it. A DaemonSet's pod is deleted by its UID; how a static pod and
+an embedded kube-proxy are restarted is only said, since nothing in the API does it. The first node that is not well
+afterwards ends it: where rules cannot be written, the next restart would not help either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from kdnsctl.access.needs import Needs
+from kdnsctl.cancel import CancelScope
+from kdnsctl.changes import incidents, lock
+from kdnsctl.changes.incidents import Actor, Incident
+from kdnsctl.changes.plan import NodePlan, Plan
+from kdnsctl.cluster import logs, proxyload
+from kdnsctl.cluster.kubeproxy import Kind, KubeProxy
+from kdnsctl.cluster.transport import Connection
+from kdnsctl.evidence import collect as collecting
+from kdnsctl.find import analyze_nodes
+from kdnsctl.find.analyze_nodes import NodeOptions
+from kdnsctl.find.online import identity_of
+from kdnsctl.find.scope import Chosen, InScope, nodes_in_scope
+from kdnsctl.model import KdnsctlError, Reason, Reporter, Verdict
+from kdnsctl.quarantine.allowed import check_allowed
+from kdnsctl.quarantine.capture import Judgement
+from kdnsctl.repair import replacing
+from kdnsctl.repair.owners import by_hand
+from kdnsctl.repair.replacing import NotWrittenError, deletion, metrics_port, node_of, replace_proxy
+from kdnsctl.repair.report import NodeRepair, RepairReport, Result
+from kdnsctl.repair.securing import CAPTURED, secure
+
+COMMAND: Final = "restart-kube-proxy"
+VIA: Final = "api"
+SECONDS: Final = replacing.TIMEOUT
+CAUSE: Final = "Remove the cause; kube-proxy tries again by itself, every 30 s."
+NEEDS: Final = Needs(
+    needed=tuple(dict.fromkeys((*proxyload.NEEDED, *incidents.NEEDED, *replacing.NEEDED, *analyze_nodes.NEEDS.needed))),
+    helpful=tuple(
+        dict.fromkeys(
+            (
+                *lock.needed(),
+                *replacing.HELPFUL,
+                *collecting.NEEDS.needed,
+                *collecting.NEEDS.helpful,
+                *analyze_nodes.NEEDS.helpful,
+                logs.needed(replacing.NAMESPACE),
+            )
+        )
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RestartOptions:
+    """What was asked. `seconds` is how long a new kube-proxy may take until it has written its rules."""
+
+    chosen: Chosen
+    collect: bool = True
+    seconds: float = SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """All that is known before anything is changed. `done` has the answer on nodes that will not be changed."""
+
+    options: RestartOptions
+    found: InScope
+    plan: Plan
+    todo: tuple[str, ...]
+    done: Mapping[str, NodeRepair]
+
+    def report(
+        self, nodes: Mapping[str, NodeRepair], now: datetime, incident: str = "", bundle: Path | None = None
+    ) -> RepairReport:
+        """The report on all nodes: `nodes`, and those that were not to be changed."""
+        every = {**self.done, **nodes}
+        where = (f"the evidence from before is in {bundle}",) if bundle else ()
+        return RepairReport(
+            generated_at=now,
+            cluster=self.plan.cluster,
+            repair=COMMAND,
+            nodes=tuple(every[name] for name in self.found.names if name in every),
+            incident=incident,
+            scope=self.found.scope,
+            notes=(*self.found.notes, *where),
+        )
+
+
+def prepare(options: RestartOptions, connection: Connection, *, scope: CancelScope) -> Prepared:
+    """Find kube-proxy on the nodes, and make the plan. Changes nothing.
+
+    Raises RefusedError for what is not allowed, UsageError for a node that does not exist, else as `list_all`.
+    """
+    check_allowed(connection, (*incidents.NEEDED, replacing.NEEDED[0]), "repair", scope=scope)
+    found = nodes_in_scope(connection, options.chosen, scope=scope, command="repair")
+    plans: list[NodePlan] = []
+    done: dict[str, NodeRepair] = {}
+    for name in found.names:
+        proxy = found.proxies.get(name)
+        if proxy is not None and proxy.kind is Kind.DAEMON_SET and proxy.place is not None:
+            notes = (CAPTURED,) if options.collect else ()
+            then = ("wait until the new kube-proxy has written its rules, and judge the node again",)
+            plans.append(NodePlan(name, (deletion(proxy),), then, notes))
+            continue
+        done[name] = _not_here(name, proxy, found)
+        plans.append(NodePlan(name, notes=(f"is left as it is: {done[name].reason.message}", done[name].advice)))
+    todo = tuple(name for name in found.names if name not in done)
+    told = ["one node after the other; the first that is not well afterwards ends it"] if len(todo) > 1 else []
+    told.append(
+        "a restart deletes the entries of every UDP Service on the node, and with them the evidence"
+        + ("" if options.collect else "; none is captured (--no-collect)")
+    )
+    plan = Plan(f"repair {COMMAND}", identity_of(connection.target), tuple(plans), notes=tuple(told))
+    return Prepared(options, found, plan, todo, done)
+
+
+def _not_here(name: str, proxy: KubeProxy | None, found: InScope) -> NodeRepair:
+    """The answer on a node whose kube-proxy cannot be restarted through the API."""
+    if proxy is None:
+        why = found.blind or "where its kube-proxy is, is not known"
+        return NodeRepair(name, Result.REFUSED, Reason("unknown", why))
+    if proxy.kind is Kind.ABSENT:
+        nothing = Verdict.NOT_APPLICABLE
+        return NodeRepair(name, Result.NOTHING_TO_DO, Reason("noKubeProxy", proxy.why), nothing, nothing)
+    if proxy.kind is Kind.MISSING:
+        return NodeRepair(name, Result.REFUSED, Reason("missing", f"there is no kube-proxy to restart: {proxy.why}"))
+    node = node_of(found.nodes, name)
+    kubelet = node.status.node_info.kubelet_version if node else ""
+    if proxy.kind is Kind.OTHER_POD:
+        why = "its kube-proxy is a pod that no DaemonSet would make again"
+        return NodeRepair(name, Result.REFUSED, Reason("otherPod", why))
+    what = "a static pod" if proxy.kind is Kind.STATIC_POD else f"no pod, but {proxy.why}"
+    reason = Reason(proxy.kind.value, f"its kube-proxy is {what}: nothing in the API restarts it")
+    return NodeRepair(name, Result.REFUSED, reason, advice=by_hand(proxy, kubelet, "restart it"))
+
+
+@dataclass(slots=True)
+class Work:
+    """What the nodes of one run share. `results` has one answer for each node that was begun."""
+
+    prepared: Prepared
+    connection: Connection
+    incident: Incident
+    actor: Actor
+    scope: CancelScope
+    reporter: Reporter
+    now: Callable[[], datetime]
+    results: dict[str, NodeRepair] = field(default_factory=dict)
+    bundle: Path | None = None
+
+    def report(self) -> RepairReport:
+        """The report, as far as it has come."""
+        failed = next((name for name, one in self.results.items() if one.result is Result.FAILED), "")
+        why = f"{failed} is not well after its restart" if failed else "the command was ended before"
+        for name in self.prepared.todo:
+            self.results.setdefault(name, NodeRepair(name, Result.NOT_TRIED, Reason("stopped", why)))
+        return self.prepared.report(self.results, self.now(), self.incident.id, self.bundle)
+
+    def run(self) -> None:
+        """Restart what was planned. Raises what ended the scope: `report` tells what was done."""
+        todo = self.prepared.todo
+        about = {"command": f"repair {COMMAND}", "run": self.actor.run, "operator": self.actor.operator}
+        self.incident.journal.append(incidents.RUN, {**about, "nodes": list(todo)})
+        captured: Mapping[str, Judgement] = {}
+        if self.prepared.options.collect:
+            self.bundle, captured = secure(
+                self.connection,
+                self.incident,
+                self.actor,
+                todo,
+                "before-restart",
+                scope=self.scope,
+                reporter=self.reporter,
+                now=self.now,
+            )
+        for name in todo:
+            known = captured.get(name)
+            if self.prepared.options.collect and (known is None or not known.captured):
+                why = (
+                    f"its evidence could not be captured, so it is not restarted{f': {known.reason}' if known else ''}"
+                )
+                advice = "--no-collect restarts it all the same"
+                self.results[name] = NodeRepair(name, Result.REFUSED, Reason("notCaptured", why), advice=advice)
+                continue
+            self.results[name] = self._one(name, known.verdict if known else Verdict.UNKNOWN)
+            if self.results[name].result is Result.FAILED:
+                return
+
+    def _one(self, name: str, before: Verdict) -> NodeRepair:
+        proxy = self.prepared.found.proxies[name]
+        pod = self.prepared.found.pods.get(proxy.place.uid) if proxy.place else None
+        port = metrics_port(self.connection, pod, scope=self.scope)
+        try:
+            done = replace_proxy(
+                self.connection,
+                proxy,
+                self.incident.journal,
+                self.actor.run,
+                scope=self.scope,
+                now=self.now(),
+                port=port,
+                seconds=self.prepared.options.seconds,
+            )
+        except NotWrittenError as error:
+            return self._failed(name, before, error, CAUSE)
+        except KdnsctlError as error:
+            self.scope.check()
+            return self._failed(name, before, error, error.hint)
+        verdict, reason = self._judged(name)
+        if verdict is Verdict.CLEAN:
+            said = f"; {done.unproven}" if done.unproven else ""
+            well = Reason("restarted", f"kube-proxy restarted: {reason}{said}")
+            return NodeRepair(name, Result.REPAIRED, well, before, verdict, changed=True, via=VIA)
+        why = Reason("notWell", f"kube-proxy restarted, and the node is {verdict}: {reason}")
+        advice = f"kdnsctl analyze {name} tells what is wrong with it"
+        return NodeRepair(name, Result.FAILED, why, before, verdict, changed=True, via=VIA, advice=advice)
+
+    def _judged(self, name: str) -> tuple[Verdict, str]:
+        asked = NodeOptions(Chosen((name,)))
+        report = analyze_nodes.analyze_nodes(
+            asked, self.connection, scope=self.scope, reporter=self.reporter, now=self.now()
+        )
+        self.scope.check()
+        return report.nodes[0].verdict, report.nodes[0].reason
+
+    def _failed(self, name: str, before: Verdict, error: KdnsctlError, advice: str) -> NodeRepair:
+        changed = error.code in (NotWrittenError.code, replacing.NotSyncedError.code)
+        after = self._judged(name)[0] if changed else None
+        reason = Reason(error.code, str(error), error)
+        via = VIA if changed else ""
+        return NodeRepair(name, Result.FAILED, reason, before, after, changed=changed, via=via, advice=advice)

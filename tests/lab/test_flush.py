@@ -1,0 +1,300 @@
+"""repair flush on a lab's kernel: exactly the stale entries go, DNS is whole again, and rules that are wrong refuse."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kdnsctl.cancel import CancelScope
+from kdnsctl.changes import journal
+from kdnsctl.changes.lock import lease_name
+from kdnsctl.cluster import execs
+from kdnsctl.cluster.connection import ConnectOptions, connect
+from kdnsctl.cluster.errors import NotFoundError
+from kdnsctl.cluster.transport import Connection
+from kdnsctl.lab import control, incident, measure
+from kdnsctl.lab.incident import Mode
+from kdnsctl.lab.spacedir import LabDir
+from tests.lab.conftest import Kdnsctl, Ran, lab_up
+from tests.lab.space.machine import eventually
+
+NAME = "flush"
+NODE = "knode2"
+VIP = "10.96.0.10"
+FLUSH = ("repair", "flush", NODE, "--settle", "1s", "--yes", "-o", "json")
+TUPLE = re.compile(r"^(udp|tcp) .*?src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+) .*?src=(\S+) .*? id=(\d+)")
+STALE = 10_000
+HEALTHY = 90_000
+HANDFUL = 5  # calls of conntrack -D for the 10,000
+# From now on the program in kube-proxy's container holds its end back, as long as there is /hold, when it has deleted.
+HOLD = """
+ln /usr/sbin/conntrack /usr/sbin/conntrack.real && rm /usr/sbin/conntrack && cat > /usr/sbin/conntrack <<'END'
+#!/bin/sh
+/usr/sbin/conntrack.real "$@"
+code=$?
+while [ "$1" = -D ] && [ -e /hold ]; do sleep 0.1; done
+exit $code
+END
+chmod 755 /usr/sbin/conntrack && : > /hold
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(command_home: Path) -> Iterator[LabDir]:
+    with lab_up(command_home, NAME) as where:
+        yield where
+
+
+@pytest.fixture(autouse=True)
+def speaking_to_it(lab: LabDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(lab.kubeconfig))
+
+
+def on_node(lab: LabDir, *arguments: str) -> str:
+    return str(control.ask(lab, {"op": "run", "node": NODE, "argv": list(arguments)})["output"])
+
+
+def table(lab: LabDir) -> dict[tuple[str, ...], str]:
+    """(protocol, client, destination, source port, port, reply source) → the kernel's own id, read directly."""
+    found = (TUPLE.match(line) for line in on_node(lab, "conntrack", "-L", "-o", "id").splitlines())
+    return {match.groups()[:6]: match[7] for match in found if match}
+
+
+def insert(lab: LabDir, protocol: str, source_port: int, destination: str, backend: str) -> None:
+    state = ["--state", "ESTABLISHED"] if protocol == "tcp" else []
+    on_node(
+        lab,
+        *("conntrack", "-I", "-p", protocol, "-s", "10.244.2.99", "-d", destination, "--sport", str(source_port)),
+        *("--dport", "53", "-r", backend, "-q", "10.244.2.99", "--reply-port-src", "53"),
+        *("--reply-port-dst", str(source_port), "--timeout", "600", "-u", "SEEN_REPLY,ASSURED", *state),
+    )
+    assert [one for one in table(lab) if one[3] == str(source_port) and one[5] == backend]
+
+
+def broken(lab: LabDir, mode: Mode) -> tuple[str, ...]:
+    """Break the node; the addresses that are dead."""
+    return incident.break_dns(mode, name=NAME, root=lab.root.parent).dead
+
+
+def heal(lab: LabDir) -> None:
+    incident.heal(name=NAME, root=lab.root.parent)
+
+
+def serving(lab: LabDir) -> str:
+    """The address of a CoreDNS pod that the node's rules lead to."""
+    found = re.search(r"--to-destination (\S+):53", on_node(lab, "iptables-save", "-t", "nat"))
+    assert found is not None
+    return found[1]
+
+
+@contextlib.contextmanager
+def connected(lab: LabDir) -> Iterator[tuple[Connection, CancelScope]]:
+    with CancelScope(60) as scope:
+        options = ConnectOptions(kubeconfig=str(lab.kubeconfig), environment={"PATH": os.environ["PATH"]})
+        with contextlib.closing(connect(options, scope)) as connection:
+            yield connection, scope
+
+
+def in_kube_proxy(lab: LabDir, script: str) -> None:
+    """Run a script in the container of the kube-proxy on the broken node."""
+    made = incident.current(lab)
+    assert made is not None
+    said = bytearray()
+    with connected(lab) as (connection, scope):
+        request = execs.ExecRequest("kube-system", made.kube_proxy, "kube-proxy", ("sh", "-c", script))
+        end = execs.run(connection, request, stdout=said.extend, stderr=said.extend, scope=scope)
+    assert end.exit_code == 0, said
+
+
+def forget_locks(lab: LabDir) -> None:
+    """The lock of a run that was killed ends by itself, after a minute that no test should wait."""
+    path = f"/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/{lease_name(NODE)}"
+    with connected(lab) as (connection, scope), contextlib.suppress(NotFoundError):
+        connection.request("DELETE", path, scope=scope)
+
+
+def node_of(ran: Ran) -> dict[str, object]:
+    (node,) = json.loads(ran.out)["nodes"]
+    assert isinstance(node, dict)
+    return node
+
+
+def steps(home: Path, name: str) -> list[journal.Record]:
+    return list(journal.read(home / "kdnsctl" / "incidents" / name / "journal.jsonl").records)
+
+
+def test_exactly_the_stale_entries_go_and_dns_is_whole_again(lab: LabDir, kdnsctl: Kdnsctl, home: Path) -> None:
+    try:
+        dead = broken(lab, Mode.DELETE_FAILS)
+        before_dns = {(one.node, one.kind): one.percent for one in measure.measure(lab, 3, 4)}
+        assert before_dns[NODE, "fixed"] == 0
+        alive = serving(lab)
+        insert(lab, "udp", 40000, VIP, alive)  # a flow that works
+        insert(lab, "tcp", 40001, VIP, dead[0])  # healthy nodes have such
+        insert(lab, "udp", 40002, "10.96.0.99", dead[0])  # the same endpoint, and another Service's address
+        before = table(lab)
+        stale = {one for one in before if one[0] == "udp" and one[2] == VIP and one[5] in dead}
+        assert stale
+
+        ran = kdnsctl(*FLUSH)
+        assert ran.code == 0, ran.err
+        after = table(lab)
+        assert {one for one in after if one[0] == "udp" and one[2] == VIP and one[5] in dead} == set()
+        for kept in (
+            ("udp", VIP, alive, "40000"),
+            ("tcp", VIP, dead[0], "40001"),
+            ("udp", "10.96.0.99", dead[0], "40002"),
+        ):
+            (entry,) = [one for one in before if (one[0], one[2], one[5], one[3]) == kept]
+            assert after[entry] == before[entry], kept
+
+        node = node_of(ran)
+        assert (node["result"], node["verdictBefore"], node["verdict"], node["via"]) == (
+            "repaired",
+            "affected",
+            "clean",
+            "exec",
+        )
+        records = steps(home, json.loads(ran.out)["incident"])
+        begun = {record.number: record.body["step"]["args"] for record in records if record.kind == "stepBegun"}
+        assert {args["replySource"] for args in begun.values()} <= set(dead)
+        parts = [record.body for record in records if record.kind == "stepPart"]
+        told = {(begun[part["of"]]["replySource"], *flow) for part in parts for flow in part["flows"]}
+        assert len(told) == node["deletedEntries"]
+        assert {(backend, client, int(port)) for _, client, _, port, _, backend in stale} & told
+        assert ("tcp", 40001) not in {(flow[0], flow[2]) for flow in told}
+
+        assert {one.percent for one in measure.measure(lab, 3, 4)} == {100}
+        again = kdnsctl(*FLUSH)
+        assert (again.code, node_of(again)["result"], json.loads(again.out)["incident"]) == (0, "nothingToDo", None)
+        assert json.loads(kdnsctl(*FLUSH[:-3], "--dry-run=client", "-o", "json").out)["nodes"] == []
+
+        asked = kdnsctl(*FLUSH, "--tcp")
+        assert (asked.code, node_of(asked)["deletedEntries"]) == (0, 1)
+        assert not [one for one in table(lab) if one[0] == "tcp" and one[3] == "40001"]
+    finally:
+        heal(lab)
+
+
+@pytest.mark.parametrize(
+    ("mode", "told", "advice"),
+    [
+        (Mode.DOWN, "every deleted entry would come back", f"kdnsctl repair restart-kube-proxy {NODE}"),
+        (Mode.RESTORE_FAILS, "rules cannot be written: ", "Remove the cause first"),
+    ],
+    ids=["down", "restore-fails"],
+)
+def test_rules_that_lead_to_the_dead_refuse(lab: LabDir, kdnsctl: Kdnsctl, mode: Mode, told: str, advice: str) -> None:
+    try:
+        dead = broken(lab, mode)
+        port = 40003 + list(Mode).index(mode)
+        insert(lab, "udp", port, VIP, dead[0])
+        ran = kdnsctl(*FLUSH)
+        node = node_of(ran)
+        assert (ran.code, node["result"], node["deletedEntries"], node["changed"]) == (5, "refused", 0, False)
+        reason, advised = node["reason"], node["advice"]
+        assert isinstance(reason, dict)
+        assert told in reason["message"]
+        assert advice in str(advised)
+        assert [one for one in table(lab) if one[3] == str(port) and one[5] == dead[0]]
+    finally:
+        heal(lab)
+
+
+def filled(lab: LabDir, tmp_path: Path, dead: str, alive: str, stale: int, healthy: int) -> None:
+    """Put entries into the node's table, by conntrack's own loading."""
+
+    def line(number: int, destination: str, backend: str) -> str:
+        client, port = f"10.244.{200 + number // 50_000}.7", 10_000 + number % 50_000
+        return (
+            f"-A -t 900 -u SEEN_REPLY,ASSURED -s {client} -d {destination} -r {backend} -q {client} -p udp "
+            f"--sport {port} --dport 53 --reply-port-src 53 --reply-port-dst {port}\n"
+        )
+
+    lines = [line(number, VIP, dead) for number in range(stale)]
+    lines += [line(stale + number, "10.96.0.77" if number % 2 else VIP, alive) for number in range(healthy)]
+    entries = tmp_path / "entries"
+    entries.write_text("".join(lines), encoding="ascii")
+    on_node(lab, "conntrack", "-R", str(entries))
+
+
+def test_ten_thousand_of_a_hundred_thousand_go_in_a_handful_of_calls(
+    lab: LabDir, kdnsctl: Kdnsctl, home: Path, tmp_path: Path
+) -> None:
+    try:
+        dead = broken(lab, Mode.DELETE_FAILS)
+        filled(lab, tmp_path, dead[0], serving(lab), STALE, HEALTHY)
+        total = int(on_node(lab, "cat", "/proc/sys/net/netfilter/nf_conntrack_count"))
+        assert total >= STALE + HEALTHY
+        ran = kdnsctl(*FLUSH)
+        assert ran.code == 0, ran.err
+        deleted = node_of(ran)["deletedEntries"]
+        assert isinstance(deleted, int)
+        assert deleted >= STALE
+        records = steps(home, json.loads(ran.out)["incident"])
+        assert len([one for one in records if one.kind == "stepBegun"]) <= HANDFUL
+        flows = [tuple(flow) for one in records if one.kind == "stepPart" for flow in one.body["flows"]]
+        assert len(flows) == deleted
+        assert int(on_node(lab, "cat", "/proc/sys/net/netfilter/nf_conntrack_count")) >= HEALTHY
+    finally:
+        on_node(lab, "conntrack", "-F")
+        heal(lab)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["kill", "ctrl-c"])
+def test_ended_in_the_middle_the_journal_tells_what_went_and_a_second_run_goes_on(
+    lab: LabDir,
+    as_process: tuple[list[str], dict[str, str]],
+    kdnsctl: Kdnsctl,
+    home: Path,
+    tmp_path: Path,
+    number: signal.Signals,
+) -> None:
+    command, environment = as_process
+    name = f"ended-{number.value}"
+    place = home / "kdnsctl" / "incidents" / name / "journal.jsonl"
+
+    def told() -> int:
+        if not place.exists():
+            return 0
+        return sum(len(one.body["flows"]) for one in journal.read(place).records if one.kind == "stepPart")
+
+    try:
+        dead = broken(lab, Mode.DELETE_FAILS)
+        filled(lab, tmp_path, dead[0], serving(lab), 2_500, 0)
+        insert(lab, "udp", 40010, VIP, dead[1])
+        in_kube_proxy(lab, HOLD)
+        with subprocess.Popen(
+            [*command, *FLUSH, "--incident", name],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as running:
+            assert eventually(lambda: told() >= 2_000)
+            running.send_signal(number)
+            out, _ = running.communicate(timeout=60)
+        in_kube_proxy(lab, "rm /hold")
+        if number is signal.SIGINT:
+            assert running.returncode == 130
+            (node,) = json.loads(out)["nodes"]
+            assert (node["result"], node["changed"]) == ("failed", True)
+        entries = table(lab)
+        assert not [one for one in entries if one[2] == VIP and one[5] == dead[0] and one[1].startswith("10.244.200.")]
+        assert [one for one in entries if one[3] == "40010"]  # its group's turn had not come
+
+        forget_locks(lab)
+        ran = kdnsctl(*FLUSH, "--incident", name)
+        assert ran.code == 0, ran.err
+        assert node_of(ran)["result"] == "repaired"
+        assert not [one for one in table(lab) if one[3] == "40010"]
+    finally:
+        heal(lab)
