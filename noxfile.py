@@ -27,7 +27,7 @@ GATED_ROOMS = {
 }
 GATE_PERCENT = 95
 IN_A_LAB = ("tests/lab", "tests/e2e")
-FAULTS = ("tests/lab/drain/test_faults.py", "tests/lab/test_collect_faults.py")
+FAULTS = ("tests/lab/drain/test_faults.py", "tests/lab/drain/test_killed.py", "tests/lab/test_collect_faults.py")
 
 nox.needs_version = ">=2025.5.1"
 nox.options.sessions = ["lint", "types", "tests"]

@@ -1,9 +1,10 @@
 """One operator at a time on a node: a Lease for each, renewed while a command works, gone or expired afterwards.
 
-The Lease `kdnsctl-<first 16 hex digits of the name's SHA-256>` is held for 60 s and renewed every 20 s. Whether one
-has expired is measured by the API server's clock. Where Leases are forbidden there is none: what is written on the node
-by a patch with a test on its resourceVersion is then the lock, and `Locks.notes` says so. What is done under a lock,
-and what becomes of work whose lock is lost, is the caller's: it works in `Locks.scope`, which ends then.
+The Lease `kdnsctl-<first 16 hex digits of the name's SHA-256>` is held for 60 s and renewed every 20 s. Whether one has
+expired is measured by the API server's clock. A Lease whose run is known to be over is not waited for. Where Leases are
+forbidden there is none: what is written on the node by a patch with a test on its resourceVersion is then the lock, and
+`Locks.notes` says so. What is done under a lock, and what becomes of work whose lock is lost, is the caller's: it works
+in `Locks.scope`, which ends then.
 """
 
 from __future__ import annotations
@@ -79,9 +80,13 @@ def _until(spec: dict[str, Any]) -> datetime | None:
 
 @dataclass(slots=True)
 class Locks:
-    """Locks that are held: the scope in which to work. `without` are nodes without one, as Leases are forbidden."""
+    """Locks that are held: the scope in which to work. `without` are nodes without one, as Leases are forbidden.
+
+    `left` are nodes whose Lease could not be given back: it is there until it expires.
+    """
 
     scope: CancelScope
+    left: list[str] = field(default_factory=list)
     without: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -96,25 +101,30 @@ def locked(
     namespace: str = NAMESPACE,
     note: Callable[[str], None] = lambda _: None,
     wait: Waiter = threading.Event.wait,
+    is_over: Callable[[str], bool] = lambda _: False,
 ) -> Iterator[Locks]:
     """Hold the locks of `nodes` for the length of the block, all or none.
 
-    Raises LockedError, naming who holds one. `wait` waits between renewals; tests have their own.
+    Raises LockedError, naming who holds one. `wait` waits between renewals; tests have their own. `is_over` tells of a
+    run, by its name, whether it has ended for sure: what it holds is taken over at once.
     """
-    leases = _Leases(connection, actor, namespace)
+    leases = _Leases(connection, actor, namespace, is_over)
     stop = threading.Event()
     taken: list[str] = []
     with scope.child() as inner, contextlib.ExitStack() as stack:
         held = Locks(inner)
-        stack.callback(_give_back, leases, taken, scope)
+        stack.callback(_give_back, leases, taken, held)
         for node in sorted(nodes):
+            taken.append(node)  # before: an answer may get lost, or Ctrl-C come, when it is ours already
             try:
                 leases.acquire(node, inner)
             except ForbiddenError as error:
+                taken.remove(node)
                 held.without.append(node)
                 held.notes.append(f"no Lease for {node}: {WITHOUT} ({error})")
-            else:
-                taken.append(node)
+            except LockedError:
+                taken.remove(node)
+                raise
         if held.notes:
             note(held.notes[0] + (f"; the same for {len(held.notes) - 1} more" if len(held.notes) > 1 else ""))
         if taken:
@@ -149,19 +159,27 @@ def _renew(
                 note(f"the lock of {node} could not be renewed, trying again: {error}")
 
 
-def _give_back(leases: _Leases, nodes: Sequence[str], scope: CancelScope) -> None:
-    with CancelScope(10, clock=scope.clock) as last:  # also when the work was interrupted
+def _give_back(leases: _Leases, nodes: Sequence[str], held: Locks) -> None:
+    held.left.extend(nodes)
+    with CancelScope(10, clock=held.scope.clock) as last:  # also when the work was interrupted
         for node in nodes:
-            with contextlib.suppress(KdnsctlError):  # it expires by itself
+            try:
                 leases.give_back(node, last)
+            except NotFoundError:
+                held.left.remove(node)
+            except KdnsctlError:
+                continue  # it expires by itself
+            else:
+                held.left.remove(node)
 
 
 class _Leases:
     """The Leases of one run."""
 
-    def __init__(self, connection: Connection, actor: Actor, namespace: str) -> None:
+    def __init__(self, connection: Connection, actor: Actor, namespace: str, is_over: Callable[[str], bool]) -> None:
         self._connection = connection
         self._actor = actor
+        self._is_over = is_over
         self._ahead = timedelta()  # of the server's clock
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
 
@@ -214,7 +232,7 @@ class _Leases:
         holder, until = spec.get("holderIdentity"), _until(spec)
         if not holder or holder == str(self._actor) or until is None:
             return
-        if until > server_time:
+        if until > server_time and not self._is_over(str(holder).rpartition("/")[2]):
             left = max(1, round((until - server_time).total_seconds()))
             raise LockedError(
                 f"{node} is being worked on by {self._holder(lease)}; nothing was changed",

@@ -71,6 +71,7 @@ COMMANDS = {
         changes=True,
     ),
     "incident": Entry("kdnsctl.cli.incident:INCIDENT", "Look at what was changed in an incident, and take it back"),
+    "runbook": Entry("kdnsctl.cli.runbook:RUNBOOK", "Go through an incident by a runbook, step by step"),
     "cleanup": Entry(
         "kdnsctl.cli.cleanup:cleanup",
         "Delete the pods that interrupted runs have left on the cluster",

@@ -19,7 +19,7 @@ from kdnsctl.cli import confirming
 from kdnsctl.cli.ending import interruptible
 from kdnsctl.cli.options import Answer, Form
 from kdnsctl.cli.terminal import put, tell
-from kdnsctl.model import CancelledError, ExitCode, UsageError
+from kdnsctl.model import CancelledError, ExitCode, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from kdnsctl.cancel import CancelScope
@@ -102,26 +102,51 @@ def at_work(
 
     From here on every request names the incident. Raises RefusedError before anything was changed.
     """
-    from kdnsctl.changes import incidents  # noqa: PLC0415
+    from kdnsctl.changes import incidents, runs  # noqa: PLC0415
     from kdnsctl.changes.lock import locked  # noqa: PLC0415
     from kdnsctl.cluster.connection import user_agent  # noqa: PLC0415
-    from kdnsctl.find.online import identity_of  # noqa: PLC0415
 
     uid = incidents.cluster_uid(cluster, scope=scope)
     cluster.user_agent = user_agent(name)
-    with locked(cluster, nodes, actor, scope=scope, namespace=namespace, note=tell) as held:
-        directory = incidents.incidents_directory(os.environ)
-        incident = incidents.open_incident(directory, name, uid, identity_of(cluster.target), actor)
-        tell(f"incident {incident.id}" + (" (new)" if incident.fresh else ""))
+    alive = runs.runs_directory(os.environ)
+    with interruptible(), runs.running(alive, actor) as run:
         try:
-            with incident.journal, interruptible():
-                yield incident, held.scope
-        except (KeyboardInterrupt, CancelledError):
-            tell(
-                f"interrupted; what was done is on the nodes and in incident {incident.id}: run the same again to go "
-                f"on, or take it back with kdnsctl incident undo {incident.id}"
-            )
+            with locked(
+                cluster,
+                nodes,
+                actor,
+                scope=scope,
+                namespace=namespace,
+                note=tell,
+                is_over=lambda other: runs.is_over(alive, other),
+            ) as held:
+                yield from _in_incident(cluster, name, uid, actor, held.scope)
+            if held.left:
+                return
+        except RefusedError:  # nothing bears the run's name
+            run.done()
             raise
+        run.done()
+
+
+def _in_incident(
+    cluster: Connected, name: str, uid: str, actor: Actor, scope: CancelScope
+) -> Iterator[tuple[Incident, CancelScope]]:
+    from kdnsctl.changes import incidents  # noqa: PLC0415
+    from kdnsctl.find.online import identity_of  # noqa: PLC0415
+
+    directory = incidents.incidents_directory(os.environ)
+    incident = incidents.open_incident(directory, name, uid, identity_of(cluster.target), actor)
+    tell(f"incident {incident.id}" + (" (new)" if incident.fresh else ""))
+    try:
+        with incident.journal:
+            yield incident, scope
+    except (KeyboardInterrupt, CancelledError):
+        tell(
+            f"interrupted; what was done is on the nodes and in incident {incident.id}: run the same again to go on, "
+            f"or take it back with kdnsctl incident undo {incident.id}"
+        )
+        raise
 
 
 def show_plan(plan: Plan, target: Target, answer: Answer, dry_run: DryRun) -> int:

@@ -237,7 +237,7 @@ def collect(
         raise UsageError("-O and --resume exclude each other: a new bundle, or one that is there")
     if plan and (directory or resume or archive):
         raise UsageError("--plan writes nothing: -O, --resume and --archive have no effect with it")
-    _check_via(ctx, via)
+    check_via(ctx, via)
 
     # Late: what connects and collects is not needed for --help and TAB.
     from kdnsctl.cancel import INTERRUPTED, CancelScope  # noqa: PLC0415
@@ -290,7 +290,7 @@ def collect(
     return report.exit_code if target is None or packed is not None else ExitCode.INCOMPLETE
 
 
-def _check_via(ctx: typer.Context, via: Rung) -> None:
+def check_via(ctx: typer.Context, via: Rung) -> None:
     """Raises UsageError for options of ways that are not taken."""
     useless = said(ctx, *(one.name for one in fields(Ssh)))
     if via in (Rung.EXEC, Rung.POD) and useless:

@@ -18,14 +18,28 @@ def confirm(question: str, *, yes: bool, no_input: bool) -> None:
     if no_input:
         raise RefusedError("nobody may be asked (--no-input); nothing was changed", hint=hint)
     try:
+        said = ask(f"{question} [y/N]", no_input=False)
+    except RefusedError as error:
+        raise RefusedError("there is no terminal to ask on; nothing was changed", hint=hint) from error
+    if said not in ("y", "yes"):
+        raise RefusedError("not confirmed; nothing was changed")
+
+
+def ask(question: str, *, no_input: bool, lower: bool = True) -> str:
+    """What the operator types, one line, in small letters unless `lower` is False.
+
+    Raises RefusedError when nobody can be asked.
+    """
+    if no_input:
+        raise RefusedError("nobody may be asked (--no-input)")
+    try:
         with (
             open(TERMINAL, encoding="utf-8", errors="replace") as answers,  # noqa: PTH123 - a device, not a path
             open(TERMINAL, "w", encoding="utf-8") as questions,  # noqa: PTH123
         ):
-            questions.write(f"{question} [y/N] ")
+            questions.write(f"{question} ")
             questions.flush()
-            said = answers.readline()
+            said = answers.readline().strip()
     except OSError as error:
-        raise RefusedError("there is no terminal to ask on; nothing was changed", hint=hint) from error
-    if said.strip().lower() not in ("y", "yes"):
-        raise RefusedError("not confirmed; nothing was changed")
+        raise RefusedError("there is no terminal to ask on") from error
+    return said.lower() if lower else said

@@ -24,6 +24,7 @@ from kdnsctl.cli.changing import (
     nodes_of,
     show_plan,
 )
+from kdnsctl.cli.collect import Pods, Rung, Ssh, check_via, pod_settings, ssh_ways
 from kdnsctl.cli.nextsteps import Caller, caller_of, next_lines
 from kdnsctl.cli.options import Answer, Common, Connection, Form, Record, said
 from kdnsctl.cli.terminal import put, tell
@@ -133,6 +134,8 @@ def quarantine(
     changing: Changing,
     guarding: Guarding,
     pods: Draining,
+    ssh: Ssh,
+    own_pods: Pods,
     nodes: Annotated[
         list[str] | None,
         typer.Argument(
@@ -144,6 +147,10 @@ def quarantine(
     selector: Annotated[
         str | None, typer.Option("--selector", "-l", metavar="SELECTOR", help="The nodes with these labels.")
     ] = None,
+    via: Annotated[
+        Rung,
+        typer.Option("--via", help="How nodes are read for the capture, as for collect."),
+    ] = Rung.AUTO,
     lock_namespace: LockNamespace = LOCK_NAMESPACE,
 ) -> int:
     """Stop nodes from hurting, and keep them for forensics: hold, cordon, capture, judge, drain.
@@ -177,6 +184,11 @@ def quarantine(
     if pods.no_drain and (useless := said(ctx, *(one.name for one in fields(Draining) if one.name != "no_drain"))):
         raise UsageError(f"{', '.join(useless)} has no effect with --no-drain")
 
+    useless = said(ctx, "via", *(one.name for kind in (Ssh, Pods) for one in fields(kind)))
+    if guarding.no_collect and useless:
+        raise UsageError(f"{', '.join(useless)} has no effect with --no-collect")
+    check_via(ctx, via)
+
     # Late: what changes a cluster is not needed for --help and TAB.
     from kdnsctl.cancel import CancelScope  # noqa: PLC0415
     from kdnsctl.changes import incidents  # noqa: PLC0415
@@ -184,8 +196,10 @@ def quarantine(
     from kdnsctl.changes.verbs import Means  # noqa: PLC0415
     from kdnsctl.cli import output, progress  # noqa: PLC0415
     from kdnsctl.cli.connecting import connected  # noqa: PLC0415
+    from kdnsctl.evidence.ways import Via  # noqa: PLC0415
     from kdnsctl.find.scope import Chosen  # noqa: PLC0415
     from kdnsctl.quarantine import quarantine as work  # noqa: PLC0415
+    from kdnsctl.quarantine.capture import Reach  # noqa: PLC0415
     from kdnsctl.quarantine.guards import DEFAULT_MOST  # noqa: PLC0415
     from kdnsctl.quarantine.report import quarantine_to_json  # noqa: PLC0415
 
@@ -212,6 +226,12 @@ def quarantine(
             return show_plan(plan, cluster.target, answer, changing.dry_run)
         confirm(prepared.plan, cluster.target, yes=changing.yes, no_input=common.no_input)
         names = [one.name for one in prepared.nodes]
+        by_ssh = via not in (Rung.EXEC, Rung.POD) and not guarding.no_collect
+        reach = Reach(
+            Via(via.value),
+            pod_settings(own_pods) if via in (Rung.AUTO, Rung.POD) else None,
+            ssh_ways(ssh, common, reporter, openssh=via is Rung.OPENSSH) if by_ssh else None,
+        )
         with at_work(cluster, prepared.incident, names, actor, lock_namespace, scope) as (incident, held):
             report = work.quarantine(
                 prepared,
@@ -222,6 +242,7 @@ def quarantine(
                 scope=held,
                 reporter=reporter,
                 now=lambda: datetime.now(UTC),
+                reach=reach,
             )
     if answer.output is Form.TABLE:
         put("\n".join(_lines(report, common, caller_of(ctx))) + "\n")

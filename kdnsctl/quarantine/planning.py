@@ -39,6 +39,11 @@ class Planned:
         """The node's name."""
         return self.node.metadata.name
 
+    @property
+    def uid(self) -> str:
+        """The node's UID."""
+        return self.node.metadata.uid
+
     def plan(self, then: Sequence[str]) -> NodePlan:
         """The steps and what follows them, as a plan."""
         first = record_step(self.name, self.node.metadata.uid, self.found, self.record)

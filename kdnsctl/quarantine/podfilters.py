@@ -1,7 +1,8 @@
 """Which pods of a node a drain takes, which stay, and which forbid it: kubectl's filters, in kubectl's order.
 
 Source: Kubernetes 1.36, k8s.io/kubectl pkg/drain/filters.go, messages included. Pure: DaemonSets are looked up by the
-caller. It differs on purpose in one thing: kubectl keeps only the last filter's warning, here every warning is kept.
+caller. It differs on purpose in two things: kubectl keeps only the last filter's warning, here every
+warning is kept; and pods of our own stay.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from kdnsctl.cluster.objects import Pod
+from kdnsctl.reach.podspec import MANAGED_BY, MANAGER, RUN
 
 DAEMON_SET: Final = "ignoring DaemonSet-managed Pods"
 LOCAL_STORAGE: Final = "Pods with local storage (use --delete-emptydir-data to override)"
 LOCAL_STORAGE_GOES: Final = "deleting Pods with local storage"
 UNMANAGED: Final = "Pods that declare no controller (use --force to override)"
+OUR_OWN: Final = "a pod of kdnsctl's own, which ends by itself (kdnsctl cleanup)"
 UNMANAGED_GOES: Final = "deleting Pods that declare no controller"
 
 
@@ -130,6 +133,12 @@ def _mirror(pod: Pod, _: Known) -> _Said:
     return _Said(Fate.STAYS, "static pod: it comes from a file on the node") if pod.static else _GOES
 
 
+def _our_own(pod: Pod, _: Known) -> _Said:
+    """What a capture has left, or is about to end: it ends by itself, and forbids nothing (kubectl knows no such)."""
+    ours = pod.metadata.labels.get(MANAGED_BY) == MANAGER and RUN in pod.metadata.labels
+    return _Said(Fate.STAYS, OUR_OWN) if ours and pod.metadata.controller is None else _GOES
+
+
 def _local_storage(pod: Pod, known: Known) -> _Said:
     if pod.ended or not any(volume.empty_dir is not None for volume in pod.spec.volumes):
         return _GOES
@@ -148,5 +157,5 @@ def _unmanaged(pod: Pod, known: Known) -> _Said:
 
 # The order is behaviour: a DaemonSet's pod with an emptyDir stays, and does not forbid.
 _FILTERS: Final[tuple[Callable[[Pod, Known], _Said], ...]] = (
-    _skip_deleted, _daemon_set, _mirror, _local_storage, _unmanaged,
+    _skip_deleted, _daemon_set, _mirror, _our_own, _local_storage, _unmanaged,
 )  # fmt: skip

@@ -7,31 +7,34 @@ Nothing is decided for the operator: guards refuse before anything is changed, a
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from kdnsctl import fleet
 from kdnsctl.access import Permission
 from kdnsctl.access.needs import Needs
 from kdnsctl.cancel import CancelScope
 from kdnsctl.changes import fields, incidents, lock, pods
-from kdnsctl.changes.executor import take, take_all
+from kdnsctl.changes.executor import take
 from kdnsctl.changes.fields import VERBS
 from kdnsctl.changes.incidents import Actor, Incident
 from kdnsctl.changes.plan import Plan
-from kdnsctl.changes.verbs import Means
+from kdnsctl.changes.verbs import DriftError, Means
+from kdnsctl.cluster.errors import ApiError
 from kdnsctl.cluster.objects import Node
 from kdnsctl.cluster.proxyload import list_nodes
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.evidence import collect as collecting
 from kdnsctl.find.online import identity_of
 from kdnsctl.find.scope import Chosen, nodes_in_scope
-from kdnsctl.model import ExitCode, KdnsctlError, Reason, Reporter, UsageError, Verdict
+from kdnsctl.model import ExitCode, KdnsctlError, Reason, RefusedError, Reporter, Step, UsageError, Verdict
 from kdnsctl.quarantine import draining, drainreading, events, guards, holds
 from kdnsctl.quarantine.allowed import check_allowed
-from kdnsctl.quarantine.capture import Captured, Judgement, capture
+from kdnsctl.quarantine.capture import BY_EXEC, Captured, Judgement, Reach, capture
 from kdnsctl.quarantine.dnsdrain import DnsProbe
 from kdnsctl.quarantine.drainreading import Foundation, read_plan
 from kdnsctl.quarantine.guards import Most
@@ -52,8 +55,11 @@ NEEDS: Final = Needs(
             )
         )
     ),
-    with_option={"--disable-eviction": pods.DELETING},
+    with_option={"--disable-eviction": pods.DELETING, **collecting.NEEDS.with_option},
 )
+
+
+AT_ONCE: Final = 8  # nodes that are held, cordoned and tainted at the same time
 
 
 class Unmeasured:
@@ -147,12 +153,25 @@ def prepare(
         raise UsageError(f"--hold: no manager {min(unknown)!r}; there are {', '.join(holds.MANAGERS)}, and auto")
     check_allowed(connection, _changing(options), "quarantine", scope=scope)
     chosen = nodes_in_scope(connection, options.chosen, scope=scope, command="quarantine")
+    return _look(chosen.names, chosen.notes, options, connection, actor, scope=scope, now=now)
+
+
+def _look(
+    names: Sequence[str],
+    notes: tuple[str, ...],
+    options: QuarantineOptions,
+    connection: Connection,
+    actor: Actor,
+    *,
+    scope: CancelScope,
+    now: datetime,
+) -> Prepared:
+    """The nodes as they are now, and the plan for them. Raises what the guards say."""
     everyone = list_nodes(connection, scope=scope)
     by_name = {node.metadata.name: node for node in everyone}
-    nodes = [by_name[name] for name in chosen.names if name in by_name]
+    nodes = [by_name[name] for name in names if name in by_name]
     guards.check_control_plane(nodes, allowed=options.allow_control_plane)
-    already = [node.metadata.name for node in everyone if fields.RECORD in node.metadata.annotations]
-    guards.check_count([node.metadata.name for node in nodes], already, everyone, options.most)
+    guards.check_count([node.metadata.name for node in nodes], _marked(everyone, nodes), everyone, options.most)
     incident = options.incident or common_incident(nodes) or options.new_incident
     groups = holds.api_groups(connection, scope=scope)
     read = holds.reader(connection, scope)
@@ -161,10 +180,51 @@ def prepare(
         held = holds.holds_for(node, options.hold, groups, incident, read)
         found.append(planned(node, held, incident, actor, options.reason, now))
     then = ("capture the evidence, and judge it",) if options.collect else ()
-    plan = Plan(
-        "quarantine", identity_of(connection.target), tuple(one.plan(then) for one in found), notes=chosen.notes
-    )
+    plan = Plan("quarantine", identity_of(connection.target), tuple(one.plan(then) for one in found), notes=notes)
     return Prepared(incident, tuple(found), plan)
+
+
+def _marked(everyone: Sequence[Node], chosen: Sequence[Node]) -> list[str]:
+    """The nodes that count as in quarantine. A chosen one on which there is nothing but a record does not yet."""
+    names = {node.metadata.name for node in chosen}
+    return [
+        node.metadata.name
+        for node in everyone
+        if fields.RECORD in node.metadata.annotations
+        and (node.metadata.name not in names or any(taint.key == fields.RECORD for taint in node.spec.taints))
+    ]
+
+
+def unchanged(
+    prepared: Prepared,
+    options: QuarantineOptions,
+    connection: Connection,
+    actor: Actor,
+    *,
+    scope: CancelScope,
+    now: datetime,
+) -> Prepared:
+    """The plan made anew, now that nobody else works on the nodes: what was shown must still be so.
+
+    Raises RefusedError when somebody has changed what the plan is about, or a guard says no now.
+    """
+    names = [one.name for one in prepared.nodes]
+    asked = replace(options, incident=prepared.incident)
+    found = _look(names, prepared.plan.notes, asked, connection, actor, scope=scope, now=now)
+    new = {one.name: one for one in found.nodes}
+    for one in prepared.nodes:
+        if one.name not in new:
+            raise RefusedError(f"node {one.name} is gone since the plan was made; nothing was changed")
+        if _essence(one) != _essence(new[one.name]):
+            raise RefusedError(
+                f"{one.name} has been changed since the plan was made; nothing was changed",
+                hint="run the same again: the plan is made anew",
+            )
+    return found
+
+
+def _essence(one: Planned) -> tuple[str, NodeRecord | None, tuple[Step, ...]]:
+    return one.uid, one.found, one.record.steps
 
 
 def _changing(options: QuarantineOptions) -> tuple[Permission, ...]:
@@ -201,9 +261,11 @@ def quarantine(
     reporter: Reporter,
     now: Callable[[], datetime],
     probe: DnsProbe = UNMEASURED,
+    reach: Reach = BY_EXEC,
 ) -> QuarantineReport:
     """Do as the plan says; its nodes are locked by the caller. Raises what ended the scope: run again to go on."""
-    work = _Work(connection, incident, actor, scope, reporter, now)
+    prepared = unchanged(prepared, options, connection, actor, scope=scope, now=now())
+    work = _Work(connection, incident, actor, scope, reporter, now, reach)
     incident.journal.append(
         incidents.RUN,
         {
@@ -218,7 +280,7 @@ def quarantine(
     dying = [one for one in prepared.nodes if one.dying]
     if dying and collect:
         captured.append(work.capture([one.name for one in dying], "before"))
-    results = {one.name: work.contain(one) for one in prepared.nodes}
+    results = work.contain_all(prepared.nodes, options.most)
     living = [name for name, result in results.items() if result.failed is None and not result.planned.dying]
     if living and collect:
         captured.append(work.capture(living, "after"))
@@ -271,26 +333,88 @@ class _Work:
     scope: CancelScope
     reporter: Reporter
     now: Callable[[], datetime]
+    reach: Reach
     notes: list[str] = field(default_factory=list)
 
     @property
     def means(self) -> Means:
         return Means(self.connection, self.scope)
 
-    def contain(self, one: Planned) -> NodeResult:
-        """Record, hold, cordon, taint; then read back. A failure stops this node."""
-        uid, phase = one.node.metadata.uid, one.found.phase if one.found else None
+    def contain_all(self, nodes: Sequence[Planned], most: Most) -> dict[str, NodeResult]:
+        """Write all records; then, if all of them may be, hold, cordon and taint the nodes.
+
+        Raises RefusedError, with the records taken back, when others have begun at the same time and it would be too
+        many together.
+        """
+        begun = self._each(nodes, self._begin, "recording")
+        fresh = [one for one in nodes if one.record.phase is Phase.BEGUN and begun[one.name].failed is None]
+        if fresh:
+            try:
+                self._check_count([one.name for one in nodes if begun[one.name].failed is None], most)
+            except RefusedError:
+                for one in fresh:
+                    if one.found is None:
+                        self._take_back_record(one)
+                raise
+        going_on = [one for one in nodes if begun[one.name].failed is None]
+        return {**begun, **self._each(going_on, self._contain, "containing")}
+
+    def _each(
+        self, nodes: Sequence[Planned], work: Callable[[Planned], NodeResult], what: str
+    ) -> dict[str, NodeResult]:
+        """Work on several nodes at once; an error is the node's, but for the end of all work."""
+        by_name = {one.name: one for one in nodes}
+        outcomes = fleet.run(
+            by_name,
+            lambda name, _: work(by_name[name]),
+            parallel=AT_ONCE,
+            deadline=None,
+            reporter=self.reporter,
+            scope=self.scope,
+            what=what,
+        )
+        self.scope.check()
+        results = {}
+        for outcome in outcomes:
+            one = by_name[outcome.node]
+            phase = one.found.phase if one.found else None
+            results[one.name] = outcome.value or NodeResult(one.name, phase, one, failed=outcome.reason)
+        return results
+
+    def _check_count(self, names: Sequence[str], most: Most) -> None:
+        """Everybody writes a record first and counts afterwards: of two at the same time, one sees both at least."""
+        everyone = list_nodes(self.connection, scope=self.scope)
+        marked = [node.metadata.name for node in everyone if fields.RECORD in node.metadata.annotations]
+        guards.check_count(names, [name for name in marked if name not in names], everyone, most)
+
+    def _take_back_record(self, one: Planned) -> None:
+        with contextlib.suppress(ApiError, DriftError):  # it is seen in status, and counts
+            take(record_step(one.name, one.uid, one.record, None), self.incident.journal, self.means, self.actor.run)
+
+    def _begin(self, one: Planned) -> NodeResult:
+        take(record_step(one.name, one.uid, one.found, one.record), self.incident.journal, self.means, self.actor.run)
+        return NodeResult(one.name, one.record.phase, one)
+
+    def _contain(self, one: Planned) -> NodeResult:
+        """Hold, cordon, taint; then read back. A failure stops this node.
+
+        What somebody else had set meanwhile is theirs: it is taken out of the record, so that it stays afterwards.
+        """
+        record, known = one.record, one.found.steps if one.found else ()
         try:
-            take(record_step(one.name, uid, one.found, one.record), self.incident.journal, self.means, self.actor.run)
-            phase = one.record.phase
-            take_all(one.record.steps, self.incident.journal, self.means, self.actor.run)
+            for step in one.record.steps:
+                effect = take(step, self.incident.journal, self.means, self.actor.run)
+                if not effect.changed and step not in known:
+                    steps = tuple(other for other in record.steps if other != step)
+                    record = self._write(one, record, replace(record, steps=steps))
             self._read_back(one)
-            record = one.record
             if record.phase is Phase.BEGUN:
                 record = self._write(one, record, replace(record, phase=Phase.CONTAINED))
         except KdnsctlError as error:
             self.scope.check()
-            return NodeResult(one.name, phase, one, failed=Reason(error.code, str(error), error))
+            return NodeResult(
+                one.name, record.phase, replace(one, record=record), failed=Reason(error.code, str(error), error)
+            )
         message = f"held, cordoned and tainted by {self.actor.operator}, incident {self.incident.id}"
         self._tell(one.node, "Quarantined", message)
         return NodeResult(one.name, record.phase, replace(one, record=record))
@@ -309,7 +433,15 @@ class _Work:
     def capture(self, names: Sequence[str], what: str) -> Captured:
         """Capture and judge nodes; journaled with the bundle's digest."""
         directory = self.incident.directory / f"evidence-{self.actor.run}-{what}"
-        found = capture(self.connection, names, directory, scope=self.scope, reporter=self.reporter, now=self.now)
+        found = capture(
+            self.connection,
+            names,
+            directory,
+            scope=self.scope,
+            reporter=self.reporter,
+            now=self.now,
+            reach=self.reach,
+        )
         nodes = {name: {"verdict": one.verdict.value, "captured": one.captured} for name, one in found.nodes.items()}
         body = {"run": self.actor.run, "bundle": directory.name, "sumsSha256": found.digest, "nodes": nodes}
         self.incident.journal.append("captured", body)
@@ -336,6 +468,9 @@ class _Work:
     ) -> dict[str, NodeResult]:
         """Drain what the evidence allows; the pods are looked at anew, for much may have changed since the plan."""
         done = {name: replace(one, undrained=_gate(one, options)) for name, one in results.items()}
+        for name, result in done.items():
+            if not result.undrained:
+                done[name] = self._still_contained(result)
         names = [name for name, one in done.items() if not one.undrained and not one.failed]
         if not names:
             return done
@@ -350,6 +485,16 @@ class _Work:
         for one in drained:
             done[one.node] = self._drained(replace(done[one.node], drained=one))
         return done
+
+    def _still_contained(self, result: NodeResult) -> NodeResult:
+        """The capture took a while: pods would come back to a node that somebody has uncordoned meanwhile."""
+        try:
+            self._read_back(result.planned)
+        except KdnsctlError as error:
+            self.scope.check()
+            failed = Reason(error.code, str(error), error)
+            return replace(result, failed=failed, undrained="it is not contained any more")
+        return result
 
     def _drained(self, result: NodeResult) -> NodeResult:
         """Write on the node that it is drained, if it is."""

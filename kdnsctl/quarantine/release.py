@@ -194,8 +194,13 @@ def release(
     scope: CancelScope,
     now: Callable[[], datetime],
 ) -> ReleaseReport:
-    """Take the quarantine back; its nodes are locked by the caller. Raises what ended the scope: run again to go on."""
+    """Take the quarantine back; its nodes are locked by the caller. Raises what ended the scope: run again to go on.
+
+    Raises RefusedError, before anything is changed, when a record is not as it was when the plan was made.
+    """
     means = Means(connection, scope)
+    for one in prepared.nodes:
+        _check_record(one, connection, scope)
     names = [one.name for one in prepared.nodes if one.record is not None]
     about = {"command": "release", "run": actor.run, "operator": actor.operator, "nodes": names}
     incident.journal.append(incidents.RUN, about)
@@ -217,6 +222,16 @@ def release(
             problem = events.emit(connection, one.node, "Released", said, now(), scope=scope)
             notes += [problem] if problem else []
     return ReleaseReport(now(), prepared.plan.cluster, prepared.incident, tuple(results), tuple(notes))
+
+
+def _check_record(one: Leaving, connection: Connection, scope: CancelScope) -> None:
+    """Under the lock: somebody may have gone on with the quarantine, or have released the node, since it was read."""
+    found = connection.get(fields.node_path(one.name), Node, scope=scope)
+    if found.metadata.uid != one.node.metadata.uid or record_of(found) != one.record:
+        raise RefusedError(
+            f"the quarantine of {one.name} is not as it was when the plan was made; nothing was changed",
+            hint="run the same again: the plan is made anew",
+        )
 
 
 def _take_back(one: Leaving, incident: Incident, actor: Actor, means: Means) -> list[UndoneStep]:

@@ -42,7 +42,8 @@ from kdnsctl.reach.podkeeper import PodKeeper, PodSettings
 from kdnsctl.repair.assessing import RESTART, RULES, Assessment, assess, by_hand
 from kdnsctl.repair.cause import why_not_written
 from kdnsctl.repair.hands import Hands, Reader, shells
-from kdnsctl.repair.report import NodeRepair, Probed, RepairReport, Result
+from kdnsctl.repair.proving import Prober, prober
+from kdnsctl.repair.report import NodeRepair, RepairReport, Result
 
 if TYPE_CHECKING:
     from kdnsctl.evidence.sshways import SshWays
@@ -71,8 +72,6 @@ NEEDS: Final = Needs(
         )
     },
 )
-# What proves a node well besides its state: a DNS probe from it. None where there is no way to probe.
-Prober = Callable[[str, CancelScope], Probed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +109,7 @@ class Prepared:
     hands: dict[str, Hands]
     uids: Mapping[str, str]
     keeper: PodKeeper | None
+    probe: Prober
     notes: list[str] = field(default_factory=list)
 
     def report(self, nodes: Mapping[str, NodeRepair], now: datetime, incident: str = "") -> RepairReport:
@@ -171,6 +171,7 @@ def preparing(
             hands,
             {node.metadata.name: node.metadata.uid for node in found.nodes},
             keeper,
+            prober(ladder, connection, services),
             list(found.notes),
         )
         proxies = [proxy for name, proxy in found.proxies.items() if name in hands and proxy.kind is not Kind.ABSENT]
@@ -331,12 +332,15 @@ def flush(
     now: Callable[[], datetime],
     probe: Prober | None = None,
 ) -> RepairReport:
-    """Do as the plan says; its nodes are locked by the caller. When `scope` ends, the report has what was done."""
+    """Do as the plan says; its nodes are locked by the caller. When `scope` ends, the report has what was done.
+
+    `probe` asks DNS from a node that is well again; by default, by whichever rung to it has a prober.
+    """
     incident.journal.append(
         incidents.RUN,
         {"command": "repair flush", "run": actor.run, "operator": actor.operator, "nodes": list(prepared.todo)},
     )
-    work = _Work(prepared, connection, incident, actor, probe, now)
+    work = _Work(prepared, connection, incident, actor, probe or prepared.probe, now)
     first, others = list(prepared.todo[:1]), list(prepared.todo[1:])
     results = work.run(first, reporter, scope)
     proven = all(one.result in (Result.REPAIRED, Result.NOTHING_TO_DO) for one in results.values())
@@ -359,7 +363,7 @@ class _Work:
         connection: Connection,
         incident: Incident,
         actor: Actor,
-        probe: Prober | None,
+        probe: Prober,
         now: Callable[[], datetime],
     ) -> None:
         if prepared.judging is None:
@@ -484,9 +488,9 @@ class _Work:
 
     def _proven(self, attempt: _Attempt, state: State, scope: CancelScope) -> NodeRepair:
         verdict, reason = state.diagnosis.verdict, state.diagnosis.reason
-        probed = self._probe(attempt.node, scope) if self._probe else None
-        well = verdict is Verdict.CLEAN and (probed is None or probed.well is not False)
-        if probed is not None and probed.well is False:
+        probed = self._probe(attempt.node, scope)
+        well = verdict is Verdict.CLEAN and probed.well is not False
+        if probed.well is False:
             reason = Reason("probe", f"its state is well, and DNS is not: {probed.message}")
         return replace(attempt.answer(Result.REPAIRED if well else Result.FAILED, reason, verdict), probed=probed)
 

@@ -181,7 +181,7 @@ def test_nothing_changes_on_the_node_and_nothing_is_left(
 
     before = state()
     idle = sorted(running(connection, place, scope))
-    for fact in FACTS:
+    for fact in filter(shell.can, FACTS):
         shell.read(fact, lambda _: None, scope=scope)
     assert state() == before
     assert sorted(running(connection, place, scope)) == idle

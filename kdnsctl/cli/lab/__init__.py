@@ -14,7 +14,7 @@ from kdnsctl.cli.options import Common, Connection, Record
 COMMANDS = {
     "demo": Entry(
         "kdnsctl.cli.lab.demo:demo",
-        "Play the whole incident: up, break, find-affected, quarantine, collect, analyze, flush, release, down",
+        "Play the whole incident: up, break, find-affected, quarantine, collect, analyze, repair, release, down",
     ),
     "up": Entry("kdnsctl.cli.lab.up:up", "Build a lab and wait until its DNS answers"),
     "down": Entry("kdnsctl.cli.lab.down:down", "Remove a lab and everything of it"),

@@ -62,7 +62,7 @@ def demo(
         bool, typer.Option("--keep", help="Leave the lab, healed, to try things in.", show_default=False)
     ] = False,
 ) -> int:
-    """Play the whole incident: up, break, find-affected, quarantine, collect, analyze, flush, release, down.
+    """Play the whole incident: up, break, find-affected, quarantine, collect, analyze, repair, release, down.
 
     Examples:
       # kube-proxy cannot delete stale entries
@@ -150,7 +150,7 @@ def _contain(where: LabDir, common: Common) -> None:
 
 
 def _repair(where: LabDir, mode: Mode, version: str, common: Common) -> bool:
-    """Flush; whether that has healed the node. Where its rules are not right it must not be tried, and refuses."""
+    """Flush, or restart kube-proxy where flush refuses for its rules; whether that has healed the node."""
     image = ["--image", TOOLS_IMAGE] if _minor(version) > LAST_WITH_CONNTRACK else []
     say_filled("What is stale goes, and nothing else; the node's rules are judged before:")
     with _own_state(where):
@@ -171,7 +171,23 @@ def _repair(where: LabDir, mode: Mode, version: str, common: Common) -> bool:
         raise KdnsctlError("flush did not heal the node in the lab", hint="please report it")
     if mode is not Mode.DELETE_FAILS and code != ExitCode.REFUSED:
         raise KdnsctlError("flush did not refuse, though the rules lead to a pod that is gone", hint="please report it")
-    return mode is Mode.DELETE_FAILS
+    if mode is Mode.DOWN:
+        say_filled("It says what comes first: kube-proxy must write its rules anew. The evidence is safe, so:")
+        with _own_state(where):
+            code = _typed(
+                where,
+                common,
+                "repair",
+                "restart-kube-proxy",
+                _broken(where),
+                "--no-collect",
+                "--incident",
+                INCIDENT,
+                "--yes",
+            )
+        if code != ExitCode.OK:
+            raise KdnsctlError("restarting kube-proxy did not heal the node in the lab", hint="please report it")
+    return mode in (Mode.DELETE_FAILS, Mode.DOWN)
 
 
 def _release(where: LabDir, common: Common) -> None:

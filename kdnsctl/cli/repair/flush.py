@@ -214,6 +214,9 @@ def _lines(report: RepairReport, common: Common, program: str) -> list[str]:
         if node.advice:
             lines += table.wrapped(visible(f"{node.name}: {node.advice}"), width)
         lines += [f"  {visible(command)}" for command in node.commands]
+    for node in report.nodes:
+        if node.probed is not None:
+            lines += table.wrapped(visible(f"{node.name}: DNS: {node.probed.message}"), width)
     for note in report.notes:
         lines += table.wrapped(visible(f"note: {note}"), width)
     counts = {result: sum(node.result is result for node in report.nodes) for result in Result}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kdnsctl.cancel import CancelScope
-from kdnsctl.changes import incidents, journal
+from kdnsctl.changes import incidents, journal, runs
 from kdnsctl.changes.executor import BEGUN, DONE, FAILED, Undone, take, take_all, to_undo, undo
 from kdnsctl.changes.fields import node_path
 from kdnsctl.changes.incidents import Actor
@@ -347,6 +347,33 @@ class TestLocks:
             held = self.lease(store)["spec"]
 
         assert (held["holderIdentity"], held["leaseTransitions"]) == (str(self.JOE), 1)
+
+    def test_only_what_a_run_left_that_is_over_for_sure_is_taken_over(
+        self, connection: Connection, scope: CancelScope, store: Store, tmp_path: Path
+    ) -> None:
+        old, new = Actor("jane@laptop", "1-abcdef"), Actor("jane@laptop", "2-abcdef")
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        spec = {"holderIdentity": str(old), "leaseDurationSeconds": 60, "acquireTime": now, "renewTime": now}
+        store.create(LEASES, {"metadata": {"name": lease_name(NODE), "namespace": "kube-system"}, "spec": spec})
+
+        def is_over(run: str) -> bool:
+            return runs.is_over(tmp_path / "runs", run)
+
+        with (  # nothing is known of it here: it may go on on another machine with the same name
+            pytest.raises(LockedError, match="jane@laptop/1-abcdef"),
+            locked(connection, [NODE], new, scope=scope, is_over=is_over),
+        ):
+            pass
+        with (
+            runs.running(tmp_path / "runs", old),
+            pytest.raises(LockedError, match="jane@laptop/1-abcdef"),
+            locked(connection, [NODE], new, scope=scope, is_over=is_over),
+        ):
+            pass
+        with locked(connection, [NODE], new, scope=scope, is_over=is_over) as held:
+            assert self.lease(store)["spec"]["holderIdentity"] == str(new)
+        assert (held.left, store.select(LEASES)) == ([], [])
+        assert not runs.is_over(tmp_path / "runs", "../runs/1-abcdef")
 
     def test_a_lock_that_became_anothers_ends_the_work(
         self, connection: Connection, scope: CancelScope, store: Store

@@ -321,11 +321,11 @@ def test_wherever_it_breaks_off_it_goes_on_or_back_exactly(
 
     assert back.code == 0, back.err
     assert node() == before
-    assert "All that was changed has been taken back." in kdnsctl("incident", "report", "inc-1").out
+    assert "Nothing is left that can be taken back." in kdnsctl("incident", "report", "inc-1").out
 
 
 def test_nothing_is_drained_without_proof(kdnsctl: Kdnsctl, server: ApiServer) -> None:
-    ran = kdnsctl("quarantine", NODE, "--yes", "-o", "json")
+    ran = kdnsctl("quarantine", NODE, "--yes", "--via", "exec", "-o", "json")
 
     assert ran.code == 4
     one = document(ran)["nodes"][0]
@@ -338,7 +338,7 @@ def test_a_node_that_goes_away_is_captured_first(kdnsctl: Kdnsctl, store: Store,
     taint = {"key": "ToBeDeletedByClusterAutoscaler", "value": "1", "effect": "NoSchedule"}
     changed(store, lambda one: one["spec"].update(taints=[taint]))
 
-    ran = kdnsctl("quarantine", NODE, "--yes", "--no-drain", "--incident", "inc-9", "-o", "json")
+    ran = kdnsctl("quarantine", NODE, "--yes", "--no-drain", "--via", "exec", "--incident", "inc-9", "-o", "json")
 
     assert document(ran)["nodes"][0]["alreadyTerminating"] == "cluster-autoscaler is removing it"
     records = journal.read(tmp_path / "state/kdnsctl/incidents/inc-9/journal.jsonl").records

@@ -118,11 +118,11 @@ def set_up(made: Lab, dice: random.Random) -> None:
     settle(made.store, made.manager)
 
 
-def misfortunes(dice: random.Random) -> Iterator[Fault]:
-    """Between one and six kinds of trouble, each for a few requests."""
+def actions() -> tuple[Respond | Disturb, ...]:
+    """What servers do to a request."""
     status = Refused(409, "Conflict", "Operation cannot be fulfilled", details={}).status()
     late = Refused(504, "Timeout", "couldn't update PodDisruptionBudget due to conflicts", details={}).status()
-    actions: tuple[Respond | Disturb, ...] = (
+    return (
         overloaded(1),
         overloaded(None),
         internal_error(),
@@ -134,8 +134,12 @@ def misfortunes(dice: random.Random) -> Iterator[Fault]:
         Disturb(after_bytes=9, reset=False),
         Disturb(delay=0.02, piece=64),
     )
+
+
+def misfortunes(dice: random.Random) -> Iterator[Fault]:
+    """Between one and six kinds of trouble, each for a few requests."""
     for _ in range(dice.randint(1, 6)):
-        action = dice.choice(actions)
+        action = dice.choice(actions())
         method, path = dice.choice((("POST", EVICTION), ("POST", EVICTION), ("GET", POD), ("GET", "watch=true")))
         yield Fault(action, method=method, path=path, times=dice.randint(1, 4), after=dice.randint(0, 6))
 
@@ -148,7 +152,7 @@ def run(seed: int, directory: Path) -> list[str]:
         set_up(made, dice)
         targets = dice.sample(["knode1", "knode2", "knode3"], dice.randint(1, 2))
         affected = [node for node in ("knode3", "knode4") if node not in targets and dice.random() < 0.3]
-        witness = _witness(made, targets, affected)
+        witness = witness_of(made, targets, affected)
         changes = made.store.subscribe([PODS, DISRUPTION_BUDGETS])
         made.cordon(*targets)
         with Cluster(made.store, made.manager):
@@ -197,7 +201,8 @@ def meddling(made: Lab, who: str, targets: list[str], affected: tuple[str, ...],
         thread.join()
 
 
-def _witness(made: Lab, targets: list[str], affected: list[str]) -> Witness:
+def witness_of(made: Lab, targets: list[str], affected: list[str]) -> Witness:
+    """A witness who knows all that is there now, before a drain of `targets`."""
     pods = {pod["metadata"]["uid"]: pod for pod in made.store.select(PODS)}
     serving = [pod for pod in made.store.select(PODS, labels=DNS) if is_healthy(pod)]
     budgets = {one["metadata"]["uid"]: one for one in made.store.select(DISRUPTION_BUDGETS)}

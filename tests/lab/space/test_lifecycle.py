@@ -305,7 +305,7 @@ def test_sudo_on_a_node_is_what_next_commands_need(lab: LabDir) -> None:
     assert run("sudo id -u") == (0, "0\n", "")
     assert run("""sudo -n LC_ALL=C sh -c 'echo "$LC_ALL $0 $1"; exit 7' a 'b c'""") == (7, "C a b c\n", "")
     assert run("sudo -u root -- hostname") == (0, "knode3\n", "")
-    assert run("sudo -u nobody id") == (1, "", "sudo: the lab's nodes have no user but root\n")
+    assert run("sudo -u nobody id") == (1, "", "sudo: the lab's nodes run commands as root only\n")
     assert run("sudo -l") == (1, "", "sudo: the lab's sudo does not know -l\n")
     assert run("sudo")[0] == 1
 

@@ -8,6 +8,7 @@ from kdnsctl.quarantine.podfilters import DAEMON_SET as DAEMON_SET_STAYS
 from kdnsctl.quarantine.podfilters import (
     LOCAL_STORAGE,
     LOCAL_STORAGE_GOES,
+    OUR_OWN,
     UNMANAGED,
     UNMANAGED_GOES,
     DrainOptions,
@@ -20,6 +21,7 @@ from tests.unit.quarantine.objects import DAEMON_SET, NOW, known, pod
 AGENT = ("default", "agent")
 SCRATCH = [{"name": "s", "emptyDir": {}}]
 STATIC = "static pod: it comes from a file on the node"
+OURS = {"app.kubernetes.io/managed-by": "kdnsctl", "kdnsctl.io/run": "20261128-064900-1a2b3c"}
 MIRROR = {"kubernetes.io/config.mirror": "x"}
 
 
@@ -41,6 +43,8 @@ MIRROR = {"kubernetes.io/config.mirror": "x"}
         (pod(owner=None), DrainOptions(delete_emptydir_data=True), Fate.FORBIDS, UNMANAGED),
         (pod(owner={"kind": "ConfigMap", "name": "x", "uid": "1"}), DrainOptions(), Fate.FORBIDS, UNMANAGED),
         (pod(owner=None), DrainOptions(force=True), Fate.GOES, ""),
+        (pod(owner=None, labels=OURS, volumes=SCRATCH), DrainOptions(force=True), Fate.STAYS, OUR_OWN),
+        (pod(labels=OURS), DrainOptions(), Fate.GOES, ""),  # it only says so: ours are nobody's
     ],
 )  # fmt: skip
 def test_who_goes(given, options, fate, why) -> None:  # type: ignore[no-untyped-def]

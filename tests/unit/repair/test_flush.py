@@ -23,6 +23,7 @@ from kdnsctl.reach.shell import Reading, Sink
 from kdnsctl.repair import flush as work
 from kdnsctl.repair.flush import FlushOptions, Prepared
 from kdnsctl.repair.hands import Hands
+from kdnsctl.repair.proving import Prober
 from kdnsctl.repair.report import NodeRepair, Probed, RepairReport, Result
 from tests.unit.cluster.apiserver import Server
 from tests.unit.cluster.conftest import Connect
@@ -99,6 +100,10 @@ class FakeHands:
 Flush = Callable[..., dict[str, NodeRepair]]
 
 
+def _not_asked(_node: str, _scope: CancelScope) -> Probed:
+    return Probed(None, "nothing here can ask DNS")
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     return tmp_path / "journal.jsonl"
@@ -109,7 +114,7 @@ def flush(api: Server, connect_to: Connect, place: Path, scope: CancelScope) -> 
     def run(
         *nodes: Node,
         opened: Callable[[], None] = lambda: None,
-        probe: work.Prober | None = None,
+        probe: Prober = _not_asked,
         **options: Any,
     ) -> dict[str, NodeRepair]:
         by_name = {node.node: node for node in nodes}
@@ -141,6 +146,7 @@ def flush(api: Server, connect_to: Connect, place: Path, scope: CancelScope) -> 
                 {name: cast("Hands", FakeHands(node, opened)) for name, node in by_name.items()},
                 {},
                 None,
+                probe,
             )
             report: RepairReport = work.flush(
                 prepared,
@@ -150,7 +156,6 @@ def flush(api: Server, connect_to: Connect, place: Path, scope: CancelScope) -> 
                 scope=scope,
                 reporter=SilentReporter(),
                 now=lambda: now,
-                probe=probe,
             )
         return {node.name: node for node in report.nodes}
 
