@@ -115,9 +115,11 @@ def _left(incident: Summary) -> Iterable[str]:
         return
     yield f"Not taken back ({len(left)}):"
     yield ""
+    said = {record.number: record.body.get("says") for record in incident.reading.records}
     for one in left:
+        says = next((str(said[number]) for number in one.numbers if said.get(number)), one.step.verb)
         sure = "" if one.certain else " (whether it was done is not known)"
-        yield f"- {_code(f'{one.step.verb} {one.step.args}')}{sure}"
+        yield f"- {_code(says)}{sure}"
 
 
 def _code(text: str) -> str:

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from kdnsctl.cli import completing, values
+from kdnsctl.cli.nextsteps import caller_of
 from kdnsctl.cli.options import (
     DEADLINE,
     Common,
@@ -136,7 +137,7 @@ def analyze(
         headers=not rendering.no_headers,
         color=common.color,
         verbose=common.verbose > 0,
-        program=ctx.find_root().info_name or "kdnsctl",
+        caller=caller_of(ctx),
     )
     if scope.reason is INTERRUPTED:
         tell("interrupted; what was known by then is above")
@@ -172,7 +173,9 @@ def _check(ctx: typer.Context, rendering: Rendering, words: list[str] | None) ->
         if len(ways) > 1:
             raise UsageError(f"{' and '.join(ways)} exclude each other: choose nodes in one way")
         if not ways:
-            raise UsageError("which nodes? Name them, or --all, or -l SELECTOR; or name files", hint="see --help")
+            raise UsageError(
+                "which nodes? Name them, or --all, or -l SELECTOR; or name files", hint="see kdnsctl analyze --help"
+            )
     check_rendering(ctx, rendering)
     return paths
 
@@ -184,4 +187,4 @@ def _nodes(words: Sequence[str]) -> tuple[str, ...]:
     try:
         return tuple(values.node(word) for word in words)
     except typer.BadParameter as error:
-        raise UsageError(f"{error.message}, and there is no file of that name") from error
+        raise UsageError(f"there is no file of that name, and {error.message}") from error

@@ -19,6 +19,7 @@ import typer
 
 from kdnsctl import __version__
 from kdnsctl.cli import completing, values
+from kdnsctl.cli.nextsteps import Caller, next_lines
 from kdnsctl.cli.options import Answer, Common, Connection, Form, said
 from kdnsctl.cli.terminal import put, tell
 from kdnsctl.model import ExitCode, UsageError
@@ -306,7 +307,11 @@ def _target(archive: Path | None, place: Path, *, resumed: bool) -> Path:
     target = archive or packing.archive_name(place, packing.Compression.ZSTD)
     packing.compression_of(target)
     if target.exists() and not (resumed and packing.is_bundle(target)):
-        raise UsageError(f"{target} is there already; nothing was collected", hint="name another with --archive FILE")
+        if archive is None and packing.is_bundle(target):
+            hint = "name another place with -O DIR, or go on with that bundle: --resume DIR"
+        else:
+            hint = "name another with --archive FILE"
+        raise UsageError(f"{target} is there already; nothing was collected", hint=hint)
     return target
 
 
@@ -451,7 +456,7 @@ def _lines(report: CollectReport, packed: Path | None, common: Common, program: 
     if packed is not None:
         lines += table.wrapped(visible(f"Packed, to be passed on: {packed}"), width)
     lines += table.wrapped(f"SHA-256 of SHA256SUMS: {report.sums_digest}", width)
-    return [*lines, "", "Next:", f"  {program} analyze {visible(str(report.bundle))}"]
+    return [*lines, "", *next_lines([Caller(program).on_files("analyze", str(report.bundle))])]
 
 
 def _lacking(report: CollectReport) -> Iterator[str]:

@@ -7,7 +7,8 @@ Three ideas:
 
 * A command asks for a group of options by a parameter of that group's type (`connection: Connection`). `expand` shows
   typer the fields in its place and hands the command the filled dataclass. A group marked `Hidden` is accepted and
-  left out of `--help`: for commands that can say why it has no effect.
+  left out of `--help`: for commands that can say why it has no effect. One with a `TITLE` has a section of its own
+  there, behind the command's own options.
 * An option before the command means what it means after it: the words before the command are handed on in front of the
   words after it, so that only the command itself interprets them.
 * A command may be a `Group` of commands, built by the same recipe as the whole tree: its own module is imported to list
@@ -98,9 +99,9 @@ def _fields(group: type[Any], *, hidden: bool) -> list[inspect.Parameter]:
     parameters = []
     for field in dataclasses.fields(group):
         kind, option = get_args(hints[field.name])
-        if hidden:
-            option = copy.copy(option)
-            option.hidden = True
+        option = copy.copy(option)
+        option.hidden = option.hidden or hidden
+        option.rich_help_panel = getattr(group, "TITLE", None)
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
@@ -146,6 +147,20 @@ class Command(TyperCommand):
 
     def get_help_option(self, ctx: Any) -> Any:
         return _through_put(super().get_help_option(ctx))
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """First what is the command's own, then the groups that have a title, the last of them first."""
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                own = "Arguments" if parameter.param_type_name == "argument" else "Options"
+                sections.setdefault(getattr(parameter, "rich_help_panel", None) or own, []).append(record)
+        arguments, options, *titled = sections
+        for title in (arguments, options, *reversed(titled)):
+            if sections[title]:
+                with formatter.section(title):
+                    formatter.write_dl(sections[title])
 
 
 def words_after_dashes(ctx: Any, words: list[str] | None) -> tuple[list[str], list[str]]:

@@ -1,4 +1,4 @@
-"""What every report about nodes says besides its own: the unknown and why, who is not listed, coverage, what is next.
+"""What every report about nodes says besides its own: the unknown and why, who is not listed, coverage.
 
 Lines of text, made safe to show and broken where the terminal ends. What a report found is rendered by its own module.
 """
@@ -85,17 +85,6 @@ def coverage_lines(coverage: Coverage, verdicts: Sequence[Verdict], width: int |
     if coverage.scope is Scope.PARTIAL:
         text += " The scope is partial: there may be nodes that could not even be listed."
     return wrapped(text, width)
-
-
-def next_lines(commands: Sequence[str], program: str) -> list[str]:
-    """What to run now, each command on a line of its own however long it is: it is to be copied."""
-    if not commands:
-        return []
-    return ["Next:", *(f"  {visible(_as_called(command, program))}" for command in commands)]
-
-
-def _as_called(command: str, program: str) -> str:
-    return program + command.removeprefix("kdnsctl") if command.startswith("kdnsctl ") else command
 
 
 def tell_notes(

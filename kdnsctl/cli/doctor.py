@@ -48,7 +48,7 @@ def doctor(
     Nothing is changed, and all of it is over within --request-timeout.
 
     Exit codes: 0 every command works, 1 a command will not work, 4 a command knows less or it could not be found out,
-    130 interrupted.
+    2 wrong usage, 130 interrupted.
     """
     # Late: --help and TAB do without what connects.
     from kdnsctl.access.checkup import exit_code, to_json  # noqa: PLC0415

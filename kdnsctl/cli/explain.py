@@ -19,13 +19,13 @@ from kdnsctl.cli.coverage import (
     clock,
     count,
     coverage_lines,
-    next_lines,
     not_listed,
     several,
     stale,
     tell_notes,
     unknown_groups,
 )
+from kdnsctl.cli.nextsteps import ASKED_PLAINLY, Caller, next_lines
 from kdnsctl.cli.options import Format
 from kdnsctl.cli.table import Cell, wrapped
 from kdnsctl.cli.terminal import Color, columns, flush, has_color, put, tell, visible
@@ -55,7 +55,7 @@ def analyze_report(
     headers: bool = True,
     color: Color = Color.AUTO,
     verbose: bool = False,
-    program: str = "kdnsctl",
+    caller: Caller = ASKED_PLAINLY,
 ) -> None:
     """Print `report`; the arguments are those of `render.find_report`."""
     tell_notes(
@@ -72,11 +72,11 @@ def analyze_report(
     elif not headers:
         lines = _rows(report, form, color=color, headers=False)
         put("".join(line + "\n" for line in lines))
-        for line in _summary(report, program):
+        for line in _summary(report, caller):
             tell(line)
     else:
         blocks = [_rows(report, form, color=color, headers=True), *_blocks(report, form, color)]
-        blocks += [_rest(report, form, color), _summary(report, program)]
+        blocks += [_rest(report, form, color), _summary(report, caller)]
         put("\n\n".join("\n".join(block) for block in blocks if block) + "\n")
 
 
@@ -242,11 +242,11 @@ def _rest(report: AnalyzeReport, form: Format, color: Color) -> list[str]:
     return [*lines, *not_listed([node.verdict for node in report.nodes], width)]
 
 
-def _summary(report: AnalyzeReport, program: str) -> list[str]:
+def _summary(report: AnalyzeReport, caller: Caller) -> list[str]:
     width = columns(sys.stdout)
     lines = coverage_lines(report.coverage, [node.verdict for node in report.nodes], width)
     if report.cluster:
         lines += wrapped(visible(f"Cluster: {report.cluster}."), width)
     if report.services:
         lines += wrapped(visible(f"Services: {', '.join(report.services)}."), width)
-    return [*lines, *next_lines(report.next_commands, program)]
+    return [*lines, *next_lines(map(caller.spelled, report.next_commands))]

@@ -127,7 +127,7 @@ def usage_message(error: Any) -> str:
         return _option_message(error, where)
     parameter = getattr(error, "param", None)
     if parameter is not None and not error.message:
-        return f"{_spelling(error.ctx, parameter)} is missing ('{where} --help' explains it)"
+        return f"{_with_short(error.ctx, parameter)} is missing ('{where} --help' explains it)"
     if parameter is not None:
         prefix = "" if parameter.param_type_name == "argument" else f"{_spelling(error.ctx, parameter)}: "
         return prefix + _lowered(error.message)
@@ -135,6 +135,8 @@ def usage_message(error: Any) -> str:
     if message.startswith("missing command"):
         return f"no command given; '{where} --help' lists the commands"
     if message.startswith("no such command"):
+        if message == "no such command 'version'":  # it is one of kubectl's
+            return "unknown command 'version'; did you mean --version?"
         name, guess, close = message.removeprefix("no such command ").partition(". Did you mean ")
         return f"unknown command {name}" + (f"; did you mean {close}" if guess else f" ('{where} --help' lists them)")
     return f"{message} ('{where} --help' explains what is accepted)"
@@ -165,6 +167,13 @@ def _spelling(ctx: Any, parameter: Any) -> str:
     long = next((name for name in parameter.opts if name.startswith("--")), parameter.opts[0])
     source = ctx.get_parameter_source(parameter.name) if ctx is not None else None
     return environment_name(long) if source is not None and source.name == "ENVIRONMENT" else str(long)
+
+
+def _with_short(ctx: Any, parameter: Any) -> str:
+    """A parameter by all names that it has: an option is often known by its letter."""
+    spelled = _spelling(ctx, parameter)
+    short = [name for name in parameter.opts if name.startswith("-") and not name.startswith("--")]
+    return f"{spelled} ({', '.join(short)})" if short else spelled
 
 
 def _lowered(message: str) -> str:

@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from kdnsctl.cli import completing, nodenames, values
+from kdnsctl.cli.nextsteps import caller_of
 from kdnsctl.cli.options import (
     DEADLINE,
     Common,
@@ -246,7 +247,7 @@ def find_affected(
         include=frozenset(Verdict(extra.value) for extra in include or ()),
         color=common.color,
         verbose=common.verbose > 0,
-        program=ctx.find_root().info_name or "kdnsctl",
+        caller=caller_of(ctx),
     )
     if scope.reason is INTERRUPTED:
         tell("interrupted; what was known by then is above")

@@ -10,7 +10,7 @@ import enum
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 
@@ -48,6 +48,8 @@ def _print_version(ctx: typer.Context, value: bool) -> None:  # noqa: FBT001  # 
 class Common:
     """What every command accepts."""
 
+    TITLE: ClassVar = "Options of every command"
+
     verbose: Annotated[
         int, typer.Option("--verbose", "-v", count=True, help="Say more on stderr (repeatable).", show_default=False)
     ] = 0
@@ -72,6 +74,8 @@ class Common:
 @dataclass(frozen=True, slots=True)
 class Connection:
     """Which cluster, as whom: for commands that talk to the API. Names and meanings are kubectl's."""
+
+    TITLE: ClassVar = "Which cluster, as whom"
 
     kubeconfig: Annotated[
         Path | None, typer.Option("--kubeconfig", metavar="FILE", help="Kubeconfig file to use instead of KUBECONFIG.")
@@ -151,7 +155,7 @@ class NodeChoice:
     selector: Annotated[
         str | None, typer.Option("--selector", "-l", metavar="SELECTOR", help="The nodes with these labels.")
     ] = None
-    all_nodes: Annotated[bool, typer.Option("--all", help="All nodes; the default.", show_default=False)] = False
+    all_nodes: Annotated[bool, typer.Option("--all", help="All nodes.", show_default=False)] = False
 
 
 @dataclass(frozen=True, slots=True)

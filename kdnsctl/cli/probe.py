@@ -14,6 +14,7 @@ import typer
 
 from kdnsctl.cli import completing, values
 from kdnsctl.cli.collect import Pods, Rung, Ssh, pod_settings, ssh_ways
+from kdnsctl.cli.nextsteps import Caller, caller_of, next_lines
 from kdnsctl.cli.options import Answer, Common, Connection, Form, said
 from kdnsctl.cli.terminal import put, tell
 from kdnsctl.model import ExitCode, UsageError
@@ -168,7 +169,7 @@ def probe(
     for note in (*report.notes, *report.pods_left):
         tell(note)
     if answer.output is Form.TABLE:
-        put("\n".join(_lines(report, common, ctx.find_root().info_name or "kdnsctl")) + "\n")
+        put("\n".join(_lines(report, common, caller_of(ctx))) + "\n")
     else:
         output.document(probing.to_json(report), answer.format)
     if scope.reason is INTERRUPTED:
@@ -215,7 +216,7 @@ def _options(asking: Asking) -> Options:
     )
 
 
-def _lines(report: ProbeReport, common: Common, program: str) -> list[str]:
+def _lines(report: ProbeReport, common: Common, caller: Caller) -> list[str]:
     from kdnsctl.cli import table  # noqa: PLC0415
     from kdnsctl.cli.terminal import columns, has_color, visible  # noqa: PLC0415
     from kdnsctl.probe.verdict import UNTOLD, Result  # noqa: PLC0415
@@ -238,25 +239,24 @@ def _lines(report: ProbeReport, common: Common, program: str) -> list[str]:
             lines += table.wrapped(visible(f"not measured: {problem}"), width, indent=2)
         if place.measured and place.problem is not None:
             lines += table.wrapped(visible(f"not all of it was measured: {place.problem.message}"), width, indent=2)
-    return [*lines, *_advice(report, program, width)]
+    return [*lines, *_advice(report, caller, width)]
 
 
-def _advice(report: ProbeReport, program: str, width: int | None) -> list[str]:
+def _advice(report: ProbeReport, caller: Caller, width: int | None) -> list[str]:
     from kdnsctl.cli import table  # noqa: PLC0415
-    from kdnsctl.cli.terminal import visible  # noqa: PLC0415
     from kdnsctl.probe.verdict import UNTOLD, Result  # noqa: PLC0415
 
     results = {place.result for place in report.places}
-    names = " ".join(place.name for place in report.nodes if place.result is not Result.ANSWERS and place.measured)
+    names = [place.name for place in report.nodes if place.result is not Result.ANSWERS and place.measured]
     lines: list[str] = []
     if results == {Result.ANSWERS}:
         lines += table.wrapped(
             "Ports that were held answer: their own entries are well. Those of pods are not asked for here.", width
         )
     if names and results - UNTOLD - {Result.ANSWERS, Result.DNS_DOWN, Result.NODE_LOCAL_DOWN}:
-        lines += ["", "Next:", f"  {program} analyze {visible(names)}"]
+        lines += ["", *next_lines([caller.on_cluster("analyze", *names)])]
     elif report.here is not None and results <= UNTOLD:
-        lines += ["", "Next:", f"  {program} probe --from NODE"]
+        lines += ["", f"To ask from a node: {caller.on_cluster('probe', '--from', 'NODE')}"]
     return lines
 
 

@@ -25,6 +25,7 @@ from kdnsctl.cli.changing import (
     show_plan,
 )
 from kdnsctl.cli.collect import Pods, Rung, Ssh, check_via, pod_settings, ssh_ways
+from kdnsctl.cli.nextsteps import Caller, caller_of, next_lines
 from kdnsctl.cli.options import Answer, Common, Connection, Form, Record, said
 from kdnsctl.cli.terminal import put, tell
 from kdnsctl.model import ExitCode, UsageError
@@ -244,7 +245,7 @@ def quarantine(
                 reach=reach,
             )
     if answer.output is Form.TABLE:
-        put("\n".join(_lines(report, common, ctx.find_root().info_name or "kdnsctl")) + "\n")
+        put("\n".join(_lines(report, common, caller_of(ctx))) + "\n")
     else:
         output.document(quarantine_to_json(report), answer.format)
     return report.exit_code
@@ -264,7 +265,7 @@ def _drain_options(asked: Draining) -> DrainOptions:
     )
 
 
-def _lines(report: QuarantineReport, common: Common, program: str) -> list[str]:
+def _lines(report: QuarantineReport, common: Common, caller: Caller) -> list[str]:
     from kdnsctl.cli import table  # noqa: PLC0415
     from kdnsctl.cli.terminal import columns, has_color, visible  # noqa: PLC0415
     from kdnsctl.quarantine.planning import told  # noqa: PLC0415
@@ -295,7 +296,7 @@ def _lines(report: QuarantineReport, common: Common, program: str) -> list[str]:
     for note in report.notes:
         lines += table.wrapped(visible(f"note: {note}"), width)
     lines += table.wrapped(visible(f"Incident {report.incident}." + _where(report)), width)
-    return [*lines, "", "Next:", *(f"  {visible(line)}" for line in _next(report, program))]
+    return [*lines, "", *next_lines(_next(report, caller)), *_release(report, caller)]
 
 
 def _pods(node: NodeResult) -> Iterable[str]:
@@ -324,11 +325,16 @@ def _where(report: QuarantineReport) -> str:
     return f" Evidence: {report.bundle}; SHA-256 of its SHA256SUMS: {report.digest}"
 
 
-def _next(report: QuarantineReport, program: str) -> Iterable[str]:
-    names = " ".join(node.name for node in report.nodes[:5])
+def _next(report: QuarantineReport, caller: Caller) -> Iterable[str]:
+    names = [node.name for node in report.nodes[:5]]
     if report.bundle is not None:
-        yield f"{program} analyze {report.bundle}"
+        yield caller.on_files("analyze", str(report.bundle))
     if any(node.failed for node in report.nodes):
-        yield f"{program} quarantine {names} --incident {report.incident}    # go on"
-    yield f"{program} status"
-    yield f"{program} release {names}    # when they are repaired"
+        yield caller.on_cluster("quarantine", *names, "--incident", report.incident)
+    yield caller.on_cluster("status")
+
+
+def _release(report: QuarantineReport, caller: Caller) -> list[str]:
+    """How the nodes are given back. It refuses what is still affected, so it may be copied too early."""
+    names = [node.name for node in report.nodes if node.phase][:5]
+    return next_lines([caller.on_cluster("release", *names)] if names else [], "When repaired:")

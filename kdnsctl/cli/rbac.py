@@ -104,6 +104,8 @@ def rbac(
 
     What is needed in one namespace only goes into a Role there, the rest into a ClusterRole. No cluster is asked, and
     nothing is granted before somebody applies it.
+
+    Exit codes: 0 printed, 1 failed, 2 wrong usage, 130 interrupted.
     """
     if not _ROLE_NAME.fullmatch(name):
         raise UsageError(f"--name: '{name}' cannot be the name of a role")

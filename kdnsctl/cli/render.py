@@ -20,13 +20,13 @@ from kdnsctl.cli.coverage import (
     clock,
     count,
     coverage_lines,
-    next_lines,
     not_listed,
     several,
     stale,
     tell_notes,
     unknown_groups,
 )
+from kdnsctl.cli.nextsteps import ASKED_PLAINLY, Caller, next_lines
 from kdnsctl.cli.options import Format
 from kdnsctl.cli.table import Cell, wrapped
 from kdnsctl.cli.terminal import Color, columns, flush, has_color, put, tell, visible
@@ -54,7 +54,7 @@ def find_report(
     include: frozenset[Verdict] = frozenset(),
     color: Color = Color.AUTO,
     verbose: bool = False,
-    program: str = "kdnsctl",
+    caller: Caller = ASKED_PLAINLY,
 ) -> None:
     """Print `report`.
 
@@ -65,7 +65,7 @@ def find_report(
         include: verdicts that `-o name` prints besides `affected`.
         color: the operator's choice.
         verbose: tell every problem on stderr, not only the first few.
-        program: how the operator calls us, for the commands suggested.
+        caller: how the operator calls us, for the commands suggested.
     """
     tell_notes(
         report.notes,
@@ -79,7 +79,7 @@ def find_report(
     elif form is Format.NAME:
         _put_names(report, include)
     else:
-        lines, summary = _table(report, form, headers=headers, color=color), _summary(report, program)
+        lines, summary = _table(report, form, headers=headers, color=color), _summary(report, caller)
         if headers:
             put("\n".join([*lines, *([""] if lines else []), *summary]) + "\n")
         else:
@@ -192,7 +192,7 @@ def _is_judged(node: NodeFinding) -> bool:
     return node.verdict not in (Verdict.UNKNOWN, Verdict.NOT_APPLICABLE)
 
 
-def _summary(report: FindReport, program: str) -> list[str]:
+def _summary(report: FindReport, caller: Caller) -> list[str]:
     """Coverage, the time covered, and what to run next."""
     width = columns(sys.stdout)
     lines = coverage_lines(report.coverage, [node.verdict for node in report.nodes], width)
@@ -213,5 +213,5 @@ def _summary(report: FindReport, program: str) -> list[str]:
         lines += wrapped(f"Window judged: since {clock(report.since)}.", width)
     if report.services:
         lines += wrapped(visible(f"Services: {', '.join(report.services)}."), width)
-    lines += next_lines(report.next_commands, program)
+    lines += next_lines(map(caller.spelled, report.next_commands))
     return lines

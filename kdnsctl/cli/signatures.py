@@ -48,6 +48,8 @@ def signatures(
       kdnsctl signatures -o json
 
     Only the kind "failure" makes a node suspect.
+
+    Exit codes: 0 listed, 1 failed, 2 wrong usage, 130 interrupted.
     """
     check_rendering(ctx, rendering)
 

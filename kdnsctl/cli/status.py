@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdnsctl.cli import completing, values
+from kdnsctl.cli.nextsteps import Caller, caller_of, next_lines
 from kdnsctl.cli.options import Answer, Common, Connection, Form
 from kdnsctl.cli.terminal import put
 from kdnsctl.model import ExitCode
@@ -20,6 +21,7 @@ HEADINGS = ("NODE", "PHASE", "AGE", "VERDICT", "BY", "INCIDENT", "HOLDS", "DRIFT
 
 
 def status(
+    ctx: typer.Context,
     common: Common,
     connection: Connection,
     answer: Answer,
@@ -55,13 +57,13 @@ def status(
     with progress.reporting(common.color) as reporter, connected(connection, common, scope, reporter) as cluster:
         report = work.status(nodes or (), cluster, scope=scope, now=datetime.now(UTC))
     if answer.output is Form.TABLE:
-        put("\n".join(_lines(report, common)) + "\n")
+        put("\n".join(_lines(report, common, caller_of(ctx))) + "\n")
     else:
         output.document(status_to_json(report), answer.format)
     return ExitCode.OK
 
 
-def _lines(report: StatusReport, common: Common) -> list[str]:
+def _lines(report: StatusReport, common: Common, caller: Caller) -> list[str]:
     from kdnsctl.changes.raised import sentence  # noqa: PLC0415
     from kdnsctl.cli import table  # noqa: PLC0415
     from kdnsctl.cli.terminal import columns, has_color, visible  # noqa: PLC0415
@@ -80,7 +82,7 @@ def _lines(report: StatusReport, common: Common) -> list[str]:
     told = [sentence(name, raised, report.generated_at) for name, raised in report.raised]
     for text in [*told, *report.notes]:
         lines += table.wrapped(visible(text), width, 0, 2)
-    return [*lines, "", "Next:", "  kdnsctl verbosity restore"] if report.raised else lines
+    return [*lines, "", *next_lines([caller.on_cluster("verbosity", "restore")])] if report.raised else lines
 
 
 def _row(node: NodeStatus, now: datetime) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
 """Tables in plain text: aligned as kubectl's when there is room, and still whole when there is not.
 
 Nothing is ever cut off. Without a width (a pipe) or when it fits, each row is one line. On a narrower terminal columns
-that say the same in every row are said once below, the parts of a cell go under each other, the first column gets a
-line of its own, and at last each row becomes a list of "heading value" lines. Only columns that the caller calls spare
-are left out, where they would cost the table its rows.
+that say the same in every row are said once below, the parts of a cell go under each other, the column with the longest
+sentences is filled as a paragraph, the first column gets a line of its own, and at last each row becomes a list of
+"heading value" lines. Only columns that the caller calls spare are left out, where they would cost the table its rows.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from kdnsctl.cli.terminal import visible, width_of
 
 GAP = 3  # spaces between columns, as kubectl has it
 NARROW_GAP = 2
+LEAST_PROSE = 20  # cells; a sentence in a narrower column is harder to read than below its heading
 LEAST_WIDTH = 10  # cells; for less nothing can be laid out, and the terminal wraps by itself
 
 _STYLES = {"bold": "1", "red": "1;31", "yellow": "33", "green": "32", "magenta": "35"}
@@ -54,7 +55,10 @@ def painter(*, color: bool) -> Paint:
 
 
 def wrapped(text: str, width: int | None, indent: int = 0, hanging: int = 0) -> list[str]:
-    """The lines of a sentence at most `width` cells wide (None: one line); the first hangs out by `hanging`."""
+    """The lines of a sentence at most `width` cells wide (None: one line); the first hangs out by `hanging`.
+
+    A word that is longer is a line of its own, and whole.
+    """
     margin = " " * indent
     if width is None:
         return [margin + text]
@@ -64,6 +68,7 @@ def wrapped(text: str, width: int | None, indent: int = 0, hanging: int = 0) -> 
         initial_indent=margin,
         subsequent_indent=margin + " " * hanging,
         break_on_hyphens=False,
+        break_long_words=False,  # a path that is broken cannot be copied; the terminal goes on by itself
     )
     return lines or [""]
 
@@ -90,6 +95,10 @@ def lay_out(
         lines = _side_by_side(chosen, width, paint)
         if lines is not None:
             return lines
+    for chosen in choices:
+        lines = _filled(chosen, width, paint)
+        if lines is not None:
+            return lines
     least, footer = _factored(choices[-1], width)
     if len(least[0]) > 1 and _natural_width([[Cell(("",)), *row[1:]] for row in least], NARROW_GAP) <= width:
         return _hanging(least, paint) + footer
@@ -112,6 +121,31 @@ def _side_by_side(table: Sequence[Row], width: int, paint: Paint) -> list[str] |
         return _aligned(one_line, GAP, paint)
     factored, footer = _factored(table, width)
     return _aligned(factored, NARROW_GAP, paint) + footer if _natural_width(factored, NARROW_GAP) <= width else None
+
+
+def _filled(table: Sequence[Row], width: int, paint: Paint) -> list[str] | None:
+    """The table with the sentences of its widest column broken at spaces, None where that does not make it fit."""
+    factored, footer = _factored(table, width)
+    widths = _column_widths(factored)
+    if len(widths) < 2:
+        return None
+    widest = max(range(1, len(widths)), key=widths.__getitem__)
+    room = width - (_natural_width(factored, NARROW_GAP) - widths[widest])
+    if room < LEAST_PROSE:
+        return None
+    filled = [
+        [
+            Cell(tuple(piece for part in cell.parts for piece in _broken(part, room)), cell.style)
+            if index == widest
+            else cell
+            for index, cell in enumerate(row)
+        ]
+        for row in factored
+    ]
+    words = (word for row in factored for part in row[widest].parts for word in part.split())
+    if max(map(width_of, words), default=0) > room or _natural_width(filled, NARROW_GAP) > width:
+        return None  # a path or a hash would be broken, and could not be copied
+    return _aligned(filled, NARROW_GAP, paint) + footer
 
 
 def _one_line(table: Sequence[Row]) -> Sequence[Row]:

@@ -19,7 +19,9 @@ from kdnsctl.cluster.kubeproxy import Kind, KubeProxy
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.diagnosis.evidence import SETTLE
 from kdnsctl.find import live
+from kdnsctl.find.advice import TOO_EARLY
 from kdnsctl.find.analysis import AnalyzeReport, NodeAnalysis, judged, unjudged
+from kdnsctl.find.commands import MOST_NODES, NODE_NAME
 from kdnsctl.find.live import PARALLEL, LiveOptions, State, judge_nodes
 from kdnsctl.find.online import identity_of
 from kdnsctl.find.report import KubeProxy as Proxy
@@ -128,7 +130,18 @@ def _proxy(proxy: KubeProxy | None, state: State | None = None) -> Proxy:
 
 
 def _next(nodes: Sequence[NodeAnalysis]) -> Iterable[str]:
-    """What to run now: where nothing could be judged for lack of a pod, the files to bring."""
+    """What to run now: once more where nothing has settled; then, of the affected, the evidence and the quarantine.
+
+    Where nothing could be judged for lack of a pod: the files to bring. Names are the API's, and go into a shell.
+    """
+    named = [node for node in nodes if NODE_NAME.fullmatch(node.name)]
+    unsettled = [node.name for node in named if node.reason_code in TOO_EARLY]
+    affected = [node.name for node in named if node.verdict is Verdict.AFFECTED]
+    if affected:
+        yield f"kdnsctl collect {' '.join(affected[:MOST_NODES])}"
+        yield f"kdnsctl quarantine {' '.join(affected[:MOST_NODES])}"
+    if unsettled:
+        yield f"kdnsctl analyze {' '.join(unsettled[:MOST_NODES])}"
     embedded = [node.name for node in nodes if node.reason_code == "embedded"]
     if embedded:
         yield f"ssh {embedded[0]} sudo cat /proc/net/nf_conntrack > {embedded[0]}.conntrack"

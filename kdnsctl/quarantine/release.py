@@ -167,7 +167,7 @@ def _refuse_unhealthy(verdicts: Mapping[str, tuple[Verdict, str]]) -> None:
         name, (verdict, why) = next(iter(bad.items()))
         raise RefusedError(
             f"{named(list(bad))}: not proven healthy ({name} is {verdict}: {why}); nothing was changed",
-            hint="repair it first; --unchecked releases it as it is",
+            hint=f"repair it first: 'kdnsctl analyze {name}' says how; --unchecked releases it as it is",
         )
 
 

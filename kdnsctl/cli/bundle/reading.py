@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from kdnsctl.evidence.artefacts import Artefact
     from kdnsctl.evidence.verify import Verification
 
-HEADINGS: Final = ("CAPTURE", "NODE", "ITEM", "VIA", "BYTES", "WHOLE", "PATH")
+HEADINGS: Final = ("ITEM", "NODE", "CAPTURE", "VIA", "BYTES", "WHOLE", "PATH")
+SPARE: Final = ("PATH",)  # what it says is in the item and the node, too
 FLAW_HEADINGS: Final = ("FLAW", "PATH", "DETAIL")
 OF_CLUSTER: Final = "<cluster>"  # a spelling that no node can have
 
@@ -93,11 +94,14 @@ def _artefact(one: Artefact) -> dict[str, Any]:
 
 def _lines(place: Path, found: Verification, common: Common, *, artefacts: bool) -> Iterable[str]:
     from kdnsctl.cli import table  # noqa: PLC0415
+    from kdnsctl.cli.coverage import count  # noqa: PLC0415
     from kdnsctl.cli.terminal import columns, has_color, visible  # noqa: PLC0415
 
     width, paint = columns(sys.stdout), table.painter(color=has_color(sys.stdout, common.color))
     if artefacts and found.artefacts:
-        yield from table.lay_out(HEADINGS, [_row(one) for one in found.artefacts], width=width, paint=paint)
+        yield from table.lay_out(
+            HEADINGS, [_row(one) for one in found.artefacts], width=width, paint=paint, spare=SPARE
+        )
         yield ""
     if found.flaws:
         flaws = [[table.Cell.of(text) for text in (one.code, one.path or "-", one.message)] for one in found.flaws]
@@ -105,8 +109,9 @@ def _lines(place: Path, found: Verification, common: Common, *, artefacts: bool)
         yield ""
     cut = sum(not one.complete for one in found.artefacts)
     nodes = len({one.node for one in found.artefacts if one.node})
-    verdict = "sound" if found.sound else f"BROKEN: {len(found.flaws)} flaws"
-    told = f"{place}: {verdict}. {len(found.artefacts)} artefacts of {nodes} nodes, {cut} of them not whole."
+    verdict = "sound" if found.sound else f"BROKEN: {count(len(found.flaws), 'flaw')}"
+    artefacts_of = f"{count(len(found.artefacts), 'artefact')} of {count(nodes, 'node')}"
+    told = f"{place}: {verdict}. {artefacts_of}, {cut} of them not whole."
     yield from table.wrapped(visible(told), width)
     if not found.finished:
         yield from table.wrapped("Its last capture has not ended: collect --resume goes on with it.", width)
@@ -118,5 +123,5 @@ def _row(one: Artefact) -> Row:
     from kdnsctl.cli.table import Cell  # noqa: PLC0415
 
     whole = Cell.of("yes", style="green") if one.problem is None else Cell.of(one.problem.message, style="yellow")
-    texts = (str(one.capture), one.node or OF_CLUSTER, one.item or "-", one.via or "-", str(one.size))
+    texts = (one.item or "-", one.node or OF_CLUSTER, str(one.capture), one.via or "-", str(one.size))
     return [*(Cell.of(text) for text in texts), whole, Cell.of(one.path)]

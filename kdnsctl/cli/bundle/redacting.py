@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from kdnsctl.cli.bundle.reading import Place
+from kdnsctl.cli.nextsteps import caller_of, next_lines
 from kdnsctl.cli.options import Answer, Common, Form
 from kdnsctl.cli.terminal import put
 from kdnsctl.model import API_VERSION, ExitCode, UsageError
@@ -61,8 +62,8 @@ def redact(
         told = f"{counts}. Bundle: {made.directory}"
         lines += table.wrapped(visible(told), width)
         lines += table.wrapped(f"SHA-256 of SHA256SUMS: {made.sums_digest}", width)
-        program = ctx.find_root().info_name or "kdnsctl"
-        put("\n".join([*lines, "", "Next:", f"  {program} analyze {visible(str(made.directory))}"]) + "\n")
+        again = caller_of(ctx).on_files("analyze", str(made.directory))
+        put("\n".join([*lines, "", *next_lines([again])]) + "\n")
     else:
         output.document(to_json(str(place), made), answer.format)
     return ExitCode.INCOMPLETE if made.left_out else ExitCode.OK

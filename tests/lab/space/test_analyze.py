@@ -76,6 +76,7 @@ def test_the_broken_node_and_no_other_with_its_entries(
     assert all(client["pod"].startswith("dns-client-") for client in found["C8"]["clients"])
     assert (nodes[node]["via"], nodes[node]["complete"]) == ("exec", True)
     assert report["coverage"] == {"inScope": 3, "judged": 3, "unknown": 0, "notApplicable": 0, "scope": "full"}
+    assert report["nextCommands"] == [f"kdnsctl collect {node}", f"kdnsctl quarantine {node}"]
 
     before = stale_flows(lab, made)
     report = asked(kdnsctl, lab, "find-affected", "--live", code=3)

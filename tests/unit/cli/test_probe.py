@@ -77,7 +77,7 @@ def test_where_nothing_answers_this_machine_proves_nothing_and_nodes_are_advised
     ran = run("probe", *FAST)
     assert ran.code == 4
     assert "unreachable" in ran.out
-    assert ran.lines[-1] == "  kdnsctl probe --from NODE"
+    assert ran.lines[-1] == "To ask from a node: kdnsctl probe --from NODE"
 
 
 def test_a_service_that_is_none_of_dns_is_refused(run: Run, server: Server) -> None:

@@ -118,3 +118,20 @@ def test_colour_does_not_move_columns() -> None:
     rows = [[Cell(("a",), "red"), Cell(("x",))], [Cell(("bb",)), Cell(("y",))]]
     lines = lay_out(["NAME", "N"], rows, width=None, paint=painter(color=True))
     assert lines == ["NAME   N", "\x1b[1;31ma\x1b[0m      x", "bb     y"]
+
+
+def test_a_long_sentence_is_filled_in_its_column_and_the_rows_stay_rows() -> None:
+    rows = [cells("server", "failed", "no connection to it: connection refused"), cells("name", "ok", "an address")]
+    assert lay_out(["CHECK", "STATE", "DETAIL"], rows, width=42, paint=PLAIN) == [
+        "CHECK   STATE   DETAIL",
+        "server  failed  no connection to it:",
+        "                connection refused",
+        "name    ok      an address",
+    ]
+
+
+def test_what_has_to_be_copied_is_not_broken_to_fill_a_column() -> None:
+    path = "/var/lib/kdnsctl/incidents/evidence"
+    lines = lay_out(["CHECK", "DETAIL"], [cells("name", f"it is in {path}"), cells("b", "x")], width=40, paint=PLAIN)
+    assert any(line.endswith(path) for line in lines)
+    assert lines[0] == "name"  # not as columns

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import re
 
 import pytest
 
 from kdnsctl import __version__
 from kdnsctl.__main__ import main
 from kdnsctl.cli import app
-from kdnsctl.cli.commands import build_command
+from kdnsctl.cli.commands import LazyGroup, build_command
 from kdnsctl.cli.options import Connection
 from kdnsctl.model import CancelledError, KdnsctlError, RefusedError
 from tests.unit.cli.conftest import Judge, Run
@@ -58,6 +59,23 @@ def test_the_summary_shown_without_importing_a_command_is_the_first_line_of_its_
         first = inspect.cleandoc(real.help).partition("\n")[0].rstrip(".")
         assert entry.summary == first, name
         assert tree.commands[name].get_short_help_str(200) == entry.summary
+
+
+def test_help_of_every_command_for_a_cluster_has_examples_and_exit_codes() -> None:
+    tree = app.build()
+    loaded = {name: tree.load(name) for name, entry in app.COMMANDS.items() if entry.needs}
+    single = {name: command.help for name, command in loaded.items() if not isinstance(command, LazyGroup)}
+    assert {"find-affected", "analyze", "collect", "quarantine"} <= single.keys()
+    for name, text in single.items():
+        assert "Example" in text, name
+        assert re.search(r"Exit codes: 0 .*\b2\s+wrong\s+usage.*\b130\s+interrupted", text, re.DOTALL), name
+
+
+def test_help_has_first_what_is_the_commands_own(run: Run) -> None:
+    out = run("quarantine", "--help").out
+    places = [out.index(text) for text in ("\nOptions:", "\n  --dry-run", "\nWhich cluster,", "\n  --context")]
+    places += [out.index(text) for text in ("\nOptions of every command:", "\n  -v, --verbose")]
+    assert places == sorted(places)
 
 
 def test_as_a_kubectl_plugin_the_usage_says_kubectl(run: Run) -> None:

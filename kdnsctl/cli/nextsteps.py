@@ -1,0 +1,80 @@
+"""Commands that are named as the next ones, spelled so that they work as they stand, for the cluster that was asked.
+
+Whoever says `--context prod` and copies the next line must not end up at another cluster: the connection's options of
+the command line go into every command that asks one. What is next is not decided here.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+
+import typer
+
+from kdnsctl.cli.options import Connection, said
+from kdnsctl.cli.terminal import visible
+
+_NOT_REPEATED = frozenset({"request_timeout"})  # says nothing of which cluster it is
+_NOT_KUBECTL = frozenset({"token_file", "resolve"})  # options that kubectl does not have
+_FILES = frozenset({"--logs", "--node"})  # options of commands that read files, and ask no cluster
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """How the operator calls us: our name, and the options that choose the cluster, for us and for kubectl."""
+
+    program: str = "kdnsctl"
+    cluster: tuple[str, ...] = ()
+    kubectl: tuple[str, ...] = ()
+
+    def spelled(self, command: str) -> str:
+        """A command that begins with `kdnsctl` or `kubectl`, as the operator has to type it; any other as it is."""
+        if command.startswith("kubectl "):
+            return _with(command, "kubectl", self.kubectl)
+        if not command.startswith("kdnsctl "):
+            return command
+        command = self.program + command.removeprefix("kdnsctl")
+        return command if _FILES.intersection(command.split()) else _with(command, self.program, self.cluster)
+
+    def on_files(self, *words: str) -> str:
+        """One of our commands that asks no cluster."""
+        return f"{self.program} {shlex.join(words)}"
+
+    def on_cluster(self, *words: str) -> str:
+        """One of our commands that asks the cluster."""
+        return _with(self.on_files(*words), self.program, self.cluster)
+
+
+ASKED_PLAINLY = Caller()
+
+
+def caller_of(ctx: typer.Context) -> Caller:
+    """Who called, by the command line that is run. The environment stays what it is, and needs no repeating."""
+    cluster: list[str] = []
+    kubectl: list[str] = []
+    named = {field.name for field in fields(Connection)} - _NOT_REPEATED
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        if name not in named or not said(ctx, name):
+            continue
+        value = ctx.params[name]
+        option = next(spelling for spelling in parameter.opts if spelling.startswith("--"))
+        words = [word for one in (value if isinstance(value, list | tuple) else [value]) for word in (option, str(one))]
+        cluster += words
+        kubectl += [] if name in _NOT_KUBECTL else words
+    return Caller(ctx.find_root().info_name or "kdnsctl", tuple(cluster), tuple(kubectl))
+
+
+def next_lines(commands: Iterable[str], heading: str = "Next:") -> list[str]:
+    """What to run now, each command, as spelled, on a line of its own however long it is: it is to be copied.
+
+    No comment goes behind a command: zsh takes none at its prompt, and would hand the words on.
+    """
+    lines = [f"  {visible(command)}" for command in commands]
+    return [heading, *lines] if lines else []
+
+
+def _with(command: str, program: str, options: Sequence[str]) -> str:
+    """The command with options behind its program's name, where each of our commands and kubectl's takes them."""
+    return f"{program} {shlex.join(options)}{command.removeprefix(program)}" if options else command
