@@ -202,14 +202,21 @@ def _signal(scene: _Scene, node: str, number: str) -> None:
 
 
 def _held_backend(scene: _Scene, node: str) -> str:
-    """The pod address that the held port of the node's client is sent to, from the node's conntrack table."""
+    """The pod address that the held port of the node's client is sent to, from the node's conntrack table.
+
+    kube-proxy may just have deleted the entry, as it does when endpoints change; the next query makes it again.
+    """
     argv = ["conntrack", "-L", "-p", "udp", "--orig-dst", DNS_ADDRESS, "--orig-port-src", str(HELD_PORT)]
-    output = control.ask(scene.where, {"op": "run", "node": node, "argv": argv})["output"]
-    for line in output.splitlines():
-        sources = re.findall(r"src=(\S+)", line)
-        if len(sources) == 2 and sources[1] != DNS_ADDRESS:
-            return str(sources[1])
-    raise LabError(f"the held port on {node} has no conntrack entry: {output.strip() or 'the table has none'}")
+    found: list[str] = []
+
+    def is_there(_: Readings) -> bool:
+        output = control.ask(scene.where, {"op": "run", "node": node, "argv": argv})["output"]
+        pairs = [re.findall(r"src=(\S+)", line) for line in output.splitlines()]
+        found.extend(str(pair[1]) for pair in pairs if len(pair) == 2 and pair[1] != DNS_ADDRESS)
+        return bool(found)
+
+    wait_for_clients(scene.where, is_there, scene.left, f"the held port on {node} has a conntrack entry")
+    return found[0]
 
 
 def _dns_backends(scene: _Scene, node: str) -> set[str]:
