@@ -87,6 +87,21 @@ def test_at_runtime_its_log_says_more_and_nothing_restarts(kdnsctl: Kdnsctl, kub
     assert {name: pods(kubectl)[name] for name in (NODE, "knode3")} == {n: before[n] for n in (NODE, "knode3")}
 
 
+def test_a_restart_does_not_help_where_rules_cannot_be_written_and_says_why(kdnsctl: Kdnsctl, kubectl: Kubectl) -> None:
+    before = pods(kubectl)
+    assert kdnsctl("lab", "break", NAME, "--mode", "restore-fails", "--node", "knode3").code == 0
+
+    ran = kdnsctl("repair", "restart-kube-proxy", "knode3", "--no-collect", "--timeout", "20s", "--yes", "-o", "json")
+
+    assert ran.code == 1, ran.err
+    (node,) = document(ran)["nodes"]
+    assert (node["result"], node["verdict"]) == ("failed", "affected")
+    assert node["reason"]["message"].startswith("rules cannot be written: ")
+    assert "iptables-restore" in node["reason"]["message"]
+    assert kdnsctl("lab", "heal", NAME).code == 0
+    assert {name: pods(kubectl)[name] for name in (NODE, "knode2")} == {n: before[n] for n in (NODE, "knode2")}
+
+
 def test_ctrl_c_while_it_is_held_puts_the_template_back(
     kubectl: Kubectl, as_process: tuple[list[str], dict[str, str]]
 ) -> None:

@@ -101,8 +101,8 @@ def flush(
     back, so nothing is deleted, and the repair that comes first is named. Entries are deleted by group, with the dead
     endpoint in the filter: a flow that works cannot match. Then the table is read again, until none is left.
 
-    Exit codes: 0 the nodes are well, 4 some are not, 5 refused, nothing was changed, 1 failed, 2 wrong usage,
-    130 interrupted.
+    Exit codes: 0 the nodes are well, 4 some are and others not, 5 refused, nothing was changed, 1 failed,
+    2 wrong usage, 130 interrupted.
     """
     chosen = nodes_of(nodes)
     if not chosen and nodes and nodenames.STDIN in nodes:

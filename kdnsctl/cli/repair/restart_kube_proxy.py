@@ -64,8 +64,8 @@ def restart_kube_proxy(
     waited for until it has written its rules, and the node is judged again. Where rules cannot be written, a restart
     does not help: the answer says why they cannot. How a static pod or an embedded kube-proxy is restarted is printed.
 
-    Exit codes: 0 the nodes are well, 4 some are not, 5 refused, nothing was changed, 1 failed, 2 wrong usage,
-    130 interrupted.
+    Exit codes: 0 the nodes are well, 4 some are and others not, 5 refused, nothing was changed, 1 failed,
+    2 wrong usage, 130 interrupted.
     """
     chosen = nodes_of(nodes)
     if not chosen and nodes and nodenames.STDIN in nodes:
