@@ -640,7 +640,7 @@ def test_a_socks_proxy_that_fails_is_named(connect_to: Connect, scope: CancelSco
 
         def serve() -> None:
             client, _ = listener.accept()
-            with client, contextlib.suppress(ConnectionError):  # we hang up on what we do not understand
+            with client, contextlib.suppress(OSError):  # we hang up on what we do not understand
                 client.sendall(said)
                 client.shutdown(socket.SHUT_WR)
                 while client.recv(100):

@@ -50,7 +50,8 @@ def test_it_answers(asker: Asker, server: Server) -> None:
     assert told.well
     where = "n1" if asker.where else "this machine"
     assert told.message == f"127.0.0.1:{server.port} answered all 14 queries from {where}"
-    assert len({port for port, _ in server.asked}) == 14
+    assert len(server.asked) == 14
+    assert len({port for port, _ in server.asked}) > 10  # the kernel may choose a port twice, or for UDP and for TCP
 
 
 def test_some_that_are_lost_are_a_failure_and_servfail_is_none() -> None:
