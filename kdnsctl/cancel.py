@@ -173,6 +173,16 @@ class CancelScope:
         kind = CancelledError if reason.code == CancelledError.code else KdnsctlError
         raise kind(reason.message, code=reason.code)
 
+    def pause(self, seconds: float) -> None:
+        """Let time pass by the scope's clock, but no longer than the scope lasts; `check` tells whether it does."""
+        over = threading.Event()
+        revoke = self.clock.call_at(self.clock.now() + seconds, over.set)
+        try:
+            with self.closing(over.set):
+                over.wait()
+        finally:
+            revoke()
+
     def release(self) -> None:
         """Stop watching the deadline and the parent. What is registered stays open: it belongs to its owner."""
         self._release.close()

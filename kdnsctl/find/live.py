@@ -357,11 +357,7 @@ class _Judge:
     def _pause(self, until: datetime, scope: CancelScope) -> None:
         seconds = (until - self._clock.now()).total_seconds()
         if seconds > 0:
-            over = threading.Event()
-            revoke = scope.clock.call_at(scope.clock.now() + seconds, over.set)
-            with scope.closing(over.set):
-                over.wait()
-            revoke()
+            scope.pause(seconds)
         scope.check()
 
 

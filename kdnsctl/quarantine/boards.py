@@ -115,16 +115,3 @@ class Board(Generic[T]):
                 case Change.BOOKMARK:
                     return
             self._changed.notify_all()
-
-
-def pause(scope: CancelScope, seconds: float) -> None:
-    """Let time pass by the scope's clock. Raises what ended the scope, at once when it ends."""
-    over = threading.Event()
-    revoke = scope.clock.call_at(scope.clock.now() + seconds, over.set)
-    forget = scope.register(over.set)
-    try:
-        over.wait()
-    finally:
-        forget()
-        revoke()
-    scope.check()

@@ -14,7 +14,7 @@ from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster.objects import EndpointSlice
 from kdnsctl.cluster.watch import watch
 from kdnsctl.model import Reason
-from kdnsctl.quarantine.boards import Board, pause
+from kdnsctl.quarantine.boards import Board
 from kdnsctl.quarantine.dnsguard import DnsPods, dns_pods
 from kdnsctl.quarantine.drainplan import DrainPlan, PodPlan
 from kdnsctl.quarantine.evicting import Ending, Surroundings, remove
@@ -107,5 +107,6 @@ class DnsDrain:
 
         if not self._boards[service].wait(is_replaced, scope, REPLACEMENT):
             return f"no replacement served within {REPLACEMENT:g}s on a node neither drained nor affected"
-        pause(scope, SETTLE)
+        scope.pause(SETTLE)
+        scope.check()
         return self._probe.trouble(service, scope)

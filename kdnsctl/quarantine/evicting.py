@@ -34,7 +34,7 @@ from kdnsctl.cluster.policy import DisruptionBudget
 from kdnsctl.cluster.retries import NO_RETRIES, RetryPolicy
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.model import KdnsctlError
-from kdnsctl.quarantine.boards import Board, pause
+from kdnsctl.quarantine.boards import Board
 from kdnsctl.quarantine.budgets import has_room, selecting
 from kdnsctl.quarantine.podfilters import DrainOptions, long_gone, name_of
 
@@ -136,7 +136,8 @@ def _understand(
         _again(pod, error, state.refusals, around, scope)
     elif isinstance(error, ForbiddenError) and _is_terminating_namespace(error):
         around.note(f"{name_of(pod)}: {error.failure.message}; trying again in {NAMESPACE_PAUSE:g}s")
-        pause(scope, NAMESPACE_PAUSE)
+        scope.pause(NAMESPACE_PAUSE)
+        scope.check()
     elif isinstance(error, ServerError) and TWO_BUDGETS in error.failure.message:
         raise TwoBudgetsError(_two_budgets(pod, around)) from error
     elif isinstance(error, ConflictError | ServerError | UnreachableError):
@@ -160,7 +161,8 @@ def _look(pod: Pod, around: Surroundings, scope: CancelScope) -> Pod | None:
 def _again(pod: Pod, error: ApiError | UnreachableError, count: int, around: Surroundings, scope: CancelScope) -> None:
     seconds = FAILURE_PAUSE.wait(min(count, 10), error, around.dice)
     around.note(f"{name_of(pod)}: {error}; trying again in {seconds:.1f}s")
-    pause(scope, seconds)
+    scope.pause(seconds)
+    scope.check()
 
 
 def _await_budget(
@@ -176,7 +178,8 @@ def _await_budget(
     seconds = BUDGET_PAUSE.wait(min(state.refusals, 4), error, around.dice) if asked is None else asked
     board = around.budgets
     if board is None:
-        pause(scope, seconds)
+        scope.pause(seconds)
+        scope.check()
         return
 
     def has_opened() -> bool:
@@ -189,7 +192,8 @@ def _await_budget(
         board.wait(has_opened, scope, seconds)
     except KdnsctlError:
         scope.check()
-        pause(scope, seconds)  # the watch is lost, the pod is not
+        scope.pause(seconds)  # the watch is lost, the pod is not
+        scope.check()
 
 
 def _versions(pod: Pod, around: Surroundings) -> dict[str, str]:

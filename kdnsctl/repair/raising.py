@@ -24,7 +24,6 @@ from kdnsctl.changes.verbs import DriftError, Means
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.cluster.watch import watch
 from kdnsctl.model import CancelledError, KdnsctlError, Reason, Reporter, Step
-from kdnsctl.repair import replacing
 from kdnsctl.repair.levels import Level
 from kdnsctl.repair.raiseplan import Prepared, Template, node_record, port_on, row, runtime_steps
 from kdnsctl.repair.replacing import replace_proxy
@@ -189,7 +188,7 @@ def hold(prepared: Prepared, connection: Connection, *, scope: CancelScope) -> s
     with scope.child(seconds) as limit:
         try:
             if not prepared.templates:
-                replacing.pause(limit, seconds)
+                limit.pause(seconds)
                 scope.check()
                 return ""
             template = prepared.templates[0]

@@ -8,7 +8,6 @@ of; its log says so only from verbosity 2 on, and its health is good before.
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -161,7 +160,7 @@ def _synced(
                 cause = why_not_written(connection, new, scope=scope, now=now) or "its metrics count failures"
                 raise NotWrittenError(f"rules cannot be written: {cause}")
             last = "its metrics tell of no sync"
-        pause(limit, PAUSE)
+        limit.pause(PAUSE)
     scope.check()
     cause = why_not_written(connection, new, scope=scope, now=now)
     if cause:
@@ -202,15 +201,3 @@ def port_of(address: str | None) -> int:
 def node_of(nodes: tuple[Node, ...], name: str) -> Node | None:
     """The node of that name."""
     return next((node for node in nodes if node.metadata.name == name), None)
-
-
-def pause(scope: CancelScope, seconds: float) -> None:
-    """Let time pass by the scope's clock; ended early when the scope ends."""
-    over = threading.Event()
-    revoke = scope.clock.call_at(scope.clock.now() + seconds, over.set)
-    forget = scope.register(over.set)
-    try:
-        over.wait()
-    finally:
-        forget()
-        revoke()

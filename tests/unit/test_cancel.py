@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -213,6 +214,32 @@ def test_the_system_clock_takes_an_earlier_call_while_it_waits_for_a_later_one()
     clock.call_at(clock.now() + 1e9, lambda: None)
     clock.call_at(clock.now() + 0.001, early.set)
     assert early.wait()
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_pause_lasts_as_long_as_its_time_or_the_scope(ended: bool) -> None:
+    begun = threading.Event()
+
+    class Clock(ManualClock):
+        def call_at(self, when: float, callback: Callable[[], None], /) -> Callable[[], None]:
+            revoke = super().call_at(when, callback)
+            begun.set()
+            return revoke
+
+    clock = Clock()
+    scope = CancelScope(clock=clock)
+    paused = threading.Thread(target=scope.pause, args=(10,))
+    paused.start()
+    assert begun.wait(10)
+    clock.advance(9)
+    assert paused.is_alive()
+    if ended:
+        scope.cancel()
+    else:
+        clock.advance(1)
+    paused.join(10)
+    assert not paused.is_alive()
+    assert (scope.reason is INTERRUPTED) is ended
 
 
 def test_a_call_is_made_also_when_the_one_before_it_was_revoked_meanwhile() -> None:
