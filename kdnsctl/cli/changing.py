@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdnsctl.changes.plan import DryRun
-from kdnsctl.cli import confirming
+from kdnsctl.cli import completing, confirming
 from kdnsctl.cli.ending import interruptible
 from kdnsctl.cli.options import Answer, Form
 from kdnsctl.cli.terminal import put, tell
@@ -77,8 +77,24 @@ LockNamespace = Annotated[
 LOCK_NAMESPACE = "kube-system"
 
 
+NodeWords = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[NODE]...",
+        autocompletion=completing.complete_node,
+        help="Nodes; - reads names, or a report, from standard input.",
+    ),
+]
+Selector = Annotated[
+    str | None, typer.Option("--selector", "-l", metavar="SELECTOR", help="The nodes with these labels.")
+]
+
+
 def nodes_of(words: list[str] | None) -> tuple[str, ...]:
-    """The nodes that are named: as words, or on standard input for the word `-`, of a report the affected only."""
+    """The nodes that are named: as words, or on standard input for the word `-`, of a report the affected only.
+
+    Ends the command, as done, when standard input names none.
+    """
     from kdnsctl.cli import nodenames, values  # noqa: PLC0415
 
     if nodenames.STDIN not in (words or ()):
@@ -91,7 +107,19 @@ def nodes_of(words: list[str] | None) -> tuple[str, ...]:
     named = nodenames.from_stdin(nodenames.stdin())
     for note in named.notes:
         tell(f"note: {note}")
+    if not named.names:
+        tell("nothing to do: standard input names no node")
+        raise typer.Exit(ExitCode.OK)
     return named.names
+
+
+def chosen_nodes(ctx: typer.Context, words: list[str] | None, selector: str | None) -> tuple[str, ...]:
+    """`nodes_of`, for a command that has to be told which: by name, or by --selector (then none). Raises UsageError."""
+    chosen = nodes_of(words)
+    if bool(chosen) == (selector is not None):
+        how = "NODE and --selector exclude each other" if chosen else "which nodes? Name them, or -l SELECTOR, or -"
+        raise UsageError(how, hint=f"see {ctx.command_path} --help")
+    return chosen
 
 
 @contextlib.contextmanager
@@ -149,14 +177,20 @@ def _in_incident(
         raise
 
 
-def show_plan(plan: Plan, target: Target, answer: Answer, dry_run: DryRun) -> int:
-    """Print a plan that is not carried out; the exit code tells whether the server would take it."""
-    from kdnsctl.changes.plan import to_json  # noqa: PLC0415
+def show_plan(plan: Plan, cluster: Connected, answer: Answer, dry_run: DryRun, scope: CancelScope) -> int:
+    """Print a plan that is not carried out, rehearsed by the server when that is asked for.
+
+    The exit code tells whether the server would take it. Raises what ended `scope`.
+    """
+    from kdnsctl.changes.plan import rehearsed, to_json  # noqa: PLC0415
+    from kdnsctl.changes.verbs import Means  # noqa: PLC0415
     from kdnsctl.cli import output  # noqa: PLC0415
 
+    if dry_run is DryRun.SERVER:
+        plan = rehearsed(plan, Means(cluster, scope))
     plan = replace(plan, dry_run=dry_run)
     if answer.output is Form.TABLE:
-        put("\n".join([*plan_lines(plan, target), f"nothing was changed (--dry-run={dry_run})"]) + "\n")
+        put("\n".join([*plan_lines(plan, cluster.target), f"nothing was changed (--dry-run={dry_run})"]) + "\n")
     else:
         output.document(to_json(plan), answer.format)
     return ExitCode.REFUSED if plan.refused else ExitCode.OK

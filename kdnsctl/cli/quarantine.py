@@ -14,21 +14,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdnsctl.changes.plan import DryRun
-from kdnsctl.cli import completing, nodenames, values
+from kdnsctl.cli import values
 from kdnsctl.cli.changing import (
     LOCK_NAMESPACE,
     Changing,
     LockNamespace,
+    NodeWords,
+    Selector,
     at_work,
+    chosen_nodes,
     confirm,
-    nodes_of,
     show_plan,
 )
 from kdnsctl.cli.collect import Pods, Rung, Ssh, check_via, pod_settings, ssh_ways
 from kdnsctl.cli.nextsteps import Caller, caller_of, next_lines
 from kdnsctl.cli.options import Answer, Common, Connection, Form, Record, said
-from kdnsctl.cli.terminal import put, tell
-from kdnsctl.model import ExitCode, UsageError
+from kdnsctl.cli.terminal import put
+from kdnsctl.model import UsageError
 
 if TYPE_CHECKING:
     from kdnsctl.quarantine.guards import Most
@@ -136,17 +138,8 @@ def quarantine(
     pods: Draining,
     ssh: Ssh,
     own_pods: Pods,
-    nodes: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[NODE]...",
-            autocompletion=completing.complete_node,
-            help="Nodes; - reads names, or a report, from standard input.",
-        ),
-    ] = None,
-    selector: Annotated[
-        str | None, typer.Option("--selector", "-l", metavar="SELECTOR", help="The nodes with these labels.")
-    ] = None,
+    nodes: NodeWords = None,
+    selector: Selector = None,
     via: Annotated[
         Rung,
         typer.Option("--via", help="How nodes are read for the capture, as for collect."),
@@ -173,13 +166,7 @@ def quarantine(
     Exit codes: 0 all done, 4 some of it was not, or a node is not proven affected and therefore not drained; 5 refused,
     nothing was changed; 1 failed, 2 wrong usage, 130 interrupted.
     """
-    chosen = nodes_of(nodes)
-    if not chosen and nodes and nodenames.STDIN in nodes:
-        tell("nothing to do: standard input names no node")
-        return ExitCode.OK
-    if bool(chosen) == (selector is not None):
-        how = "NODE and --selector exclude each other" if chosen else "which nodes? Name them, or -l SELECTOR, or -"
-        raise UsageError(how, hint=f"see {ctx.command_path} --help")
+    chosen = chosen_nodes(ctx, nodes, selector)
 
     if pods.no_drain and (useless := said(ctx, *(one.name for one in fields(Draining) if one.name != "no_drain"))):
         raise UsageError(f"{', '.join(useless)} has no effect with --no-drain")
@@ -192,8 +179,6 @@ def quarantine(
     # Late: what changes a cluster is not needed for --help and TAB.
     from kdnsctl.cancel import CancelScope  # noqa: PLC0415
     from kdnsctl.changes import incidents  # noqa: PLC0415
-    from kdnsctl.changes.plan import rehearsed  # noqa: PLC0415
-    from kdnsctl.changes.verbs import Means  # noqa: PLC0415
     from kdnsctl.cli import output, progress  # noqa: PLC0415
     from kdnsctl.cli.connecting import connected  # noqa: PLC0415
     from kdnsctl.evidence.ways import Via  # noqa: PLC0415
@@ -220,10 +205,7 @@ def quarantine(
     with progress.reporting(common.color) as reporter, connected(connection, common, scope, reporter) as cluster:
         prepared = work.prepare(options, cluster, actor, scope=scope, now=now)
         if changing.dry_run is not DryRun.NONE:
-            plan = prepared.plan
-            if changing.dry_run is DryRun.SERVER:
-                plan = rehearsed(plan, Means(cluster, scope))
-            return show_plan(plan, cluster.target, answer, changing.dry_run)
+            return show_plan(prepared.plan, cluster, answer, changing.dry_run, scope)
         confirm(prepared.plan, cluster.target, yes=changing.yes, no_input=common.no_input)
         names = [one.name for one in prepared.nodes]
         by_ssh = via not in (Rung.EXEC, Rung.POD) and not guarding.no_collect

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdnsctl.changes.plan import DryRun
-from kdnsctl.cli import completing, nodenames
+from kdnsctl.cli import completing
 from kdnsctl.cli.changing import (
     LOCK_NAMESPACE,
     Changing,
@@ -20,8 +20,7 @@ from kdnsctl.cli.changing import (
     show_plan,
 )
 from kdnsctl.cli.options import Answer, Common, Connection, Form, Record
-from kdnsctl.cli.terminal import put, tell
-from kdnsctl.model import ExitCode
+from kdnsctl.cli.terminal import put
 
 if TYPE_CHECKING:
     from kdnsctl.quarantine.release import ReleaseReport
@@ -66,15 +65,10 @@ def release(
     1 failed, 2 wrong usage, 130 interrupted.
     """
     chosen = nodes_of(nodes)
-    if not chosen and nodes and nodenames.STDIN in nodes:
-        tell("nothing to do: standard input names no node")
-        return ExitCode.OK
 
     # Late: what changes a cluster is not needed for --help and TAB.
     from kdnsctl.cancel import CancelScope  # noqa: PLC0415
     from kdnsctl.changes import incidents  # noqa: PLC0415
-    from kdnsctl.changes.plan import rehearsed  # noqa: PLC0415
-    from kdnsctl.changes.verbs import Means  # noqa: PLC0415
     from kdnsctl.cli import output, progress  # noqa: PLC0415
     from kdnsctl.cli.connecting import connected  # noqa: PLC0415
     from kdnsctl.quarantine import release as work  # noqa: PLC0415
@@ -87,10 +81,7 @@ def release(
             chosen, cluster, incident=name, unchecked=unchecked, scope=scope, reporter=reporter, now=now
         )
         if changing.dry_run is not DryRun.NONE:
-            plan = prepared.plan
-            if changing.dry_run is DryRun.SERVER:
-                plan = rehearsed(plan, Means(cluster, scope))
-            return show_plan(plan, cluster.target, answer, changing.dry_run)
+            return show_plan(prepared.plan, cluster, answer, changing.dry_run, scope)
         held_nodes = [one.name for one in prepared.nodes if one.record is not None]
         if prepared.incident is None:
             report = work.nothing(prepared, now)

@@ -45,7 +45,7 @@ def undo(
     from kdnsctl.changes.executor import to_undo  # noqa: PLC0415
     from kdnsctl.changes.executor import undo as take_back  # noqa: PLC0415
     from kdnsctl.changes.incidents import incidents_directory, summary  # noqa: PLC0415
-    from kdnsctl.changes.plan import rehearsed, undoing  # noqa: PLC0415
+    from kdnsctl.changes.plan import undoing  # noqa: PLC0415
     from kdnsctl.changes.verbs import Means  # noqa: PLC0415
     from kdnsctl.cli import progress  # noqa: PLC0415
     from kdnsctl.cli.connecting import connected  # noqa: PLC0415
@@ -64,9 +64,7 @@ def undo(
         incidents.check_cluster(found, incidents.cluster_uid(cluster, scope=scope), identity_of(cluster.target))
         plan = undoing("incident undo", identity_of(cluster.target), [one.step for one in taken])
         if changing.dry_run is not DryRun.NONE:
-            if changing.dry_run is DryRun.SERVER:
-                plan = rehearsed(plan, Means(cluster, scope))
-            return show_plan(plan, cluster.target, answer, changing.dry_run)
+            return show_plan(plan, cluster, answer, changing.dry_run, scope)
         if taken:
             confirm(plan, cluster.target, yes=changing.yes, no_input=common.no_input)
             nodes = [node.node for node in plan.nodes]

@@ -13,12 +13,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdnsctl.changes.plan import DryRun
-from kdnsctl.cli import completing, nodenames
-from kdnsctl.cli.changing import LOCK_NAMESPACE, Changing, LockNamespace, at_work, confirm, nodes_of, show_plan
+from kdnsctl.cli.changing import (
+    LOCK_NAMESPACE,
+    Changing,
+    LockNamespace,
+    NodeWords,
+    Selector,
+    at_work,
+    chosen_nodes,
+    confirm,
+    show_plan,
+)
 from kdnsctl.cli.collect import Pods, Rung, Ssh, pod_settings, ssh_ways
 from kdnsctl.cli.options import Answer, Common, Connection, Form, KubeProxyVersion, Record, Settle
 from kdnsctl.cli.terminal import put, tell
-from kdnsctl.model import ExitCode, UsageError
+from kdnsctl.model import ExitCode
 
 if TYPE_CHECKING:
     from kdnsctl.repair.report import RepairReport
@@ -66,17 +75,8 @@ def flush(
     extent: Extent,
     ssh: Ssh,
     pods: Pods,
-    nodes: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[NODE]...",
-            autocompletion=completing.complete_node,
-            help="Nodes; - reads names, or a report, from standard input.",
-        ),
-    ] = None,
-    selector: Annotated[
-        str | None, typer.Option("--selector", "-l", metavar="SELECTOR", help="The nodes with these labels.")
-    ] = None,
+    nodes: NodeWords = None,
+    selector: Selector = None,
     via: Annotated[
         Rung,
         typer.Option(
@@ -104,19 +104,11 @@ def flush(
     Exit codes: 0 the nodes are well, 4 some are and others not, 5 refused, nothing was changed, 1 failed,
     2 wrong usage, 130 interrupted.
     """
-    chosen = nodes_of(nodes)
-    if not chosen and nodes and nodenames.STDIN in nodes:
-        tell("nothing to do: standard input names no node")
-        return ExitCode.OK
-    if bool(chosen) == (selector is not None):
-        how = "NODE and --selector exclude each other" if chosen else "which nodes? Name them, or -l SELECTOR, or -"
-        raise UsageError(how, hint=f"see {ctx.command_path} --help")
+    chosen = chosen_nodes(ctx, nodes, selector)
 
     # Late: what changes a cluster is not needed for --help and TAB.
     from kdnsctl.cancel import INTERRUPTED, CancelScope  # noqa: PLC0415
     from kdnsctl.changes import incidents  # noqa: PLC0415
-    from kdnsctl.changes.plan import rehearsed  # noqa: PLC0415
-    from kdnsctl.changes.verbs import Means  # noqa: PLC0415
     from kdnsctl.cli import progress  # noqa: PLC0415
     from kdnsctl.cli.connecting import connected  # noqa: PLC0415
     from kdnsctl.cli.ending import interruptible  # noqa: PLC0415
@@ -147,12 +139,8 @@ def flush(
         ways = ssh_ways(ssh, common, reporter, openssh=via is Rung.OPENSSH) if by_ssh else None
         with work.preparing(options, cluster, ways, scope=scope, reporter=reporter, now=now) as prepared:
             if changing.dry_run is not DryRun.NONE:
-                plan = prepared.plan
-                if changing.dry_run is DryRun.SERVER:
-                    plan = rehearsed(plan, Means(cluster, scope))
-                return max(
-                    show_plan(plan, cluster.target, answer, changing.dry_run), _refused(prepared.report({}, now))
-                )
+                shown = show_plan(prepared.plan, cluster, answer, changing.dry_run, scope)
+                return max(shown, _refused(prepared.report({}, now)))
             ended = None
             if prepared.todo:
                 confirm(prepared.plan, cluster.target, yes=changing.yes, no_input=common.no_input)

@@ -9,11 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdnsctl.changes.plan import DryRun
-from kdnsctl.cli import completing, nodenames, values
-from kdnsctl.cli.changing import LOCK_NAMESPACE, Changing, LockNamespace, at_work, confirm, nodes_of, show_plan
+from kdnsctl.cli import values
+from kdnsctl.cli.changing import (
+    LOCK_NAMESPACE,
+    Changing,
+    LockNamespace,
+    NodeWords,
+    Selector,
+    at_work,
+    chosen_nodes,
+    confirm,
+    show_plan,
+)
 from kdnsctl.cli.options import Answer, Common, Connection, Form, Record
-from kdnsctl.cli.terminal import put, tell
-from kdnsctl.model import ExitCode, UsageError
+from kdnsctl.cli.terminal import put
 
 if TYPE_CHECKING:
     from kdnsctl.repair.report import RepairReport
@@ -29,17 +38,8 @@ def restart_kube_proxy(
     record: Record,
     answer: Answer,
     changing: Changing,
-    nodes: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[NODE]...",
-            autocompletion=completing.complete_node,
-            help="Nodes; - reads names, or a report, from standard input.",
-        ),
-    ] = None,
-    selector: Annotated[
-        str | None, typer.Option("--selector", "-l", metavar="SELECTOR", help="The nodes with these labels.")
-    ] = None,
+    nodes: NodeWords = None,
+    selector: Selector = None,
     timeout: Annotated[
         timedelta | None,
         typer.Option(
@@ -67,19 +67,11 @@ def restart_kube_proxy(
     Exit codes: 0 the nodes are well, 4 some are and others not, 5 refused, nothing was changed, 1 failed,
     2 wrong usage, 130 interrupted.
     """
-    chosen = nodes_of(nodes)
-    if not chosen and nodes and nodenames.STDIN in nodes:
-        tell("nothing to do: standard input names no node")
-        return ExitCode.OK
-    if bool(chosen) == (selector is not None):
-        how = "NODE and --selector exclude each other" if chosen else "which nodes? Name them, or -l SELECTOR, or -"
-        raise UsageError(how, hint=f"see {ctx.command_path} --help")
+    chosen = chosen_nodes(ctx, nodes, selector)
 
     # Late: what changes a cluster is not needed for --help and TAB.
     from kdnsctl.cancel import CancelScope  # noqa: PLC0415
     from kdnsctl.changes import incidents  # noqa: PLC0415
-    from kdnsctl.changes.plan import rehearsed  # noqa: PLC0415
-    from kdnsctl.changes.verbs import Means  # noqa: PLC0415
     from kdnsctl.cli import output, progress  # noqa: PLC0415
     from kdnsctl.cli.connecting import connected  # noqa: PLC0415
     from kdnsctl.find.scope import Chosen  # noqa: PLC0415
@@ -94,10 +86,7 @@ def restart_kube_proxy(
     with progress.reporting(common.color) as reporter, connected(connection, common, scope, reporter) as cluster:
         prepared = work.prepare(options, cluster, scope=scope)
         if changing.dry_run is not DryRun.NONE:
-            plan = prepared.plan
-            if changing.dry_run is DryRun.SERVER:
-                plan = rehearsed(plan, Means(cluster, scope))
-            code = show_plan(plan, cluster.target, answer, changing.dry_run)
+            code = show_plan(prepared.plan, cluster, answer, changing.dry_run, scope)
             return code if prepared.todo else max(code, prepared.report({}, now).exit_code)
         if not prepared.todo:
             report = prepared.report({}, now)

@@ -13,18 +13,29 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdnsctl.changes.plan import DryRun
-from kdnsctl.cli import completing, nodenames, values
-from kdnsctl.cli.changing import LOCK_NAMESPACE, Changing, LockNamespace, at_work, confirm, nodes_of, show_plan
+from kdnsctl.cli import values
+from kdnsctl.cli.changing import (
+    LOCK_NAMESPACE,
+    Changing,
+    LockNamespace,
+    NodeWords,
+    Selector,
+    at_work,
+    chosen_nodes,
+    confirm,
+    show_plan,
+)
 from kdnsctl.cli.options import Answer, Common, Connection, Record
 from kdnsctl.cli.terminal import tell
 from kdnsctl.cli.verbosity.show import print_report
-from kdnsctl.model import CancelledError, ExitCode, KdnsctlError, UsageError
+from kdnsctl.model import CancelledError, KdnsctlError
 
 if TYPE_CHECKING:
     from kdnsctl.changes.incidents import Actor, Incident
     from kdnsctl.cluster.transport import Connection as Connected
     from kdnsctl.model import Reporter
     from kdnsctl.repair.raiseplan import Prepared
+    from kdnsctl.repair.raising import Work
     from kdnsctl.repair.verbosityreport import VerbosityReport
 
 
@@ -60,17 +71,8 @@ def raise_(
     answer: Answer,
     changing: Changing,
     raising: Raising,
-    nodes: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[NODE]...",
-            autocompletion=completing.complete_node,
-            help="Nodes; - reads names, or a report, from standard input.",
-        ),
-    ] = None,
-    selector: Annotated[
-        str | None, typer.Option("--selector", "-l", metavar="SELECTOR", help="The nodes with these labels.")
-    ] = None,
+    nodes: NodeWords = None,
+    selector: Selector = None,
     lock_namespace: LockNamespace = LOCK_NAMESPACE,
 ) -> int:
     """Have kube-proxy log more on some nodes, for a while.
@@ -91,24 +93,16 @@ def raise_(
     Exit codes: 0 raised (and put back, with --for), 4 not on all nodes, 5 refused, nothing was changed, 1 failed,
     2 wrong usage, 130 interrupted.
     """
-    chosen = nodes_of(nodes)
-    if not chosen and nodes and nodenames.STDIN in nodes:
-        tell("nothing to do: standard input names no node")
-        return ExitCode.OK
-    if bool(chosen) == (selector is not None):
-        how = "NODE and --selector exclude each other" if chosen else "which nodes? Name them, or -l SELECTOR, or -"
-        raise UsageError(how, hint=f"see {ctx.command_path} --help")
+    chosen = chosen_nodes(ctx, nodes, selector)
 
     # Late: what changes a cluster is not needed for --help and TAB.
     from kdnsctl.cancel import CancelScope  # noqa: PLC0415
     from kdnsctl.changes import incidents  # noqa: PLC0415
-    from kdnsctl.changes.plan import rehearsed  # noqa: PLC0415
-    from kdnsctl.changes.verbs import Means  # noqa: PLC0415
     from kdnsctl.cli import progress  # noqa: PLC0415
     from kdnsctl.cli.connecting import connected  # noqa: PLC0415
     from kdnsctl.find.scope import Chosen  # noqa: PLC0415
     from kdnsctl.repair import raiseplan  # noqa: PLC0415
-    from kdnsctl.repair.raising import Work  # noqa: PLC0415
+    from kdnsctl.repair import raising as doing  # noqa: PLC0415
 
     now = datetime.now(UTC)
     options = raiseplan.RaiseOptions(
@@ -127,17 +121,14 @@ def raise_(
             now=now,
         )
         if changing.dry_run is not DryRun.NONE:
-            plan = prepared.plan
-            if changing.dry_run is DryRun.SERVER:
-                plan = rehearsed(plan, Means(cluster, scope))
-            code = show_plan(plan, cluster.target, answer, changing.dry_run)
+            code = show_plan(prepared.plan, cluster, answer, changing.dry_run, scope)
             return code if prepared.names else max(code, prepared.report({}, now).exit_code)
         if not prepared.names:
             report = prepared.report({}, now)
         else:
             confirm(prepared.plan, cluster.target, yes=changing.yes, no_input=common.no_input)
             with at_work(cluster, prepared.incident, prepared.locks, actor, lock_namespace, scope) as (incident, held):
-                work = Work(prepared, cluster, incident, actor, held, reporter, lambda: datetime.now(UTC))
+                work = doing.Work(prepared, cluster, incident, actor, held, reporter, lambda: datetime.now(UTC))
                 if raising.lasts is None:
                     work.run()
                     report = work.report()
@@ -148,7 +139,7 @@ def raise_(
 
 
 def _for_a_while(
-    work: object,
+    work: Work,
     prepared: Prepared,
     cluster: Connected,
     incident: Incident,
@@ -157,10 +148,8 @@ def _for_a_while(
 ) -> VerbosityReport:
     """Raise, wait, and put back: also when it is interrupted, or fails, in between."""
     from kdnsctl.cancel import INTERRUPTED  # noqa: PLC0415
-    from kdnsctl.repair.raising import Work, hold  # noqa: PLC0415
+    from kdnsctl.repair.raising import hold  # noqa: PLC0415
 
-    if not isinstance(work, Work):
-        raise TypeError("not the work of raising")
     try:
         work.run()
         report = work.report()

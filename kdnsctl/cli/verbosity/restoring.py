@@ -8,12 +8,10 @@ from typing import Annotated
 import typer
 
 from kdnsctl.changes.plan import DryRun
-from kdnsctl.cli import completing, nodenames
+from kdnsctl.cli import completing
 from kdnsctl.cli.changing import LOCK_NAMESPACE, Changing, LockNamespace, at_work, confirm, nodes_of, show_plan
 from kdnsctl.cli.options import Answer, Common, Connection, Record
-from kdnsctl.cli.terminal import tell
 from kdnsctl.cli.verbosity.show import print_report
-from kdnsctl.model import ExitCode
 
 
 def restore(
@@ -50,15 +48,10 @@ def restore(
     130 interrupted.
     """
     chosen = nodes_of(nodes)
-    if not chosen and nodes and nodenames.STDIN in nodes:
-        tell("nothing to do: standard input names no node")
-        return ExitCode.OK
 
     # Late: what changes a cluster is not needed for --help and TAB.
     from kdnsctl.cancel import CancelScope  # noqa: PLC0415
     from kdnsctl.changes import incidents  # noqa: PLC0415
-    from kdnsctl.changes.plan import rehearsed  # noqa: PLC0415
-    from kdnsctl.changes.verbs import Means  # noqa: PLC0415
     from kdnsctl.cli import progress  # noqa: PLC0415
     from kdnsctl.cli.connecting import connected  # noqa: PLC0415
     from kdnsctl.find.scope import Chosen  # noqa: PLC0415
@@ -69,10 +62,7 @@ def restore(
     with progress.reporting(common.color) as reporter, connected(connection, common, scope, reporter) as cluster:
         prepared = work.prepare(Chosen(chosen), cluster, incident=name, collect=not no_collect, scope=scope, now=now)
         if changing.dry_run is not DryRun.NONE:
-            plan = prepared.plan
-            if changing.dry_run is DryRun.SERVER:
-                plan = rehearsed(plan, Means(cluster, scope))
-            return show_plan(plan, cluster.target, answer, changing.dry_run)
+            return show_plan(prepared.plan, cluster, answer, changing.dry_run, scope)
         if prepared.incident is None:
             report = prepared.report({}, now)
         else:
