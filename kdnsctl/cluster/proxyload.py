@@ -8,7 +8,7 @@ without, but for the pods themselves: a ForbiddenError for those is the caller's
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kdnsctl.cancel import CancelScope
@@ -109,20 +109,39 @@ def discover(connection: Connection, nodes: Sequence[Node] | None, *, scope: Can
     return Discovery(proxies, pods, tuple(notes))
 
 
+class ConfigReader:
+    """The settings of kube-proxies, as far as readable; each ConfigMap is read once. `notes` has what cannot be."""
+
+    def __init__(self, connection: Connection, scope: CancelScope) -> None:
+        self._connection = connection
+        self._scope = scope
+        self._maps: dict[str, Mapping[str, str] | None] = {}
+        self.notes: list[str] = []
+
+    def of(self, pod: Pod) -> ProxyConfig | None:
+        """Those of the kube-proxy in `pod`; None when it has none."""
+        container = kube_proxy_container(pod)
+        if container is None:
+            return None
+        file = config_file(pod.spec, container)
+        if file is None:
+            return configuration(container, None)
+        path = f"/api/v1/namespaces/{pod.metadata.namespace}/configmaps/{file.config_map}"
+        if path not in self._maps:
+            self._maps[path] = self._read(path)
+        return configuration(container, self._maps[path], file.key)
+
+    def _read(self, path: str) -> Mapping[str, str] | None:
+        try:
+            return self._connection.get(path, ConfigMap, scope=self._scope).data
+        except (ForbiddenError, NotFoundError) as error:
+            self.notes.append(f"kube-proxy's configuration cannot be read: {error}")
+            return None
+
+
 def read_config(connection: Connection, pod: Pod, *, scope: CancelScope) -> ProxyConfig | None:
     """The settings of the kube-proxy in `pod`, as far as they can be read; None when the pod has none."""
-    container = kube_proxy_container(pod)
-    if container is None:
-        return None
-    file = config_file(pod.spec, container)
-    if file is None:
-        return configuration(container, None)
-    path = f"/api/v1/namespaces/{pod.metadata.namespace}/configmaps/{file.config_map}"
-    try:
-        data = connection.get(path, ConfigMap, scope=scope).data
-    except (ForbiddenError, NotFoundError):
-        return configuration(container, None)
-    return configuration(container, data, file.key)
+    return ConfigReader(connection, scope).of(pod)
 
 
 def _pods(

@@ -17,10 +17,10 @@ from kdnsctl.changes.proxies import daemon_set_path
 from kdnsctl.changes.raised import Raised, RaisedTemplate, RecordError, Way, of_daemon_set, of_node
 from kdnsctl.cluster import proxyload
 from kdnsctl.cluster.errors import ForbiddenError, NotFoundError
-from kdnsctl.cluster.kubeproxy import Kind, KubeProxy, kube_proxy_container
-from kdnsctl.cluster.objects import ConfigMap, Node, Pod
+from kdnsctl.cluster.kubeproxy import Kind, KubeProxy
+from kdnsctl.cluster.objects import Node, Pod
 from kdnsctl.cluster.permission import Permission
-from kdnsctl.cluster.proxyconfig import ProxyConfig, config_file, configuration
+from kdnsctl.cluster.proxyconfig import ProxyConfig
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.find.scope import Chosen, InScope, nodes_in_scope
 from kdnsctl.model import Reason
@@ -101,7 +101,7 @@ def survey(connection: Connection, chosen: Chosen, *, scope: CancelScope, comman
     """Look at the nodes in scope. Raises as `nodes_in_scope`."""
     found = nodes_in_scope(connection, chosen, scope=scope, command=command)
     by_name = {node.metadata.name: node for node in found.nodes}
-    read = _Configs(connection, scope)
+    read = proxyload.ConfigReader(connection, scope)
     levels = tuple(_level(name, by_name.get(name), found, read) for name in found.names)
     result = Survey(found, levels, notes=[*found.notes, *read.notes])
     owners = {
@@ -117,7 +117,7 @@ def survey(connection: Connection, chosen: Chosen, *, scope: CancelScope, comman
     return result
 
 
-def _level(name: str, node: Node | None, found: InScope, read: _Configs) -> Level:
+def _level(name: str, node: Node | None, found: InScope, read: proxyload.ConfigReader) -> Level:
     proxy = found.proxies.get(name)
     raised, problem = None, ""
     try:
@@ -127,35 +127,6 @@ def _level(name: str, node: Node | None, found: InScope, read: _Configs) -> Leve
     pod = found.pods.get(proxy.place.uid) if proxy and proxy.place else None
     config = read.of(pod) if pod else None
     return Level(name, node.metadata.uid if node else "", node, proxy, config, raised, problem)
-
-
-class _Configs:
-    """Settings of pods; each ConfigMap is read once."""
-
-    def __init__(self, connection: Connection, scope: CancelScope) -> None:
-        self._connection = connection
-        self._scope = scope
-        self._maps: dict[str, Mapping[str, str] | None] = {}
-        self.notes: list[str] = []
-
-    def of(self, pod: Pod) -> ProxyConfig | None:
-        container = kube_proxy_container(pod)
-        if container is None:
-            return None
-        file = config_file(pod.spec, container)
-        if file is None:
-            return configuration(container, None)
-        path = f"/api/v1/namespaces/{pod.metadata.namespace}/configmaps/{file.config_map}"
-        if path not in self._maps:
-            self._maps[path] = self._read(path)
-        return configuration(container, self._maps[path], file.key)
-
-    def _read(self, path: str) -> Mapping[str, str] | None:
-        try:
-            return self._connection.get(path, ConfigMap, scope=self._scope).data
-        except (ForbiddenError, NotFoundError) as error:
-            self.notes.append(f"kube-proxy's configuration cannot be read: {error}")
-            return None
 
 
 def way_of(level: Level, daemon_sets: Mapping[str, Mapping[str, Any]], nodes: Iterable[Node]) -> Way | CannotRaise:
