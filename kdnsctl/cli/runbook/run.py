@@ -162,10 +162,9 @@ def _given(book: Runbook, said: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return {key: checked(key, words) for key, words in values.items()}
 
 
-def _environment(connection: Connection, common: Common, incident: str, *, yes: bool) -> dict[str, str]:
-    """The environment of the commands: what was said of the cluster here is said to them, and the incident."""
-    said: dict[str, str] = {environment_name("--incident"): incident}
-    options = {
+def _as_kubectl(connection: Connection) -> dict[str, object]:
+    """The options with one value that kubectl has under the same name; empty ones were not given."""
+    return {
         "--kubeconfig": connection.kubeconfig,
         "--context": connection.context,
         "--cluster": connection.cluster,
@@ -173,8 +172,16 @@ def _environment(connection: Connection, common: Common, incident: str, *, yes: 
         "--server": connection.server,
         "--tls-server-name": connection.tls_server_name,
         "--as": connection.impersonate,
-        "--as-group": " ".join(connection.impersonate_groups),
         "--as-uid": connection.impersonate_uid,
+    }
+
+
+def _environment(connection: Connection, common: Common, incident: str, *, yes: bool) -> dict[str, str]:
+    """The environment of the commands: what was said of the cluster here is said to them, and the incident."""
+    said: dict[str, str] = {environment_name("--incident"): incident}
+    options = {
+        **_as_kubectl(connection),
+        "--as-group": " ".join(connection.impersonate_groups),
         "--token-file": connection.token_file,
         "--resolve": " ".join(connection.resolve),
         "--request-timeout": connection.request_timeout and f"{connection.request_timeout.total_seconds():g}s",
@@ -191,17 +198,7 @@ def _environment(connection: Connection, common: Common, incident: str, *, yes: 
 
 def _programs(connection: Connection) -> dict[str, list[str]]:
     """What a first word stands for: this kdnsctl, and a kubectl that speaks to the same cluster as the same user."""
-    options = {
-        "--kubeconfig": connection.kubeconfig,
-        "--context": connection.context,
-        "--cluster": connection.cluster,
-        "--user": connection.user,
-        "--server": connection.server,
-        "--tls-server-name": connection.tls_server_name,
-        "--as": connection.impersonate,
-        "--as-uid": connection.impersonate_uid,
-    }
-    said = [f"{name}={value}" for name, value in options.items() if value]
+    said = [f"{name}={value}" for name, value in _as_kubectl(connection).items() if value]
     said += [f"--as-group={group}" for group in connection.impersonate_groups]
     return {"kdnsctl": [sys.executable, "-P", "-m", "kdnsctl"], "kubectl": ["kubectl", *said]}
 
