@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -64,6 +64,11 @@ class Incident:
     cluster_uid: str
     journal: Journal
     fresh: bool
+
+    def begin(self, command: str, actor: Actor, nodes: Iterable[str]) -> None:
+        """Note that a command begins to change these nodes. Raises as `Journal.append`."""
+        about = {"command": command, "run": actor.run, "operator": actor.operator, "nodes": list(nodes)}
+        self.journal.append(RUN, about)
 
 
 @dataclass(frozen=True, slots=True)

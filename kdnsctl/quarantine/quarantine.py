@@ -266,15 +266,7 @@ def quarantine(
     """Do as the plan says; its nodes are locked by the caller. Raises what ended the scope: run again to go on."""
     prepared = unchanged(prepared, options, connection, actor, scope=scope, now=now())
     work = _Work(connection, incident, actor, scope, reporter, now, reach)
-    incident.journal.append(
-        incidents.RUN,
-        {
-            "command": "quarantine",
-            "run": actor.run,
-            "operator": actor.operator,
-            "nodes": [n.name for n in prepared.nodes],
-        },
-    )
+    incident.begin("quarantine", actor, [one.name for one in prepared.nodes])
     collect = options.collect
     captured: list[Captured] = []
     dying = [one for one in prepared.nodes if one.dying]

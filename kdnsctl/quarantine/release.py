@@ -202,8 +202,7 @@ def release(
     for one in prepared.nodes:
         _check_record(one, connection, scope)
     names = [one.name for one in prepared.nodes if one.record is not None]
-    about = {"command": "release", "run": actor.run, "operator": actor.operator, "nodes": names}
-    incident.journal.append(incidents.RUN, about)
+    incident.begin("release", actor, names)
     results: list[NodeResult] = []
     notes: list[str] = []
     for one in prepared.nodes:

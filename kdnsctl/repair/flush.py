@@ -336,10 +336,7 @@ def flush(
 
     `probe` asks DNS from a node that is well again; by default, by whichever rung to it has a prober.
     """
-    incident.journal.append(
-        incidents.RUN,
-        {"command": "repair flush", "run": actor.run, "operator": actor.operator, "nodes": list(prepared.todo)},
-    )
+    incident.begin("repair flush", actor, prepared.todo)
     work = _Work(prepared, connection, incident, actor, probe or prepared.probe, now)
     first, others = list(prepared.todo[:1]), list(prepared.todo[1:])
     results = work.run(first, reporter, scope)

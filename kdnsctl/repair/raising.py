@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kdnsctl.cancel import CancelScope
-from kdnsctl.changes import incidents, proxies
+from kdnsctl.changes import proxies
 from kdnsctl.changes.executor import take
 from kdnsctl.changes.incidents import Actor, Incident
 from kdnsctl.changes.proxies import ON_DELETE, line_of, strategy_of
@@ -67,8 +67,7 @@ class Work:
 
     def run(self) -> None:
         """Raise what was planned. Raises what ended the scope: the records tell what was done."""
-        about = {"command": "verbosity raise", "run": self.actor.run, "operator": self.actor.operator}
-        self.incident.journal.append(incidents.RUN, {**about, "nodes": list(self.prepared.names)})
+        self.incident.begin("verbosity raise", self.actor, self.prepared.names)
         for level, raised in self.prepared.runtime:
             self.results[level.name] = self._at_runtime(level, raised)
         if self.prepared.templates and self.prepared.options.collect:

@@ -165,8 +165,7 @@ class Work:
     def run(self) -> None:
         """Restart what was planned. Raises what ended the scope: `report` tells what was done."""
         todo = self.prepared.todo
-        about = {"command": f"repair {COMMAND}", "run": self.actor.run, "operator": self.actor.operator}
-        self.incident.journal.append(incidents.RUN, {**about, "nodes": list(todo)})
+        self.incident.begin(f"repair {COMMAND}", self.actor, todo)
         captured: Mapping[str, Judgement] = {}
         if self.prepared.options.collect:
             self.bundle, captured = secure(

@@ -274,8 +274,7 @@ class Work:
 
     def run(self) -> None:
         """Put back what was planned. Raises what ended the scope: run again to go on."""
-        about = {"command": "verbosity restore", "run": self.actor.run, "operator": self.actor.operator}
-        self.incident.journal.append(incidents.RUN, {**about, "nodes": list(self.prepared.names)})
+        self.incident.begin("verbosity restore", self.actor, self.prepared.names)
         whole = True
         for template in self.prepared.templates:
             try:

@@ -69,8 +69,7 @@ def undo(
             confirm(plan, cluster.target, yes=changing.yes, no_input=common.no_input)
             nodes = [node.node for node in plan.nodes]
             with at_work(cluster, name, nodes, actor, lock_namespace, scope) as (incident, held):
-                about = {"command": "incident undo", "run": actor.run, "operator": actor.operator, "nodes": nodes}
-                incident.journal.append(incidents.RUN, about)
+                incident.begin("incident undo", actor, nodes)
                 undone = take_back(taken, incident.journal, Means(cluster, held), actor.run)
     _print(name, undone, common, answer)
     return _code(undone)
