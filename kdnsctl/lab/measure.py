@@ -80,18 +80,23 @@ def measure(
 ) -> tuple[Success, ...]:
     """Count from now until every client on all `nodes` nodes has `results` more results, answers or losses.
 
-    With `until` the counting goes on until that is true of what was counted. Raises LabError after `timeout` seconds.
+    The first result of each client is of a query that was sent before, so it tells of before, and is left out. With
+    `until` the counting goes on until that is true of what was counted. Raises LabError after `timeout` seconds.
     """
+    before: dict[tuple[str, str], tuple[int, int]] = {}
     start: dict[tuple[str, str], tuple[int, int]] = {}
     counted: tuple[Success, ...] = ()
 
     def enough(readings: Readings) -> bool:
         nonlocal counted
         for key, reading in readings.items():
-            start.setdefault(key, (reading["answered"], reading["lost"]))
+            counts = (reading["answered"], reading["lost"])
+            if counts != before.setdefault(key, counts):
+                start.setdefault(key, counts)
         counted = tuple(
             Success(node, kind, reading["answered"] - start[node, kind][0], reading["lost"] - start[node, kind][1])
             for (node, kind), reading in sorted(readings.items())
+            if (node, kind) in start
         )
         return (
             len(counted) == 2 * nodes
