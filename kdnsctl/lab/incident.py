@@ -93,7 +93,7 @@ def current(where: LabDir) -> Incident | None:
 
 
 def break_dns(
-    mode: Mode, *, name: str = space.DEFAULT_NAME, node: str | None = None, timeout: float = 60.0, root: Any = None
+    mode: Mode, *, name: str = space.DEFAULT_NAME, node: str | None = None, timeout: float = 120.0, root: Any = None
 ) -> Incident:
     """Break DNS on one node (default: the second, or the only one).
 
@@ -116,7 +116,9 @@ def _break(scene: _Scene, mode: Mode, name: str, node: str | None) -> Incident:
             f"Heal it first: kdnsctl lab heal {name}"
         )
     before = _wait_until_settled(scene)
-    proxy = _proxy_pod(scene, target)
+    proxy = _serving_proxies(scene).get(target)
+    if proxy is None:
+        raise LabError(f"the kube-proxy of {target} went away just now; nothing was broken. Try again")
     # One that has just been restarted may not know yet of the pods that are about to go: the rules it finds are older.
     _wait_for_log(scene, proxy, re.compile(r"Caches are synced.*endpoint slice config"))
     began = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -246,8 +248,9 @@ def _wait_until_settled(scene: _Scene) -> dict[str, JSON]:
         pods.clear()
         pods.update(_dns_pods(scene))
         addresses = {each["status"].get("podIP", "") for each in pods.values()}
-        proxies = scene.client.get(f"{_PODS}?{_PROXY}")["items"]
-        if not pods or not all(is_ready(each) for each in (*pods.values(), *proxies)):
+        if not pods or not all(is_ready(each) for each in pods.values()):
+            return False
+        if not _serving_proxies(scene).keys() >= set(scene.nodes):
             return False
         argv = ["iptables-save", "-t", "nat"]
         outputs = (
@@ -257,6 +260,13 @@ def _wait_until_settled(scene: _Scene) -> dict[str, JSON]:
 
     wait_for_clients(scene.where, settled, scene.left, "DNS works on every node before it is broken")
     return pods
+
+
+def _serving_proxies(scene: _Scene) -> dict[str, JSON]:
+    """Node → its kube-proxy pod, where one is ready and stays: not one that is going, nor one that is only coming."""
+    pods = scene.client.get(f"{_PODS}?{_PROXY}")["items"]
+    staying = (each for each in pods if is_ready(each) and not each["metadata"].get("deletionTimestamp"))
+    return {each["spec"]["nodeName"]: each for each in staying}
 
 
 def _proxy_pod(scene: _Scene, node: str) -> JSON:
@@ -362,16 +372,32 @@ def _spare(scene: _Scene, node: str) -> set[str]:
     return set()
 
 
-def _wait_all_well(scene: _Scene, what: str, timeout: float | None = None) -> None:
+def _replaced(node: str, proxy: JSON) -> Callable[[_Scene], bool]:
+    """A condition: another kube-proxy than `proxy` serves on the node.
+
+    The rules that the old one left may answer all clients before the new one has begun.
+    """
+
+    def met(scene: _Scene) -> bool:
+        now = _serving_proxies(scene).get(node)
+        return now is not None and now["metadata"]["uid"] != proxy["metadata"]["uid"]
+
+    return met
+
+
+def _wait_all_well(
+    scene: _Scene, what: str, timeout: float | None = None, also: Callable[[_Scene], bool] = lambda _: True
+) -> None:
+    """Wait until every client was answered several times in a row, and `also` holds; asked at a client's result."""
+
     def met(readings: Readings) -> bool:
-        return len(readings) == 2 * len(scene.nodes) and all(
-            in_a_row(each, _ENOUGH, answered=True) for each in readings.values()
-        )
+        well = all(in_a_row(each, _ENOUGH, answered=True) for each in readings.values())
+        return well and len(readings) == 2 * len(scene.nodes) and also(scene)
 
     wait_for_clients(scene.where, met, timeout or scene.left, what)
 
 
-def heal(*, name: str = space.DEFAULT_NAME, timeout: float = 60.0, root: Any = None) -> Incident | None:
+def heal(*, name: str = space.DEFAULT_NAME, timeout: float = 120.0, root: Any = None) -> Incident | None:
     """Undo the incident: lift the faults, let kube-proxy run, restart it where its own catching up is not enough.
 
     Returns what was healed, None when nothing was broken. Raises LabError when DNS did not come back.
@@ -398,7 +424,7 @@ def _heal(scene: _Scene) -> Incident | None:
         proxy = _proxy_pod(scene, incident.node)
         scene.client.delete(f"{_PODS}/{proxy['metadata']['name']}")
         try:
-            _wait_all_well(scene, "DNS works on every node", min(15.0, scene.left))
+            _wait_all_well(scene, "DNS works on every node", min(30.0, scene.left), _replaced(incident.node, proxy))
             break
         except LabError:
             # An entry that expired while `conntrack -D` walked the table has stopped it: the very fault, for real.
