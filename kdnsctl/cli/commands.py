@@ -122,12 +122,17 @@ def _through_put(option: Any) -> Any:
 
 def _print_help(ctx: Any, _: Any, value: bool) -> None:  # noqa: FBT001  # typer calls it so
     if value and not ctx.resilient_parsing:
+        ctx.default_map = None  # the defaults shown are those of the program, also where a file is broken
         put(ctx.get_help() + "\n")
         raise typer.Exit
 
 
 class Command(TyperCommand):
-    """A command whose long options can all be set in the environment: KDNSCTL_SINCE for --since."""
+    """A command whose long options can all be set in the environment: KDNSCTL_SINCE for --since.
+
+    Where `obj` of its context is set, that gives the defaults of options that neither were said nor stand there: it is
+    called with the command's words and its parameters, and `quiet` while TAB is answered.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -141,6 +146,8 @@ class Command(TyperCommand):
                 parameter.show_envvar = False  # the root's help says it once, for all
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if ctx.obj is not None:
+            ctx.default_map = ctx.obj(_words_of(ctx), self.params, quiet=ctx.resilient_parsing)
         # The parser drops the dashes, and with them where a command to run begins.
         ctx.meta[_AFTER_DASHES] = len(args) - args.index("--") - 1 if "--" in args else 0
         return super().parse_args(ctx, args)
@@ -161,6 +168,11 @@ class Command(TyperCommand):
             if sections[title]:
                 with formatter.section(title):
                     formatter.write_dl(sections[title])
+
+
+def _words_of(ctx: Any) -> tuple[str, ...]:
+    """The words of a command, without the program's name."""
+    return () if ctx.parent is None else (*_words_of(ctx.parent), ctx.info_name)
 
 
 def words_after_dashes(ctx: Any, words: list[str] | None) -> tuple[list[str], list[str]]:

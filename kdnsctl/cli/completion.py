@@ -54,12 +54,15 @@ def script(shell: Shell) -> str:
     return "\n\n".join(scripts) + "\n"
 
 
-def answer(tree: Any, program: str, variable: str, instruction: str) -> int:
-    """Answer one TAB: `instruction` is what the script put into the environment variable named `variable`."""
+def answer(tree: Any, program: str, variable: str, instruction: str, defaults: Any = None) -> int:
+    """Answer one TAB: `instruction` is what the script put into the environment variable named `variable`.
+
+    `defaults` gives options their values from files, as for a command that runs.
+    """
     typers = _typers_completion()
     typers.completion_init()
     _keep_help_as_it_is()
-    code: int = typers.shell_complete(tree, {}, program, variable, instruction)
+    code: int = typers.shell_complete(tree, {"obj": defaults}, program, variable, instruction)
     return code
 
 

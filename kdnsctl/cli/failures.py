@@ -161,11 +161,13 @@ def _alike(name: str, known: str) -> bool:
 
 
 def _spelling(ctx: Any, parameter: Any) -> str:
-    """How the operator gave a parameter: as an option, in the environment, or as a word."""
+    """How the operator gave a parameter: as an option, in the environment, in a file, or as a word."""
     if parameter.param_type_name == "argument":
         return str(parameter.human_readable_name)
     long = next((name for name in parameter.opts if name.startswith("--")), parameter.opts[0])
     source = ctx.get_parameter_source(parameter.name) if ctx is not None else None
+    if source is not None and source.name == "DEFAULT_MAP":
+        return str(ctx.default_map.setting(parameter.name).place)
     return environment_name(long) if source is not None and source.name == "ENVIRONMENT" else str(long)
 
 

@@ -16,7 +16,7 @@ from kdnsctl.cli.options import Connection, said
 from kdnsctl.cli.terminal import visible
 
 _NOT_REPEATED = frozenset({"request_timeout"})  # says nothing of which cluster it is
-_NOT_KUBECTL = frozenset({"token_file", "resolve"})  # options that kubectl does not have
+_NOT_KUBECTL = frozenset({"token_file", "resolve", "config"})  # options that kubectl does not have
 _FILES = frozenset({"--logs", "--node"})  # options of commands that read files, and ask no cluster
 
 
@@ -53,7 +53,7 @@ def caller_of(ctx: typer.Context) -> Caller:
     """Who called, by the command line that is run. The environment stays what it is, and needs no repeating."""
     cluster: list[str] = []
     kubectl: list[str] = []
-    named = {field.name for field in fields(Connection)} - _NOT_REPEATED
+    named = {field.name for field in fields(Connection)} - _NOT_REPEATED | {"config"}  # which may choose a cluster, too
     for parameter in ctx.command.params:
         name = parameter.name or ""
         if name not in named or not said(ctx, name):

@@ -57,6 +57,10 @@ class Common:
         Color,
         typer.Option("--color", help="Colour: auto is on for a terminal, off with NO_COLOR.", case_sensitive=False),
     ] = Color.AUTO
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="File with options' defaults, instead of those in their places."),
+    ] = None
     no_input: Annotated[
         bool, typer.Option("--no-input", help="Never ask; fail where a question would be asked.", show_default=False)
     ] = False

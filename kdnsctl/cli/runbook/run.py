@@ -191,6 +191,8 @@ def _environment(connection: Connection, common: Common, incident: str, *, yes: 
         said[environment_name("--yes")] = "true"
     if common.no_input:
         said[environment_name("--no-input")] = "true"
+    if common.config is not None:
+        said[environment_name("--config")] = str(common.config)
     # What decides about this command (its --from, its -o, …) is not meant for those of the steps.
     own = {environment_name(option) for option in ("--output", "--set", "--from", "--yes-to-reads", "--runbook-dir")}
     return {**{key: value for key, value in os.environ.items() if key not in own}, **said}
