@@ -145,6 +145,21 @@ def docs(session: nox.Session) -> None:
     session.run("zensical", "build", "--strict", "--clean")
 
 
+@nox.session(venv_backend=BACKEND)
+def singlefile(session: nox.Session) -> None:
+    """Make the single file for this machine into dist/; `-- --platform linux-aarch64` fetches what others need."""
+    prepare(session)
+    session.run("python", "scripts/singlefile.py", *session.posargs)
+
+
+@nox.session(venv_backend=BACKEND)
+def krew(session: nox.Session) -> None:
+    """Make the krew plug-in of the single files in dist/: `-- --url https://…/v1.2.3` says where it will be."""
+    prepare(session)
+    files = sorted(str(path) for path in (ROOT / "dist").glob("*.pyz"))
+    session.run("python", "scripts/krew.py", *files, *session.posargs)
+
+
 @nox.session(venv_backend="uv")
 def lock(session: nox.Session) -> None:
     """Write the lock files anew. With arguments: those to uv, for example `--upgrade`."""

@@ -14,6 +14,7 @@ from typing import Annotated, Any, cast
 from kdnsctl.cli import failures
 from kdnsctl.cli.commands import Entry, Group, Hidden, LazyGroup, build_command
 from kdnsctl.cli.options import Common, Connection, Record
+from kdnsctl.cli.terminal import called_as
 
 COMPLETION_VARIABLE = "_KDNSCTL_COMPLETE"
 
@@ -113,6 +114,7 @@ def build() -> LazyGroup:
 
 def run(arguments: Sequence[str], program: str) -> int:
     """Run one command line and return its exit code; errors are already on stderr."""
+    called_as(program, COMMANDS)
     return failures.contain(lambda: _dispatch(list(arguments), program), debug=_wants_traceback(arguments))
 
 
@@ -122,13 +124,13 @@ def _dispatch(arguments: list[str], program: str) -> int:
     if instruction:
         from kdnsctl.cli import completion  # noqa: PLC0415
 
-        return completion.answer(tree, program, COMPLETION_VARIABLE, instruction, _defaults([]))
-    with tree.make_context(program, arguments, obj=_defaults(arguments)) as context:
+        return completion.answer(tree, program, COMPLETION_VARIABLE, instruction, defaults_of([]))
+    with tree.make_context(program, arguments, obj=defaults_of(arguments)) as context:
         result = tree.invoke(context)
     return int(result or 0)
 
 
-def _defaults(arguments: list[str]) -> Any:
+def defaults_of(arguments: list[str]) -> Any:
     """What gives a command its defaults from files; None where there is no file."""
     from kdnsctl.cli.settings import Defaults, Settings, files_of  # noqa: PLC0415  # not for --version
 

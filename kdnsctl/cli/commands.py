@@ -29,7 +29,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, get_args, get_origin, g
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from kdnsctl.cli.terminal import FALLBACK_WIDTH, columns, put
+from kdnsctl.cli.terminal import FALLBACK_WIDTH, as_called, columns, put
 
 HELP_NAMES = ["-h", "--help"]
 NOT_FROM_ENVIRONMENT = frozenset({"--help", "--version"})
@@ -123,7 +123,7 @@ def _through_put(option: Any) -> Any:
 def _print_help(ctx: Any, _: Any, value: bool) -> None:  # noqa: FBT001  # typer calls it so
     if value and not ctx.resilient_parsing:
         ctx.default_map = None  # the defaults shown are those of the program, also where a file is broken
-        put(ctx.get_help() + "\n")
+        put(as_called(ctx.get_help()) + "\n")
         raise typer.Exit
 
 
