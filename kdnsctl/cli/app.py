@@ -72,7 +72,12 @@ COMMANDS = {
         needs="kdnsctl.repair.flush:NEEDS",
         changes=True,
     ),
-    "incident": Entry("kdnsctl.cli.incident:INCIDENT", "Look at what was changed in an incident, and take it back"),
+    "incident": Entry(
+        "kdnsctl.cli.incident:INCIDENT",
+        "Look at what was changed in an incident, and take it back",
+        needs="kdnsctl.repair.undoing:NEEDS",
+        partly=True,
+    ),
     "runbook": Entry("kdnsctl.cli.runbook:RUNBOOK", "Go through an incident by a runbook, step by step"),
     "cleanup": Entry(
         "kdnsctl.cli.cleanup:cleanup",

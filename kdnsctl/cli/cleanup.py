@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from kdnsctl.cli import values
+from kdnsctl.cli.nextsteps import caller_of, next_lines
 from kdnsctl.cli.options import Answer, Common, Connection, Form
-from kdnsctl.cli.terminal import put, tell
+from kdnsctl.cli.terminal import put, tell, visible
 from kdnsctl.model import ExitCode
 
 if TYPE_CHECKING:
     from kdnsctl.evidence.leftovers import Found
+    from kdnsctl.quarantine.marks import Mark
 
 HEADINGS = ("POD", "NODE", "RUN", "OPERATOR", "PHASE", "AGE", "FATE", "WHY")
 _STYLES = {"deleted": "green", "gone": "green", "failed": "red", "kept": "yellow"}
@@ -75,6 +77,8 @@ def cleanup(
 ) -> int:
     """Delete the pods that interrupted runs have left on the cluster.
 
+    Nodes that are in quarantine, or whose kube-proxy still logs more, are named with the command that ends it.
+
     Examples:
       # What is there?
       kdnsctl cleanup --dry-run=client
@@ -86,17 +90,21 @@ def cleanup(
     A pod that still runs and is somebody else's is only deleted when its run, or an age, is named. Every pod of kdnsctl
     ends by itself; this takes away what is left of it.
 
-    Exit codes: 0 nothing is left, 4 something could not be deleted or seen, 5 not confirmed and nothing changed,
-    1 failed, 2 wrong usage, 130 interrupted.
+    Exit codes: 0 nothing is left, 4 something could not be deleted or seen, or should be over and is not; 5 not
+    confirmed and nothing changed, 1 failed, 2 wrong usage, 130 interrupted.
     """
     from kdnsctl.cancel import INTERRUPTED, CancelScope  # noqa: PLC0415
     from kdnsctl.cli import output, progress  # noqa: PLC0415
     from kdnsctl.cli.confirming import confirm  # noqa: PLC0415
     from kdnsctl.cli.connecting import connected  # noqa: PLC0415
+    from kdnsctl.cluster.errors import ForbiddenError  # noqa: PLC0415
     from kdnsctl.evidence import leftovers  # noqa: PLC0415
+    from kdnsctl.quarantine.marks import marks  # noqa: PLC0415
+    from kdnsctl.quarantine.status import status  # noqa: PLC0415
     from kdnsctl.reach.podkeeper import operator  # noqa: PLC0415
 
-    scope = CancelScope()
+    scope, caller = CancelScope(), caller_of(ctx)
+    on_nodes: tuple[Mark, ...] = ()
     with progress.reporting(common.color) as reporter, connected(connection, common, scope, reporter) as cluster:
         wanted = leftovers.Wanted(operator(), run, older_than)
         found = leftovers.find(cluster, wanted, pod_namespace, scope=scope)
@@ -113,17 +121,27 @@ def cleanup(
         if found.to_delete and dry_run is not DryRun.CLIENT:
             server = dry_run is DryRun.SERVER
             found = leftovers.delete(cluster, found, server_dry_run=server, scope=scope, reporter=reporter)
+        if run is None and scope.reason is None:
+            try:
+                on_nodes = tuple(marks(status((), cluster, scope=scope, now=found.generated_at)))
+            except ForbiddenError as error:
+                tell(f"which nodes are in quarantine is not known: {error}")
+    following = [caller.spelled(mark.command) for mark in on_nodes]
     if answer.output is not Form.TABLE:
-        output.document(leftovers.to_json(found, leftovers.DryRun(dry_run.value)), answer.format)
+        data = leftovers.to_json(found, leftovers.DryRun(dry_run.value))
+        data |= {"onNodes": [mark.to_json() for mark in on_nodes], "nextCommands": following}
+        output.document(data, answer.format)
     elif found.pods:
         put("\n".join(_lines(found, common, sys.stdout)) + "\n")
     else:
-        put("Nothing is left.\n" if not found.note else f"Nothing is left in {pod_namespace}.\n")
+        put("No pod is left.\n" if not found.note else f"No pod is left in {pod_namespace}.\n")
+    if on_nodes and answer.output is Form.TABLE:
+        put("".join(f"{visible(str(mark))}\n" for mark in on_nodes))
+        put("\n".join(["", *next_lines(following)]) + "\n")
     if scope.reason is INTERRUPTED:
-        program = ctx.find_root().info_name or "kdnsctl"
-        tell(f"interrupted; what was not deleted is still there: {program} cleanup")
+        tell(f"interrupted; what was not deleted is still there: {caller.on_cluster('cleanup')}")
         return ExitCode.INTERRUPTED
-    return found.exit_code
+    return max(found.exit_code, ExitCode.INCOMPLETE if any(mark.overdue for mark in on_nodes) else ExitCode.OK)
 
 
 def _lines(found: Found, common: Common, stream: TextIO) -> list[str]:

@@ -29,7 +29,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, get_args, get_origin, g
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from kdnsctl.cli.terminal import FALLBACK_WIDTH, as_called, columns, put
+from kdnsctl.cli.terminal import FALLBACK_WIDTH, as_called, columns, put, running
 
 HELP_NAMES = ["-h", "--help"]
 NOT_FROM_ENVIRONMENT = frozenset({"--help", "--version"})
@@ -40,13 +40,15 @@ class Entry(NamedTuple):
     """Where a command is ("package.module:name", a function or a Group) and its first line of help.
 
     `needs` is where the permissions are gathered (`access.needs.Needs`) that it makes use of; empty for commands that
-    ask nothing of a cluster. `changes` is True for those that change something there.
+    ask nothing of a cluster. `changes` is True for those that change something there, `partly` for a group of which
+    some do: the needs are theirs.
     """
 
     path: str
     summary: str
     needs: str = ""
     changes: bool = False
+    partly: bool = False
 
 
 class Group(NamedTuple):
@@ -146,6 +148,7 @@ class Command(TyperCommand):
                 parameter.show_envvar = False  # the root's help says it once, for all
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        running(_words_of(ctx))
         if ctx.obj is not None:
             ctx.default_map = ctx.obj(_words_of(ctx), self.params, quiet=ctx.resilient_parsing)
         # The parser drops the dashes, and with them where a command to run begins.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import typer
 
@@ -17,6 +18,7 @@ from kdnsctl.cli.terminal import visible
 
 _NOT_REPEATED = frozenset({"request_timeout"})  # says nothing of which cluster it is
 _NOT_KUBECTL = frozenset({"token_file", "resolve", "config"})  # options that kubectl does not have
+_COMMANDS = frozenset({"nextCommands", "commands"})  # keys of reports, with command lines as their values
 _FILES = frozenset({"--logs", "--node"})  # options of commands that read files, and ask no cluster
 
 
@@ -36,6 +38,17 @@ class Caller:
             return command
         command = self.program + command.removeprefix("kdnsctl")
         return command if _FILES.intersection(command.split()) else _with(command, self.program, self.cluster)
+
+    def spelled_in(self, data: Any) -> Any:
+        """A report as plain data, with the commands in it spelled: what a program hands on works as it stands, too."""
+        if isinstance(data, list):
+            return [self.spelled_in(one) for one in data]
+        if not isinstance(data, dict):
+            return data
+        return {
+            key: [self.spelled(str(one)) for one in value] if key in _COMMANDS else self.spelled_in(value)
+            for key, value in data.items()
+        }
 
     def on_files(self, *words: str) -> str:
         """One of our commands that asks no cluster."""

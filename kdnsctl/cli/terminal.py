@@ -85,14 +85,25 @@ class _Spelling:
     """How the operator calls us, for the length of a process: set before anything is said."""
 
     program = OWN_NAME
+    words: tuple[str, ...] = ()  # of the command that runs
     command = re.compile(r"(?!)")  # what is replaced: our name in front of one of our commands
 
 
 def called_as(program: str, commands: Iterable[str]) -> None:
     """Have what is said to people name us as `program`: `kubectl kdns` as a plug-in of kubectl."""
-    _Spelling.program = program
+    _Spelling.program, _Spelling.words = program, ()
     names = "|".join(map(re.escape, commands))
     _Spelling.command = re.compile(rf"\b{OWN_NAME}(?= (?:{names})\b)" if program != OWN_NAME else r"(?!)")
+
+
+def running(words: tuple[str, ...]) -> None:
+    """Say which command runs, by its words."""
+    _Spelling.words = words
+
+
+def words_running() -> tuple[str, ...]:
+    """The words of the command that runs; none before one does."""
+    return _Spelling.words
 
 
 def as_called(text: str) -> str:

@@ -1,7 +1,7 @@
 """Which nodes a command on a live cluster is about, fixed before anything is done on any of them.
 
 Nothing is judged here. A node that is named and does not exist ends the command. Where nodes cannot be listed, the
-scope is partial: the nodes that were named, and those of the kube-proxy pods that can be seen.
+scope is partial: the nodes that were named and no others, or else those of the kube-proxy pods that can be seen.
 """
 
 from __future__ import annotations
@@ -95,21 +95,25 @@ def nodes_in_scope(
 def _unlisted(
     connection: Connection, named: Sequence[str], error: ForbiddenError, scope: CancelScope, command: str
 ) -> InScope:
-    note = (
-        f"Nodes may not be listed ({error}): in scope are the nodes named and those of the kube-proxy pods that can be "
-        "read. Nodes without such a pod are missing here."
+    names = tuple(dict.fromkeys(named))
+    about = (
+        "the nodes named, and whether there are such was not checked."
+        if names
+        else "those of the kube-proxy pods that can be read. Nodes without such a pod are missing here."
     )
+    note = f"Nodes may not be listed ({error}): in scope are {about}"
     try:
         found = discover(connection, None, scope=scope)
     except ForbiddenError as blind:
-        if not named:
+        if not names:
             raise _nothing_to_look_at(blind, command) from blind
         why = f"neither nodes nor kube-proxy's pods may be listed: {blind}"
-        return InScope(tuple(dict.fromkeys(named)), {}, Scope.PARTIAL, (note,), blind=why)
-    names = tuple(dict.fromkeys([*named, *found.proxies]))
-    if not names:
+        return InScope(names, {}, Scope.PARTIAL, (note,), blind=why)
+    # Who names a node means that one: nobody else's may be read, and far less changed.
+    proxies = {name: proxy for name, proxy in found.proxies.items() if not names or name in names}
+    if not names and not proxies:
         raise _nothing_to_look_at(error, command) from error
-    return InScope(names, found.proxies, Scope.PARTIAL, (note, *found.notes), pods=found.pods)
+    return InScope(names or tuple(proxies), proxies, Scope.PARTIAL, (note, *found.notes), pods=found.pods)
 
 
 def _nothing_to_look_at(error: ForbiddenError, command: str) -> KdnsctlError:
