@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -59,6 +59,8 @@ class HostKeyPolicy(enum.StrEnum):
 class Ssh:
     """How nodes are reached over SSH. What is not said is as in the ssh_config."""
 
+    TITLE: ClassVar = "Reaching nodes over SSH"
+
     ssh_user: Annotated[str | None, typer.Option("--ssh-user", metavar="NAME", help="User to log in as.")] = None
     ssh_key: Annotated[
         list[Path], typer.Option("--ssh-key", metavar="FILE", help="Key to log in with (repeatable).")
@@ -95,6 +97,8 @@ class Ssh:
 class Pods:
     """How pods of our own are made, where nodes are read through them."""
 
+    TITLE: ClassVar = "Pods of kdnsctl's own"
+
     image: Annotated[
         str | None,
         typer.Option(
@@ -120,6 +124,8 @@ class Pods:
 @dataclass(frozen=True, slots=True)
 class Extent:
     """What is collected, and within which time."""
+
+    TITLE: ClassVar = "How much, and within which time"
 
     item: Annotated[
         list[str], typer.Option("--item", metavar="ID", help="Collect this item of nodes only (repeatable).")

@@ -124,6 +124,7 @@ def _through_put(option: Any) -> Any:
 
 def _print_help(ctx: Any, _: Any, value: bool) -> None:  # noqa: FBT001  # typer calls it so
     if value and not ctx.resilient_parsing:
+        ctx.terminal_width = min(columns(sys.stdout) or FALLBACK_WIDTH, FALLBACK_WIDTH)
         ctx.default_map = None  # the defaults shown are those of the program, also where a file is broken
         put(as_called(ctx.get_help()) + "\n")
         raise typer.Exit

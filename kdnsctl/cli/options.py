@@ -189,6 +189,15 @@ class Answer:
         return Format(self.output.value)
 
 
+class ListForm(enum.StrEnum):
+    """How to print a list of what has names and no wide rows."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+    NAME = "name"
+
+
 # Options that several commands have and mean alike.
 Deadline = Annotated[
     timedelta | None,
