@@ -87,7 +87,7 @@ def test_logs_are_followed_while_they_grow(kubectl: Kubectl, proxy: str) -> None
         # Every change of the endpoints makes kube-proxy speak.
         kubectl.run(*SYSTEM, "rollout", "restart", "deployment/coredns")
         assert any(b"Syncing iptables rules" in line for line in stream)
-    kubectl.run(*SYSTEM, "rollout", "status", "deployment/coredns", "--timeout=60s")
+    kubectl.run(*SYSTEM, "rollout", "status", "deployment/coredns", "--timeout=120s")
 
 
 def test_a_watch_tells_of_a_change(kubectl: Kubectl) -> None:
