@@ -31,7 +31,7 @@ from kdnsctl.quarantine.allowed import check_allowed
 from kdnsctl.repair import levels, replacing
 from kdnsctl.repair.levels import CannotRaise, Level, Survey, survey, template_way, way_of
 from kdnsctl.repair.replacing import deletion, port_of
-from kdnsctl.repair.securing import CAPTURED
+from kdnsctl.repair.session import CAPTURED
 from kdnsctl.repair.verbosityreport import NodeVerbosity, Result, VerbosityReport
 
 DEFAULT_LEVEL: Final = 4  # what every version says about conntrack, and no dump of all rules

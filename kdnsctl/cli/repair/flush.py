@@ -114,7 +114,9 @@ def flush(
     from kdnsctl.cli.ending import interruptible  # noqa: PLC0415
     from kdnsctl.evidence.ways import Via  # noqa: PLC0415
     from kdnsctl.find.scope import Chosen  # noqa: PLC0415
-    from kdnsctl.repair import flush as work  # noqa: PLC0415
+    from kdnsctl.repair import flushing  # noqa: PLC0415
+    from kdnsctl.repair import flushplan as work  # noqa: PLC0415
+    from kdnsctl.repair.session import Session  # noqa: PLC0415
 
     now = datetime.now(UTC)
     incident_name = incidents.new_id(now) if record.incident is None else incidents.checked_id(record.incident)
@@ -145,15 +147,8 @@ def flush(
             if prepared.todo:
                 confirm(prepared.plan, cluster.target, yes=changing.yes, no_input=common.no_input)
                 with at_work(cluster, incident_name, prepared.todo, actor, lock_namespace, scope) as (incident, held):
-                    report = work.flush(
-                        prepared,
-                        cluster,
-                        incident,
-                        actor,
-                        scope=held,
-                        reporter=reporter,
-                        now=lambda: datetime.now(UTC),
-                    )
+                    at = Session(cluster, incident, actor, held, reporter, lambda: datetime.now(UTC))
+                    report = flushing.flush(prepared, at)
                     ended = held.reason
             else:
                 report = prepared.report({}, now)

@@ -56,6 +56,7 @@ def restore(
     from kdnsctl.cli.connecting import connected  # noqa: PLC0415
     from kdnsctl.find.scope import Chosen  # noqa: PLC0415
     from kdnsctl.repair import restoring as work  # noqa: PLC0415
+    from kdnsctl.repair.session import Session  # noqa: PLC0415
 
     name = None if record.incident is None else incidents.checked_id(record.incident)
     scope, actor, now = CancelScope(), incidents.this_actor(), datetime.now(UTC)
@@ -68,9 +69,8 @@ def restore(
         else:
             confirm(prepared.plan, cluster.target, yes=changing.yes, no_input=common.no_input)
             with at_work(cluster, prepared.incident, prepared.locks, actor, lock_namespace, scope) as (incident, held):
-                doing = work.Work(
-                    prepared, cluster, incident, actor, not no_collect, held, reporter, lambda: datetime.now(UTC)
-                )
+                at = Session(cluster, incident, actor, held, reporter, lambda: datetime.now(UTC))
+                doing = work.Work(prepared, at, collect=not no_collect)
                 doing.run()
             report = doing.report()
     print_report(report, common, answer)

@@ -20,11 +20,12 @@ from kdnsctl.find.scope import Chosen, InScope
 from kdnsctl.model import NodeChange, Reason, Scope, SilentReporter, Toolset, Verdict
 from kdnsctl.netfilter.dump import Completeness, Proof
 from kdnsctl.reach.shell import Reading, Sink
-from kdnsctl.repair import flush as work
-from kdnsctl.repair.flush import FlushOptions, Prepared
+from kdnsctl.repair.flushing import flush as flush_nodes
+from kdnsctl.repair.flushplan import FlushOptions, Prepared
 from kdnsctl.repair.hands import Hands
 from kdnsctl.repair.proving import Prober
 from kdnsctl.repair.report import NodeRepair, Probed, RepairReport, Result
+from kdnsctl.repair.session import Session
 from tests.unit.cluster.apiserver import Server
 from tests.unit.cluster.conftest import Connect
 from tests.unit.find.scripted import NEW, OLD, RULES, STALE_RULES, STALE_TABLE, Shell, Slices, endpoint_slice, proxy
@@ -148,15 +149,10 @@ def flush(api: Server, connect_to: Connect, place: Path, scope: CancelScope) -> 
                 None,
                 probe,
             )
-            report: RepairReport = work.flush(
-                prepared,
-                connection,
-                Incident("i", place.parent, "u", written, fresh=True),
-                Actor("me@here", "run"),
-                scope=scope,
-                reporter=SilentReporter(),
-                now=lambda: now,
-            )
+            incident = Incident("i", place.parent, "u", written, fresh=True)
+            actor = Actor("me@here", "run")
+            session = Session(connection, incident, actor, scope, SilentReporter(), lambda: now)
+            report: RepairReport = flush_nodes(prepared, session)
         return {node.name: node for node in report.nodes}
 
     yield run
@@ -204,6 +200,15 @@ def test_entries_that_cannot_be_deleted_end_it_and_no_other_node_is_begun(api: S
     assert (answers["a"].result, answers["a"].reason.code, answers["a"].changed) == (Result.FAILED, "notGone", False)
     assert answers["b"].result is Result.NOT_TRIED
     assert second.changes == []
+
+
+def test_a_node_that_is_well_already_proves_nothing_for_the_others(api: Server, flush: Flush) -> None:
+    Slices(api, endpoint_slice(NEW))
+    well = Node("a", b"".join(line for line in STALE_TABLE.splitlines(keepends=True) if not is_stale(line)))
+    second, third = Node("b", most=0), Node("c")
+    answers = flush(well, second, third)
+    assert [answers[name].result for name in "abc"] == [Result.NOTHING_TO_DO, Result.FAILED, Result.NOT_TRIED]
+    assert third.changes == []
 
 
 def test_rules_that_lead_to_the_dead_and_evidence_that_is_cut_change_nothing(api: Server, flush: Flush) -> None:
