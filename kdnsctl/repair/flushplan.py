@@ -46,7 +46,7 @@ NEEDS: Final = Needs(
     helpful=tuple(
         dict.fromkeys(
             (
-                *(replace(one, without="nobody else is kept off the node meanwhile") for one in lock.needed()),
+                *lock.needed(instead=lock.UNPROTECTED),
                 *proxyload.HELPFUL,
                 *live.HELPFUL,
                 replace(logs.needed("kube-system"), without="why rules are not written is not told"),

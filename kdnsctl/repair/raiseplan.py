@@ -51,7 +51,11 @@ TEMPLATE_NEEDS: Final = (
 )
 NEEDS: Final = Needs(
     needed=tuple(dict.fromkeys((*fields.NEEDED, *incidents.NEEDED, *levels.NEEDS.needed, *replacing.HELPFUL))),
-    helpful=tuple(dict.fromkeys((*lock.needed(), *levels.NEEDS.helpful, *TEMPLATE_NEEDS, *collecting.NEEDS.all))),
+    helpful=tuple(
+        dict.fromkeys(
+            (*lock.needed(instead=lock.UNPROTECTED), *levels.NEEDS.helpful, *TEMPLATE_NEEDS, *collecting.NEEDS.all)
+        )
+    ),
 )
 
 

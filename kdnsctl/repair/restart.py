@@ -43,7 +43,7 @@ NEEDS: Final = Needs(
     helpful=tuple(
         dict.fromkeys(
             (
-                *lock.needed(),
+                *lock.needed(instead=lock.UNPROTECTED),
                 *replacing.HELPFUL,
                 *collecting.NEEDS.needed,
                 *collecting.NEEDS.helpful,

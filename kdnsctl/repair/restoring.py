@@ -41,7 +41,7 @@ from kdnsctl.repair.verbosityreport import NodeVerbosity, Result, VerbosityRepor
 SETTLES: Final = 120.0  # seconds until the controller has seen that all pods are as they should be
 NEEDS: Final = Needs(
     needed=raiseplan.NEEDS.needed,
-    helpful=tuple(dict.fromkeys((*lock.needed(), *raiseplan.NEEDS.helpful))),
+    helpful=tuple(dict.fromkeys((*lock.needed(instead=lock.UNPROTECTED), *raiseplan.NEEDS.helpful))),
 )
 
 

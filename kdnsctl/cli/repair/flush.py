@@ -146,7 +146,10 @@ def flush(
             ended = None
             if prepared.todo:
                 confirm(prepared.plan, cluster.target, yes=changing.yes, no_input=common.no_input)
-                with at_work(cluster, incident_name, prepared.todo, actor, lock_namespace, scope) as (incident, held):
+                with at_work(cluster, incident_name, prepared.todo, actor, lock_namespace, scope, recorded=False) as (
+                    incident,
+                    held,
+                ):
                     at = Session(cluster, incident, actor, held, reporter, lambda: datetime.now(UTC))
                     report = flushing.flush(prepared, at)
                     ended = held.reason

@@ -93,7 +93,10 @@ def restart_kube_proxy(
             report = prepared.report({}, now)
         else:
             confirm(prepared.plan, cluster.target, yes=changing.yes, no_input=common.no_input)
-            with at_work(cluster, name, prepared.todo, actor, lock_namespace, scope) as (incident, held):
+            with at_work(cluster, name, prepared.todo, actor, lock_namespace, scope, recorded=False) as (
+                incident,
+                held,
+            ):
                 at = Session(cluster, incident, actor, held, reporter, lambda: datetime.now(UTC))
                 doing = work.Work(prepared, at)
                 doing.run()

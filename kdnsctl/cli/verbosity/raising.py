@@ -126,7 +126,10 @@ def raise_(
             report = prepared.report({}, now)
         else:
             confirm(prepared.plan, cluster.target, yes=changing.yes, no_input=common.no_input)
-            with at_work(cluster, prepared.incident, prepared.locks, actor, lock_namespace, scope) as (incident, held):
+            with at_work(cluster, prepared.incident, prepared.locks, actor, lock_namespace, scope, recorded=False) as (
+                incident,
+                held,
+            ):
                 at = Session(cluster, incident, actor, held, reporter, lambda: datetime.now(UTC))
                 work = doing.Work(prepared, at)
                 if raising.lasts is None:

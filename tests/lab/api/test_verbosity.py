@@ -17,9 +17,11 @@ import pytest
 
 from kdnsctl.changes.journal import Journal
 from kdnsctl.changes.proxies import ANNOTATION
+from kdnsctl.lab.api.faults import Fault, Respond
 from kdnsctl.lab.api.server import ApiServer
 from kdnsctl.lab.controllers.manager import ControllerManager
 from kdnsctl.lab.kinds import CONFIG_MAPS, DAEMON_SETS, LEASES, NODES, PODS
+from kdnsctl.lab.replies import Refused
 from kdnsctl.lab.store import Store
 from tests.lab.api.fake_kubelet import Cluster, settle
 from tests.lab.api.memory_runtime import MemoryRuntime
@@ -396,6 +398,19 @@ def test_the_printed_role_is_enough_and_without_it_nothing_is_changed(
     assert ran.code == 0, ran.err
     assert kdnsctl(*RESTORE, "--as", "jane").code == 0
     assert (daemon_set(store)["spec"], left(store)) == (before, [])
+
+
+@pytest.mark.usefixtures("profiling_on")
+def test_where_leases_are_forbidden_it_is_said_that_nothing_locks(
+    kdnsctl: Kdnsctl, store: Store, server: ApiServer
+) -> None:
+    refusal = Refused(403, "Forbidden", "leases is forbidden: you may not", details={}).status()
+    server.faults.add(Fault(Respond(403, status=refusal), path="/leases", times=None))
+    for words in (RAISE, RESTORE, ("repair", "restart-kube-proxy", NODE, "--no-collect", "--yes")):
+        told = " ".join(kdnsctl(*words).err.split())
+        assert f"no Lease for {NODE}: nothing keeps another operator off it meanwhile" in told, words
+        assert "is the lock" not in told
+    assert left(store) == []
 
 
 @pytest.mark.usefixtures("profiling_on")
