@@ -66,7 +66,8 @@ NEEDS: Final = Needs(
 class FlushOptions:
     """What was asked. `services` are "NAMESPACE/NAME" (none: the DNS Services); `tcp`: also TCP entries.
 
-    `settle` as in LiveOptions. `pods` is None where no pod may be made.
+    `settle` as in LiveOptions. `pods` is None where no pod may be made. `rehearsed`: only the plan is wanted, and in it
+    for every node the rung that has a conntrack, also where nothing is to be deleted.
     """
 
     chosen: Chosen
@@ -78,6 +79,7 @@ class FlushOptions:
     pods: PodSettings | None = None
     parallel: int = PARALLEL
     max_failures: int = MAX_FAILURES
+    rehearsed: bool = False
 
 
 @dataclass(slots=True)
@@ -216,7 +218,10 @@ def _plan(
         if isinstance(decided, NodeRepair):
             done[name] = decided
             if decided.result is Result.REFUSED:
-                plans.append(NodePlan(name, notes=(f"is left as it is: {decided.reason.message}",)))
+                told = (decided.advice, *decided.commands) if decided.advice else decided.commands
+                plans.append(NodePlan(name, notes=(f"is left as it is: {decided.reason.message}", *told)))
+            elif prepared.options.rehearsed and decided.verdict is not Verdict.NOT_APPLICABLE:
+                plans.append(NodePlan(name, notes=_rehearsed(prepared, decided, scope)))
             continue
         assessment, rung = decided
         todo.append(name)
@@ -239,6 +244,16 @@ def _plan(
         )
     prepared.plan = replace(prepared.plan, nodes=tuple(plans), notes=tuple(notes))
     prepared.todo, prepared.done = tuple(todo), done
+
+
+def _rehearsed(prepared: Prepared, decided: NodeRepair, scope: CancelScope) -> tuple[str, ...]:
+    """What is said of a node with nothing to delete: by what it could be, or what is missing for that."""
+    nothing = f"nothing is to be deleted: {decided.reason.message}"
+    try:
+        return nothing, f"conntrack would be run by {prepared.hands[decided.name].rung(scope)}"
+    except KdnsctlError as error:
+        scope.check()
+        return nothing, f"nothing could be: {error}"
 
 
 def _decide(

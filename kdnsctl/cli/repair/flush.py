@@ -129,6 +129,7 @@ def flush(
         pods=pod_settings(pods) if via in (Rung.AUTO, Rung.POD) else None,
         parallel=extent.parallel,
         max_failures=extent.max_failures,
+        rehearsed=changing.dry_run is not DryRun.NONE,
         **({"settle": extent.settle} if extent.settle is not None else {}),
     )
     scope, actor = CancelScope(), incidents.this_actor()
