@@ -167,7 +167,8 @@ def _refuse_unhealthy(verdicts: Mapping[str, tuple[Verdict, str]]) -> None:
         name, (verdict, why) = next(iter(bad.items()))
         raise RefusedError(
             f"{named(list(bad))}: not proven healthy ({name} is {verdict}: {why}); nothing was changed",
-            hint=f"repair it first: 'kdnsctl analyze {name}' says how; --unchecked releases it as it is",
+            hint=f"repair it first: 'kdnsctl repair flush {name}', or what 'kdnsctl analyze {name}' says; --unchecked "
+            "releases it as it is",
         )
 
 
