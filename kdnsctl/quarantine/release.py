@@ -19,6 +19,7 @@ from kdnsctl.changes.executor import Taken, Undone, UndoneStep, take_back
 from kdnsctl.changes.fields import RECORD, VERBS
 from kdnsctl.changes.incidents import Actor, Incident
 from kdnsctl.changes.plan import NodePlan, Plan
+from kdnsctl.changes.reminding import LIST_SETS
 from kdnsctl.changes.verbs import Means, verb_of
 from kdnsctl.cluster.objects import Node
 from kdnsctl.cluster.proxyload import list_nodes
@@ -36,7 +37,9 @@ from kdnsctl.quarantine.record import NodeRecord, record_step
 
 NEEDS: Final = Needs(
     needed=tuple(dict.fromkeys((*fields.NEEDED, *incidents.NEEDED, *analyze_nodes.NEEDS.needed))),
-    helpful=tuple(dict.fromkeys((*lock.needed(), *events.HELPFUL, *holds.HELPFUL, *analyze_nodes.NEEDS.helpful))),
+    helpful=tuple(
+        dict.fromkeys((*lock.needed(), *events.HELPFUL, *holds.HELPFUL, LIST_SETS, *analyze_nodes.NEEDS.helpful))
+    ),
 )
 HEALTHY: Final = (Verdict.CLEAN, Verdict.NOT_APPLICABLE)
 

@@ -220,9 +220,43 @@ def test_overdue_is_said_by_every_command_that_lists_nodes(kdnsctl: Kdnsctl, sto
     node["metadata"]["annotations"][ANNOTATION] = json.dumps({**record, "until": "2026-01-01T00:00:00Z"})
     store.update(NODES, node)
 
-    for command in (("status",), ("find-affected",), ("verbosity", "show")):
+    for command in (("status",), ("find-affected",), ("verbosity", "show"), ("release", "--yes"), ("cleanup",)):
         ran = kdnsctl(*command)
-        assert "OVERDUE" in " ".join((ran.out + ran.err).split()), command
+        said = " ".join((ran.out + ran.err).split())
+        assert "OVERDUE" in said, command
+        assert "kdnsctl verbosity restore" in said or command[0] == "verbosity", command
+
+
+@pytest.mark.usefixtures("profiling_on")
+def test_an_incident_says_what_it_has_left_raised(kdnsctl: Kdnsctl) -> None:
+    incident = document(kdnsctl(*RAISE))["incident"]
+    for words in (("list",), ("show", incident)):
+        said = " ".join(kdnsctl("incident", *words).out.split())
+        assert f"node {NODE}: kube-proxy's verbosity is raised to 4" in said
+        assert "kdnsctl verbosity restore puts it back" in said
+    assert kdnsctl(*RESTORE).code == 0
+    for words in (("list",), ("show", incident)):
+        assert "puts it back" not in kdnsctl("incident", *words).out
+
+
+def test_a_daemon_set_that_was_raised_before_any_node_is_told_of(
+    kdnsctl: Kdnsctl, store: Store, proxies: Proxies
+) -> None:
+    proxies.profiling = False
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        die_at(monkeypatch, 8)
+        with pytest.raises(Killed):
+            kdnsctl(*RAISE)
+    assert left(store) == ["kube-proxy"]
+    told = kdnsctl("status")
+    assert "DaemonSet kube-system/kube-proxy: kube-proxy's verbosity is raised to 4" in " ".join(told.out.split())
+    assert "kdnsctl verbosity restore" in told.out
+    status = document(kdnsctl("status", "-o", "json"))
+    assert [one["daemonSet"] for one in status["raisedDaemonSets"]] == ["kube-system/kube-proxy"]
+    for lease in store.select(LEASES):  # it would expire
+        store.delete(LEASES, lease["metadata"]["name"], lease["metadata"]["namespace"])
+    assert kdnsctl(*RESTORE).code == 0
+    assert document(kdnsctl("status", "-o", "json"))["raisedDaemonSets"] == []
 
 
 @pytest.mark.usefixtures("profiling_on")
