@@ -379,6 +379,57 @@ def test_who_sets_the_strategy_back_stops_it_and_nobody_else_restarts(
     assert (daemon_set(store)["spec"], pods(store), left(store)) == (spec, before, [])
 
 
+def reconciling(monkeypatch: pytest.MonkeyPatch, store: Store, verb: str, kind: str, spec: dict[str, Any]) -> None:
+    """A manager that writes this into the DaemonSet when a step of `verb` about a `kind` is about to be taken."""
+    append = Journal.append
+
+    def meddling(self: Journal, record: str, body: Any) -> Any:
+        step = body.get("step") or {}
+        if record == "stepBegun" and step["verb"] == verb and kind in str(step["args"]):
+            monkeypatch.undo()
+            change_set(store, lambda found: found["spec"].update(spec))
+        return append(self, record, body)
+
+    monkeypatch.setattr(Journal, "append", meddling)
+
+
+@pytest.mark.parametrize(("verb", "kind"), [("verbosity.record", "/nodes/"), ("pod.delete", NODE)])
+def test_a_manager_that_puts_the_command_line_back_stops_it_and_nobody_else_restarts(
+    kdnsctl: Kdnsctl, store: Store, proxies: Proxies, verb: str, kind: str
+) -> None:
+    """GitOps, or an addon manager, has its manifest again after the command line was raised."""
+    proxies.profiling = False
+    spec, beside = daemon_set(store)["spec"], others(store)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        reconciling(monkeypatch, store, verb, kind, spec)
+        ran = kdnsctl("verbosity", "raise", NODE, "knode2", *RAISE[3:])
+
+    assert ran.code == 1, ran.err
+    first, second = document(ran)["nodes"]
+    assert (first["result"], first["reason"]["code"], second["result"]) == ("failed", "drift", "notTried")
+    assert "kdnsctl verbosity restore" in first["advice"]
+    assert (daemon_set(store)["spec"], others(store)) == (spec, beside)
+
+    back = kdnsctl(*RESTORE)
+    assert back.code == 0, back.err
+    assert (left(store), daemon_set(store)["spec"], others(store)) == ([], spec, beside)
+
+
+def test_who_sets_only_the_strategy_back_has_the_command_line_put_back_at_once(
+    kdnsctl: Kdnsctl, store: Store, proxies: Proxies
+) -> None:
+    proxies.profiling = False
+    spec = daemon_set(store)["spec"]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        reconciling(monkeypatch, store, "pod.delete", NODE, {"updateStrategy": spec["updateStrategy"]})
+        ran = kdnsctl(*RAISE)
+
+    assert (ran.code, one(ran)["reason"]["code"]) == (1, "drift")
+    assert daemon_set(store)["spec"] == spec
+    assert kdnsctl(*RESTORE).code == 0
+    assert left(store) == []
+
+
 @pytest.mark.parametrize(
     ("metadata", "name", "way"),
     [
