@@ -365,6 +365,8 @@ def _plans(prepared: Prepared) -> list[NodePlan]:
         if node.result is Result.REFUSED and node.reason is not None:
             said = f"is left as it is: {node.reason.message}"
             plans.append(NodePlan(name, notes=(said, *((node.advice,) if node.advice else ()))))
+        elif node.reason is not None:
+            plans.append(NodePlan(name, notes=(f"nothing to do: {node.reason.message}",)))
     return plans
 
 

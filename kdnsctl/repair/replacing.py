@@ -89,6 +89,7 @@ def replace_proxy(
         raise KdnsctlError(
             f"kube-proxy's pod {old.namespace}/{old.pod} was replaced meanwhile by somebody else", code="drift"
         ) from error
+    session.reporter.noted(f"{proxy.node}: waiting until the next kube-proxy has written its rules")
     with session.scope.child(seconds) as limit:
         place = _successor(session, proxy.node, old, limit, seconds)
         return _synced(session, replace(proxy, place=place), place, port, limit)

@@ -11,14 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from kdnsctl.access.needs import Needs
 from kdnsctl.cancel import CancelScope
 from kdnsctl.changes import incidents, lock
 from kdnsctl.changes.plan import NodePlan, Plan
+from kdnsctl.changes.proxies import containers_of, daemon_set_path, line_of
 from kdnsctl.cluster import logs, proxyload
-from kdnsctl.cluster.kubeproxy import Kind, KubeProxy
+from kdnsctl.cluster.errors import ApiError
+from kdnsctl.cluster.kubeproxy import Kind, KubeProxy, kube_proxy_container
+from kdnsctl.cluster.objects import Pod
+from kdnsctl.cluster.permission import Permission
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.evidence import collect as collecting
 from kdnsctl.find import analyze_nodes
@@ -49,6 +53,13 @@ NEEDS: Final = Needs(
                 *collecting.NEEDS.helpful,
                 *analyze_nodes.NEEDS.helpful,
                 logs.needed(replacing.NAMESPACE),
+                Permission(
+                    "get",
+                    "daemonsets",
+                    group="apps",
+                    namespace=replacing.NAMESPACE,
+                    without="that the next kube-proxy is another one is not told before",
+                ),
             )
         )
     ),
@@ -99,11 +110,15 @@ def prepare(options: RestartOptions, connection: Connection, *, scope: CancelSco
     check_allowed(connection, (*incidents.NEEDED, replacing.NEEDED[0]), "repair", scope=scope)
     found = nodes_in_scope(connection, options.chosen, scope=scope, command="repair")
     plans: list[NodePlan] = []
+    templates = _Templates(connection, scope)
     done: dict[str, NodeRepair] = {}
     for name in found.names:
         proxy = found.proxies.get(name)
         if proxy is not None and proxy.kind is Kind.DAEMON_SET and proxy.place is not None:
-            notes = (CAPTURED,) if options.collect else ()
+            notes = (
+                *((CAPTURED,) if options.collect else ()),
+                *templates.differ(proxy, found.pods.get(proxy.place.uid)),
+            )
             then = ("wait until the new kube-proxy has written its rules, and judge the node again",)
             plans.append(NodePlan(name, (deletion(proxy),), then, notes))
             continue
@@ -117,6 +132,38 @@ def prepare(options: RestartOptions, connection: Connection, *, scope: CancelSco
     )
     plan = Plan(f"repair {COMMAND}", identity_of(connection.target), tuple(plans), notes=tuple(told))
     return Prepared(options, found, plan, todo, done)
+
+
+class _Templates:
+    """The DaemonSets' templates, each read once: the next pod is made by them, and need not be as the last was."""
+
+    def __init__(self, connection: Connection, scope: CancelScope) -> None:
+        self._connection = connection
+        self._scope = scope
+        self._found: dict[str, Mapping[str, Any]] = {}
+
+    def differ(self, proxy: KubeProxy, pod: Pod | None) -> tuple[str, ...]:
+        """In what the next kube-proxy of a node will be another one, for the plan; nothing where that is not known."""
+        place = proxy.place
+        running = kube_proxy_container(pod) if pod else None
+        if place is None or running is None:
+            return ()
+        path = daemon_set_path(place.namespace, place.owner)
+        if path not in self._found:
+            try:
+                self._found[path] = self._connection.get(path, dict[str, Any], scope=self._scope)
+            except ApiError:
+                self._scope.check()
+                self._found[path] = {}
+        wanted = next((one for one in containers_of(self._found[path]) if one.get("name") == running.name), None)
+        if wanted is None:
+            return ()
+        said = []
+        if wanted.get("image") != running.image:
+            said.append(f"image {wanted.get('image')} instead of {running.image}")
+        if line_of(wanted) != line_of({"command": list(running.command), "args": list(running.args)}):
+            said.append("another command line")
+        return (f"its DaemonSet has changed since: the next kube-proxy has {', and '.join(said)}",) if said else ()
 
 
 def _not_here(name: str, proxy: KubeProxy | None, found: InScope) -> NodeRepair:

@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -132,7 +132,7 @@ def in_kube_proxy(lab: LabDir, script: str) -> None:
     assert end.exit_code == 0, said
 
 
-def create(lab: LabDir, path: str, body: dict[str, object]) -> None:
+def create(lab: LabDir, path: str, body: Mapping[str, object]) -> None:
     with connected(lab) as (connection, scope):
         connection.request("POST", path, body=json.dumps(body).encode(), scope=scope)
 

@@ -143,7 +143,7 @@ def flush(
         with work.preparing(options, cluster, ways, scope=scope, reporter=reporter, now=now) as prepared:
             if changing.dry_run is not DryRun.NONE:
                 shown = show_plan(prepared.plan, cluster, answer, changing.dry_run, scope)
-                return max(shown, _refused(prepared.report({}, now)))
+                return shown if prepared.todo else max(shown, _refused(prepared.report({}, now)))
             ended = None
             if prepared.todo:
                 confirm(prepared.plan, cluster.target, yes=changing.yes, no_input=common.no_input)

@@ -25,6 +25,7 @@ from kdnsctl.cli.changing import (
     confirm,
     show_plan,
 )
+from kdnsctl.cli.nextsteps import caller_of
 from kdnsctl.cli.options import Answer, Common, Connection, Record
 from kdnsctl.cli.terminal import tell
 from kdnsctl.cli.verbosity.show import print_report
@@ -137,7 +138,7 @@ def raise_(
                     report = work.report()
                 else:
                     report = _for_a_while(work)
-    print_report(report, common, answer)
+    print_report(report, common, answer, caller_of(ctx))
     return report.exit_code
 
 

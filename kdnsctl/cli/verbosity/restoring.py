@@ -10,11 +10,13 @@ import typer
 from kdnsctl.changes.plan import DryRun
 from kdnsctl.cli import completing
 from kdnsctl.cli.changing import LOCK_NAMESPACE, Changing, LockNamespace, at_work, confirm, nodes_of, show_plan
+from kdnsctl.cli.nextsteps import caller_of
 from kdnsctl.cli.options import Answer, Common, Connection, Record
 from kdnsctl.cli.verbosity.show import print_report
 
 
 def restore(
+    ctx: typer.Context,
     common: Common,
     connection: Connection,
     record: Record,
@@ -76,5 +78,5 @@ def restore(
                 doing = work.Work(prepared, at, collect=not no_collect)
                 doing.run()
             report = doing.report()
-    print_report(report, common, answer)
+    print_report(report, common, answer, caller_of(ctx))
     return report.exit_code

@@ -508,12 +508,27 @@ def test_a_record_that_is_none_is_not_acted_on(kdnsctl: Kdnsctl, store: Store, p
     assert proxies.put == []
 
 
+def test_the_plan_of_a_restart_says_that_the_next_kube_proxy_is_another_one(kdnsctl: Kdnsctl, store: Store) -> None:
+    """Under OnDelete, or in the middle of a rollout: who restarts a kube-proxy then upgrades it."""
+
+    def newer(found: dict[str, Any]) -> None:
+        found["spec"]["updateStrategy"] = {"type": "OnDelete"}
+        found["spec"]["template"]["spec"]["containers"][0]["image"] = "registry.k8s.io/kube-proxy:v9.9.9"
+
+    change_set(store, newer)
+    plan = document(kdnsctl("repair", "restart-kube-proxy", NODE, "--dry-run=client", "-o", "json"))
+    assert (
+        "the next kube-proxy has image registry.k8s.io/kube-proxy:v9.9.9 instead of " in plan["nodes"][0]["notes"][-1]
+    )
+
+
 def test_without_evidence_no_kube_proxy_is_restarted(kdnsctl: Kdnsctl, store: Store, runtime: MemoryRuntime) -> None:
     for pod in store.select(PODS, NAMESPACE):
         runtime.unreachable[pod["metadata"]["name"]] = "the node's kubelet does not answer"
     plan = document(kdnsctl("repair", "restart-kube-proxy", NODE, "--dry-run=client", "-o", "json"))
     assert [step["verb"] for step in plan["nodes"][0]["steps"]] == ["pod.delete"]
     assert plan["nodes"][0]["steps"][0]["uid"] == pods(store)[NODE]
+    assert plan["nodes"][0]["notes"] == ["its evidence is captured before"]
     before = pods(store)
     ran = kdnsctl("repair", "restart-kube-proxy", NODE, "--yes", "-o", "json")
     assert ran.code == 5
