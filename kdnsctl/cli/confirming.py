@@ -10,6 +10,10 @@ from kdnsctl.model import RefusedError
 TERMINAL = "/dev/tty"
 
 
+class ClosedError(RefusedError):
+    """The operator has no more to say: the end of the input, Ctrl-D."""
+
+
 def confirm(question: str, *, yes: bool, no_input: bool) -> None:
     """Return when the operator agrees, or has by --yes. Raises RefusedError when not, and where nobody can be asked."""
     if yes:
@@ -19,6 +23,8 @@ def confirm(question: str, *, yes: bool, no_input: bool) -> None:
         raise RefusedError("nobody may be asked (--no-input); nothing was changed", hint=hint)
     try:
         said = ask(f"{question} [y/N]", no_input=False)
+    except ClosedError:
+        said = ""
     except RefusedError as error:
         raise RefusedError("there is no terminal to ask on; nothing was changed", hint=hint) from error
     if said not in ("y", "yes"):
@@ -28,7 +34,7 @@ def confirm(question: str, *, yes: bool, no_input: bool) -> None:
 def ask(question: str, *, no_input: bool, lower: bool = True) -> str:
     """What the operator types, one line, in small letters unless `lower` is False.
 
-    Raises RefusedError when nobody can be asked.
+    Raises ClosedError at the end of what is typed, and RefusedError when nobody can be asked.
     """
     if no_input:
         raise RefusedError("nobody may be asked (--no-input)")
@@ -39,7 +45,10 @@ def ask(question: str, *, no_input: bool, lower: bool = True) -> str:
         ):
             questions.write(f"{question} ")
             questions.flush()
-            said = answers.readline().strip()
+            line = answers.readline()
     except OSError as error:
         raise RefusedError("there is no terminal to ask on") from error
+    if not line:
+        raise ClosedError("nothing was answered")
+    said = line.strip()
     return said.lower() if lower else said
