@@ -136,11 +136,11 @@ def test_what_steps_print_is_on_standard_output_or_beside_the_report(kdnsctl: Ru
     Path("books/mine.md").write_text(steps, "utf-8")
     code, out, err = kdnsctl("run", "mine", "--yes")
     assert (code, out) == (0, "seen\n2\n1\n")
-    assert "seen\n" not in err
+    assert "\nseen\n" not in err
     code, out, err = kdnsctl("run", "mine", "--yes", "-o", "json")
     assert (code, report(out)["end"]) == (0, "done")
-    assert "seen\n" in err
-    assert "2\n1\n" in err
+    assert "\nseen\n" in err
+    assert "\n2\n1\n" in err
 
 
 def test_files_that_are_no_runbooks_are_named_and_never_run(kdnsctl: Run) -> None:
