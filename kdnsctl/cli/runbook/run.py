@@ -266,7 +266,7 @@ def _asked(question: str, *, no_input: bool) -> Choice:
 
     choices = {"y": Choice.RUN, "yes": Choice.RUN, "s": Choice.SKIP, "skip": Choice.SKIP, "q": Choice.LEAVE,
                "quit": Choice.LEAVE}  # fmt: skip
-    while (choice := choices.get(confirming.ask(question, no_input=no_input))) is None:
+    while (choice := choices.get(confirming.ask(question, no_input=no_input, fresh=True))) is None:
         tell("y runs it. s leaves it out and goes on with the next. q quits here, and you can go on later.")
     return choice
 
@@ -292,6 +292,7 @@ def _plain(line: str) -> None:
 
 def _told(text: str) -> None:
     flush()
+    tell("")  # apart from what the step printed
     for line in text.splitlines():
         tell(line)
 
@@ -300,9 +301,12 @@ def _asked_value(variable: Variable, *, no_input: bool) -> Sequence[str]:
     """What the operator gives for a variable; what cannot be a value is asked for again."""
     from kdnsctl.runbook.words import checked  # noqa: PLC0415
 
+    question = f"{variable.name}, {variable.about}:"
     try:
         while True:
-            said = confirming.ask(f"{variable.name}, {variable.about}:", no_input=no_input, lower=False).split()
+            said = confirming.ask(
+                f"{variable.name}, {variable.about}:", no_input=no_input, lower=False, fresh=True
+            ).split()
             try:
                 return checked(variable.name, said)
             except UsageError as error:

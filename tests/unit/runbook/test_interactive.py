@@ -20,23 +20,40 @@ from tests.unit.runbook.test_runbook import page, report
 
 ROOT = Path(__file__).resolve().parents[3]
 PATIENCE = 120  # seconds; a process begins late on a machine that is busy
-Type = Callable[[bytes], None]
+Type = Callable[..., None]
 
 
 @pytest.fixture
 def typed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Type]:
-    """Types ahead on a terminal of its own."""
+    """Types the next of its answers when a question is there, on a terminal of its own."""
     ours, theirs = os.openpty()
     monkeypatch.setattr(confirming, "TERMINAL", os.ttyname(theirs))
-    yield lambda keys: os.write(ours, keys) and None  # type: ignore[func-returns-value]
+    answers: list[bytes] = []
+
+    def watch() -> None:
+        shown = b""
+        while block := os.read(ours, 65536):
+            shown += block
+            if shown.endswith(b": ") and answers:
+                shown = b""
+                os.write(ours, answers.pop(0))
+            elif shown.endswith(b"\x00"):
+                return
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    yield lambda *keys: answers.extend(keys)
+    os.write(theirs, b"\x00")
+    watcher.join(PATIENCE)
     os.close(ours)
     os.close(theirs)
+    assert answers == []
 
 
 def test_an_answer_that_is_none_runs_nothing_and_is_asked_for_again(kdnsctl: Run, typed: Type) -> None:
     steps = [("Reads", "mkdir one", "go on"), ("Changes", "mkdir two", "go on"), ("By hand", "mkdir three", "done")]
     Path("books/mine.md").write_text(page(*steps), "utf-8")
-    typed(b"\nn\nmaybe\ns\nYES\ny\n")
+    typed(b"\n", b"n\n", b"maybe\n", b"s\n", b"YES\n", b"y\n")
     code, out, err = kdnsctl("run", "mine", "-o", "json")
     assert (code, report(out)["end"]) == (4, "done")  # a step was left out
     assert [(step["step"], step["choice"]) for step in report(out)["steps"]] == [(1, "skip"), (2, "run"), (3, "run")]
@@ -51,7 +68,7 @@ def test_who_quits_goes_on_there(kdnsctl: Run, typed: Type, keys: bytes) -> None
     typed(keys)
     code, out, err = kdnsctl("run", "mine", "--incident", "try", "-o", "json")
     assert (code, report(out)["end"], report(out)["next"]) == (5, "left", 1)
-    typed(b"y\n" + keys)
+    typed(b"y\n", keys)
     code, out, err = kdnsctl("run", "mine", "--incident", "try", "-o", "json")
     assert (code, report(out)["end"], report(out)["next"]) == (4, "left", 2)
     assert "go on with: kdnsctl runbook run mine --incident try" in err
@@ -64,7 +81,7 @@ def test_who_quits_goes_on_there(kdnsctl: Run, typed: Type, keys: bytes) -> None
 
 def test_what_is_typed_for_a_variable_is_words_and_never_a_shells(kdnsctl: Run, typed: Type) -> None:
     Path("books/mine.md").write_text(page(("Reads", "printf '<%s>' $WORDS \"$WORDS\"", "done")), "utf-8")
-    typed(b"\n-rf\n$(touch made) a;b `touch made` * | x>made\ny\n")
+    typed(b"\n", b"-rf\n", b"$(touch made) a;b `touch made` * | x>made\n", b"y\n")
     code, out, err = kdnsctl("run", "mine", "--incident", "try")
     assert code == 0
     words = ["$(touch", "made)", "a;b", "`touch", "made`", "*", "|", "x>made"]
@@ -137,6 +154,15 @@ class Process:
 
 @pytest.mark.usefixtures("kdnsctl")
 def test_ctrl_c_in_a_step_and_at_a_question_and_going_on_after_each() -> None:
+    # What is typed while a step runs answers no question that comes after it.
+    ahead = "sh -c 'echo begun >&2; read line < /dev/tty; echo went on >&2'"
+    Path("books/ahead.md").write_text(page(("Reads", ahead, "go on"), ("Changes", "mkdir two", "done")), "utf-8")
+    process = Process("ahead", "--yes-to-reads", "--incident", "try")
+    process.press(b"over\ny\ny\n", when=b"\nbegun")
+    process.press(b"q\n", when=b"It CHANGES something. [y]es, [s]kip, [q]uit:")
+    code, _, shown = process.end()
+    assert (code, "went on" in shown, Path("two").exists()) == (4, True, False)
+
     loop = "sh -c 'trap \"echo tidied up >&2; exit 130\" INT; echo begun >&2; while :; do sleep 1; done'"
     Path("books/mine.md").write_text(page(("Changes", loop, "go on"), ("Reads", "true", "done")), "utf-8")
     process = Process("mine", "--yes", "--incident", "try")
