@@ -304,11 +304,9 @@ def _asked_value(variable: Variable, *, no_input: bool) -> Sequence[str]:
     question = f"{variable.name}, {variable.about}:"
     try:
         while True:
-            said = confirming.ask(
-                f"{variable.name}, {variable.about}:", no_input=no_input, lower=False, fresh=True
-            ).split()
+            said = confirming.ask(question, no_input=no_input, lower=False, fresh=True)
             try:
-                return checked(variable.name, said)
+                return checked(variable.name, said.split())
             except UsageError as error:
                 tell(str(error))
     except RefusedError as error:
