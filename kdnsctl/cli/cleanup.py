@@ -94,12 +94,13 @@ def cleanup(
     confirmed and nothing changed, 1 failed, 2 wrong usage, 130 interrupted.
     """
     from kdnsctl.cancel import INTERRUPTED, CancelScope  # noqa: PLC0415
+    from kdnsctl.changes.reminding import reminded  # noqa: PLC0415
     from kdnsctl.cli import output, progress  # noqa: PLC0415
     from kdnsctl.cli.confirming import confirm  # noqa: PLC0415
     from kdnsctl.cli.connecting import connected  # noqa: PLC0415
     from kdnsctl.cluster.errors import ForbiddenError  # noqa: PLC0415
     from kdnsctl.evidence import leftovers  # noqa: PLC0415
-    from kdnsctl.quarantine.marks import marks  # noqa: PLC0415
+    from kdnsctl.quarantine.marks import Kind, marks  # noqa: PLC0415
     from kdnsctl.quarantine.status import status  # noqa: PLC0415
     from kdnsctl.reach.podkeeper import operator  # noqa: PLC0415
 
@@ -127,6 +128,7 @@ def cleanup(
             except ForbiddenError as error:
                 tell(f"which nodes are in quarantine is not known: {error}")
     following = [caller.spelled(mark.command) for mark in on_nodes]
+        raised = reminded(cluster, found.generated_at, scope=scope) if scope.reason is None else []
     if answer.output is not Form.TABLE:
         data = leftovers.to_json(found, leftovers.DryRun(dry_run.value))
         data |= {"onNodes": [mark.to_json() for mark in on_nodes], "nextCommands": following}
@@ -135,9 +137,12 @@ def cleanup(
         put("\n".join(_lines(found, common, sys.stdout)) + "\n")
     else:
         put("No pod is left.\n" if not found.note else f"No pod is left in {pod_namespace}.\n")
-    if on_nodes and answer.output is Form.TABLE:
-        put("".join(f"{visible(str(mark))}\n" for mark in on_nodes))
-        put("\n".join(["", *next_lines(following)]) + "\n")
+    held = [mark for mark in on_nodes if mark.kind is Kind.QUARANTINE]
+    if held and answer.output is Form.TABLE:
+        put("".join(f"{visible(str(mark))}\n" for mark in held))
+        put("\n".join(["", *next_lines(caller.spelled(mark.command) for mark in held)]) + "\n")
+    for note in raised:  # it is no pod, and is not put back here
+        tell(note)
     if scope.reason is INTERRUPTED:
         tell(f"interrupted; what was not deleted is still there: {caller.on_cluster('cleanup')}")
         return ExitCode.INTERRUPTED
