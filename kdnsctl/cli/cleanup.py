@@ -127,8 +127,8 @@ def cleanup(
                 on_nodes = tuple(marks(status((), cluster, scope=scope, now=found.generated_at)))
             except ForbiddenError as error:
                 tell(f"which nodes are in quarantine is not known: {error}")
-    following = [caller.spelled(mark.command) for mark in on_nodes]
         raised = reminded(cluster, found.generated_at, scope=scope) if scope.reason is None else []
+    following = [caller.spelled(mark.command) for mark in on_nodes]
     if answer.output is not Form.TABLE:
         data = leftovers.to_json(found, leftovers.DryRun(dry_run.value))
         data |= {"onNodes": [mark.to_json() for mark in on_nodes], "nextCommands": following}
