@@ -8,13 +8,14 @@ from __future__ import annotations
 import enum
 import re
 import sys
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
 from kdnsctl.cli import values
-from kdnsctl.cli.nextsteps import caller_of, next_lines
+from kdnsctl.cli.nextsteps import Caller, caller_of, next_lines
 from kdnsctl.cli.options import Answer, Common, Connection, Form
 from kdnsctl.cli.terminal import put, tell, visible
 from kdnsctl.model import ExitCode
@@ -100,7 +101,7 @@ def cleanup(
     from kdnsctl.cli.connecting import connected  # noqa: PLC0415
     from kdnsctl.cluster.errors import ForbiddenError  # noqa: PLC0415
     from kdnsctl.evidence import leftovers  # noqa: PLC0415
-    from kdnsctl.quarantine.marks import Kind, marks  # noqa: PLC0415
+    from kdnsctl.quarantine.marks import marks  # noqa: PLC0415
     from kdnsctl.quarantine.status import status  # noqa: PLC0415
     from kdnsctl.reach.podkeeper import operator  # noqa: PLC0415
 
@@ -128,25 +129,35 @@ def cleanup(
             except ForbiddenError as error:
                 tell(f"which nodes are in quarantine is not known: {error}")
         raised = reminded(cluster, found.generated_at, scope=scope) if scope.reason is None else []
-    following = [caller.spelled(mark.command) for mark in on_nodes]
-    if answer.output is not Form.TABLE:
-        data = leftovers.to_json(found, leftovers.DryRun(dry_run.value))
-        data |= {"onNodes": [mark.to_json() for mark in on_nodes], "nextCommands": following}
-        output.document(data, answer.format)
-    elif found.pods:
-        put("\n".join(_lines(found, common, sys.stdout)) + "\n")
+    if answer.output is Form.TABLE:
+        _print(found, on_nodes, common, caller, pod_namespace)
     else:
-        put("No pod is left.\n" if not found.note else f"No pod is left in {pod_namespace}.\n")
-    held = [mark for mark in on_nodes if mark.kind is Kind.QUARANTINE]
-    if held and answer.output is Form.TABLE:
-        put("".join(f"{visible(str(mark))}\n" for mark in held))
-        put("\n".join(["", *next_lines(caller.spelled(mark.command) for mark in held)]) + "\n")
+        data = leftovers.to_json(found, leftovers.DryRun(dry_run.value))
+        data |= {
+            "onNodes": [mark.to_json() for mark in on_nodes],
+            "nextCommands": [caller.spelled(mark.command) for mark in on_nodes],
+        }
+        output.document(data, answer.format)
     for note in raised:  # it is no pod, and is not put back here
         tell(note)
     if scope.reason is INTERRUPTED:
         tell(f"interrupted; what was not deleted is still there: {caller.on_cluster('cleanup')}")
         return ExitCode.INTERRUPTED
     return max(found.exit_code, ExitCode.INCOMPLETE if any(mark.overdue for mark in on_nodes) else ExitCode.OK)
+
+
+def _print(found: Found, on_nodes: Sequence[Mark], common: Common, caller: Caller, namespace: str) -> None:
+    """The pods, and the nodes in quarantine with what ends it; of a raised verbosity the notes tell."""
+    from kdnsctl.quarantine.marks import Kind  # noqa: PLC0415
+
+    if found.pods:
+        put("\n".join(_lines(found, common, sys.stdout)) + "\n")
+    else:
+        put("No pod is left.\n" if not found.note else f"No pod is left in {namespace}.\n")
+    held = [mark for mark in on_nodes if mark.kind is Kind.QUARANTINE]
+    put("".join(f"{visible(str(mark))}\n" for mark in held))
+    if held:
+        put("\n".join(["", *next_lines(caller.spelled(mark.command) for mark in held)]) + "\n")
 
 
 def _lines(found: Found, common: Common, stream: TextIO) -> list[str]:
