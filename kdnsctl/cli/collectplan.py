@@ -25,12 +25,19 @@ def lines(plan: CollectPlan, common: Common, program: str) -> list[str]:
                 lacking.setdefault((node.name, item.why), []).append(item.item)
     for (name, why), items in lacking.items():
         told += table.wrapped(visible(f"missing of {name}: {', '.join(items)}: {why}"), width)
+    conditions: dict[str, dict[str, None]] = {}
+    for node in plan.nodes:
+        for item in node.items:
+            if item.rung and item.only_if:
+                conditions.setdefault(item.only_if, {})[item.item] = None
+    for condition, names in conditions.items():
+        told += table.wrapped(visible(f"only if {condition}: {', '.join(names)}"), width)
     probes: dict[tuple[str, str], list[str]] = {}
     for node in plan.nodes:
         probes.setdefault((node.probe.rung, node.probe.why), []).append(node.name)
-    for (rung, why), names in probes.items():
+    for (rung, why), nodes in probes.items():
         how = f"by {rung}, {why}" if rung else f"by no way: {why}"
-        told += table.wrapped(visible(f"probe would ask DNS from {', '.join(names)} {how}"), width)
+        told += table.wrapped(visible(f"probe would ask DNS from {', '.join(nodes)} {how}"), width)
     whole = sum(all(item.rung for item in node.items) for node in plan.nodes)
     told += table.wrapped(f"{whole} of {len(plan.nodes)} nodes would be read whole. Nothing was made or read.", width)
     if any(answer.allowed is False for answer in plan.permissions):

@@ -225,8 +225,8 @@ def parse_proxy_mode(body: bytes) -> Mode | None:
 def parse_config_mode(body: bytes) -> Mode | None:
     """The mode that /configz names: what kube-proxy was told, not what it does. None for what is none, or names none.
 
-    kube-proxy sets its internal type, so names of fields are Go's (cmd/kube-proxy/app/server.go, newProxyServer, 1.28 to
-    1.34, where it was looked up); those of the API's type are taken, too. There is no recording of it.
+    kube-proxy sets its internal type, so names of fields are Go's (cmd/kube-proxy/app/server.go, newProxyServer, as far
+    as the releases with flagz); those of the API's type are taken, too. There is no recording of it.
     """
     if len(body) > LARGEST_CONFIG:
         return None

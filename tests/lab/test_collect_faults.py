@@ -119,8 +119,18 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdnsctl.reach.kubeproxyexec.KubeProxyExec._run", forbids)
 
 
-FALLEN_THROUGH: dict[str, tuple[str, str | None, set[str]]] = {}
-TOLD = {"knode3": "host key"}
+FALLEN_THROUGH: dict[str, tuple[str, str | None, set[str]]] = {
+    "knode1": ("failed", None, {"noAnswer"}),
+    "knode2": ("partial", "ssh", {"cutOff"}),
+    "knode3": ("failed", None, {"hostKeyChanged"}),
+    "knode4": ("failed", None, {"sshUnreachable"}),
+    "knode5": ("failed", None, {"noShell"}),
+    "knode6": ("complete", "ssh", set()),
+    "knode7": ("partial", "ssh", {"sudo"}),
+    "knode8": ("complete", "ssh", set()),
+}
+UNREACHED = {"knode1": "answer", "knode3": "host key", "knode4": "SSH", "knode5": "no command can be run"}
+"""What is told of the nodes that no rung reaches, beside why those before SSH did not."""
 
 
 @pytest.mark.usefixtures("failing")
@@ -177,7 +187,7 @@ class TestEveryNodeHasItsRow:
         rows = rows_of(ran.out)
         assert list(rows) == list(NODES)
         assert {name: (row["status"], row["via"], codes(row)) for name, row in rows.items()} == FALLEN_THROUGH
-        for name, words in TOLD.items():
+        for name, words in UNREACHED.items():
             reasons = " ".join(gap["message"] for gap in rows[name]["missing"])
             assert all(word in reasons for word in ("exec is not for you", "nowhere", words)), (name, reasons)
         readable(kdnsctl, bundle)
@@ -186,14 +196,14 @@ class TestEveryNodeHasItsRow:
         assert verdicts == {name: "clean" if name in ("knode6", "knode8") else "unknown" for name in NODES}
 
     @pytest.mark.usefixtures("refused")
-    @pytest.mark.parametrize("why", ["login", "host key"])
+    @pytest.mark.parametrize(("why", "code"), [("login", "sshLogin"), ("host key", "hostKeyUnknown")])
     def test_so_does_a_login_that_is_refused_and_a_host_that_nobody_knows(
-        self, kdnsctl: Kdnsctl, lab: LabDir, tmp_path: Path, why: str
+        self, kdnsctl: Kdnsctl, lab: LabDir, tmp_path: Path, why: str, code: str
     ) -> None:
         """The OpenSSH client is tried as well, and it may not either."""
         config, unknown = tmp_path / "ssh_config", tmp_path / "known_hosts"
         unknown.touch()
-        strangers = "Match originalhost knode8\n    IdentityFile /dev/null\n    IdentitiesOnly yes\n\n"
+        strangers = "Match originalhost knode8\n    User nobody-of-that-name\n\n"
         config.write_text((strangers if why == "login" else "") + (lab.ssh / "config").read_text())
         how = ["--ssh-config", str(config), "--pod-namespace", "nowhere", "--no-input", "-o", "json"]
         how += ["--known-hosts", str(unknown)] if why == "host key" else []
@@ -201,7 +211,7 @@ class TestEveryNodeHasItsRow:
         assert ran.code == 4, ran.err
         row = rows_of(ran.out)["knode8"]
         reasons = " ".join(gap["message"] for gap in row["missing"])
-        assert (row["status"], row["via"], codes(row)) == ("failed", None, {"x"}), reasons
+        assert (row["status"], row["via"], codes(row)) == ("failed", None, {code}), reasons
         assert unknown.read_bytes() == b""  # and nothing was noted of it
 
     @pytest.mark.parametrize("via", ["ssh", "openssh"])

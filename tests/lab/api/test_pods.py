@@ -364,6 +364,11 @@ def test_a_plan_asks_the_server_and_makes_nothing(
         assert states == {"exec": "works", "pod": "works", "pod-netadmin": "works", **SSH}
         rungs = {item["item"]: item["rung"] for item in node["items"]}
         assert (rungs["conntrack.a"], rungs["kubeProxy.log"]) == ("exec", "api")
+        assert "kubeProxy.log.previous" not in rungs  # it has not been restarted
+        conditions = {item["item"]: item["onlyIf"] for item in node["items"] if item["onlyIf"]}
+        assert conditions["nft.v4"] == "kube-proxy runs in nftables mode, or does not tell its mode"
+        assert conditions["nft.v4.text"] == "nft.v4 cannot be read"
+        assert not conditions.keys() & {"conntrack.a", "iptables.v4", "kubeProxy.metrics"}
     dry = server.journal.entries(lambda entry: entry.method == "POST" and entry.path.endswith("/pods"))
     assert len(dry) == 6
     assert all(entry.query["dryRun"] == "All" for entry in dry)
