@@ -14,7 +14,7 @@ import typer
 
 from kdnsctl.cli import completing, values
 from kdnsctl.cli.nextsteps import Caller, caller_of, next_lines
-from kdnsctl.cli.options import Answer, Common, Connection, Form, said
+from kdnsctl.cli.options import Answer, Common, Connection, Form, Record, said
 from kdnsctl.cli.reaching import Pods, Rung, Ssh, check_via, pod_settings, said_of_ways, ssh_ways
 from kdnsctl.cli.terminal import put, tell
 from kdnsctl.model import ExitCode, UsageError
@@ -100,10 +100,20 @@ def probe(
     ctx: typer.Context,
     common: Common,
     connection: Connection,
+    record: Record,
     answer: Answer,
     ssh: Ssh,
     pods: Pods,
     asking: Asking,
+    named: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NODE]...",
+            parser=values.node,
+            autocompletion=completing.complete_node,
+            help="Ask from these nodes, as with --from.",
+        ),
+    ] = None,
     nodes: Annotated[
         list[str] | None,
         typer.Option(
@@ -126,7 +136,7 @@ def probe(
       kdnsctl probe
       # From two nodes, in a pod of the tools image, or with the nodes' python3
       kdnsctl probe --from ip-10-0-0-1 --from ip-10-0-0-2 --image registry.example.com/kdnsctl-tools:1
-      kdnsctl probe --from ip-10-0-0-1 --via ssh --ssh-user ec2-user
+      kdnsctl probe ip-10-0-0-1 --via ssh --ssh-user ec2-user
       # While CoreDNS is rolled: do the same source ports go on being answered?
       kdnsctl probe --from ip-10-0-0-1 --via ssh --for 2m
 
@@ -136,7 +146,7 @@ def probe(
     Exit codes: 0 DNS answers, 3 it fails somewhere, 4 something could not be measured, 1 failed, 2 wrong usage,
     130 interrupted.
     """
-    from_nodes = tuple(dict.fromkeys(nodes or ()))
+    from_nodes = tuple(dict.fromkeys((*(nodes or ()), *(named or ()))))
     _check(ctx, via, from_nodes)
 
     # Late: what connects and asks is not needed for --help and TAB.
@@ -144,6 +154,7 @@ def probe(
     from kdnsctl.cli import output, probeview  # noqa: PLC0415
     from kdnsctl.cli.connecting import connected  # noqa: PLC0415
     from kdnsctl.cli.ending import interruptible  # noqa: PLC0415
+    from kdnsctl.cli.noting import noting  # noqa: PLC0415
     from kdnsctl.cli.progress import LineReporter  # noqa: PLC0415
     from kdnsctl.evidence import probing  # noqa: PLC0415
     from kdnsctl.evidence.ways import Via  # noqa: PLC0415
@@ -161,10 +172,12 @@ def probe(
     with (
         interruptible(),
         connected(connection, common, scope, reporter) as cluster,
+        noting(cluster, record, "probe", scope) as noted,
         probeview.watching(common.color) as watch,
     ):
         ways = ssh_ways(ssh, via, common, reporter) if from_nodes else None
         report = probing.probe(question, cluster, ways, scope=scope, reporter=reporter, watch=watch)
+        noted(_by_result(report))
     for note in (*report.notes, *report.pods_left):
         tell(note)
     if answer.output is Form.TABLE:
@@ -209,6 +222,14 @@ def _options(asking: Asking) -> Options:
         rate=asking.rate,
         queries=asking.queries,
     )
+
+
+def _by_result(report: ProbeReport) -> dict[str, list[str]]:
+    """Result → the places that have it, in words for an incident's journal."""
+    grouped: dict[str, list[str]] = {}
+    for place in report.places:
+        grouped.setdefault(place.result.value, []).append(place.name or "this machine")
+    return grouped
 
 
 def _lines(report: ProbeReport, common: Common, caller: Caller) -> list[str]:
