@@ -34,8 +34,8 @@ from kdnsctl.model import UsageError
 
 if TYPE_CHECKING:
     from kdnsctl.quarantine.guards import Most
+    from kdnsctl.quarantine.outcome import NodeResult, QuarantineReport
     from kdnsctl.quarantine.podfilters import DrainOptions
-    from kdnsctl.quarantine.quarantine import NodeResult, QuarantineReport
 
 HEADINGS = ("NODE", "PHASE", "VERDICT", "STALE", "REASON")
 _STYLES = {"affected": "red", "suspect": "yellow", "unknown": "yellow", "clean": "green"}
@@ -203,7 +203,7 @@ def quarantine(
     )
     scope, actor = CancelScope(), incidents.this_actor()
     with progress.reporting(common.color) as reporter, connected(connection, common, scope, reporter) as cluster:
-        prepared = work.prepare(options, cluster, actor, scope=scope, now=now)
+        prepared = work.prepare(options, cluster, actor, scope=scope, now=lambda: datetime.now(UTC))
         if changing.dry_run is not DryRun.NONE:
             return show_plan(prepared.plan, cluster, answer, changing.dry_run, scope)
         confirm(prepared.plan, cluster.target, yes=changing.yes, no_input=common.no_input)

@@ -10,7 +10,7 @@ from typing import Any
 from kdnsctl.changes.executor import UndoneStep
 from kdnsctl.find.report import coverage_to_json, timestamp
 from kdnsctl.model import API_VERSION, Coverage, Reason, Verdict
-from kdnsctl.quarantine import quarantine, release, status
+from kdnsctl.quarantine import outcome, release, status
 from kdnsctl.quarantine.draining import PodResult
 from kdnsctl.quarantine.holds import Hold
 from kdnsctl.quarantine.podfilters import name_of
@@ -18,7 +18,7 @@ from kdnsctl.quarantine.record import NodeRecord
 from kdnsctl.repair.verbosityreport import raised_to_json
 
 
-def quarantine_to_json(report: quarantine.QuarantineReport) -> dict[str, Any]:
+def quarantine_to_json(report: outcome.QuarantineReport) -> dict[str, Any]:
     """docs/schemas/QuarantineReport.schema.json."""
     verdicts = [node.judgement.verdict if node.judgement else Verdict.UNKNOWN for node in report.nodes]
     return {

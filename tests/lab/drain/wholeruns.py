@@ -33,8 +33,8 @@ from kdnsctl.quarantine import quarantine as work
 from kdnsctl.quarantine import release as back
 from kdnsctl.quarantine.guards import Most
 from kdnsctl.quarantine.holds import AUTOSCALER_KEY
+from kdnsctl.quarantine.outcome import NodeResult, QuarantineReport
 from kdnsctl.quarantine.podfilters import DrainOptions
-from kdnsctl.quarantine.quarantine import QuarantineOptions, QuarantineReport
 from kdnsctl.quarantine.record import Phase
 from kdnsctl.quarantine.release import ReleaseReport
 from tests.lab.api.fake_kubelet import Cluster, settle
@@ -87,7 +87,7 @@ class Operator:
 
     def quarantine(self, targets: list[str], most: int, incident: str) -> QuarantineReport | KdnsctlError:
         """The command, but for the words and the capture; `drain_anyway` stands for a capture that proves it."""
-        options = QuarantineOptions(
+        options = work.QuarantineOptions(
             Chosen(tuple(targets)), incident, incident=incident, most=Most(most, percent=False), collect=False,
             drain=DrainOptions(timeout=3000), drain_anyway=True,
         )  # fmt: skip
@@ -95,7 +95,7 @@ class Operator:
         try:
             with CancelScope(5000, clock=self.made.clock) as scope, self._connected(scope) as connection:
                 self.scope = scope
-                prepared = work.prepare(options, connection, actor, scope=scope, now=now())
+                prepared = work.prepare(options, connection, actor, scope=scope, now=now)
                 with self._at_work(connection, incident, targets, actor, scope) as (opened, held):
                     return work.quarantine(
                         prepared, connection, opened, actor, options,
@@ -304,7 +304,7 @@ def finished(made: Lab, jane: Operator, targets: list[str], most: int) -> list[s
     ]
 
 
-def _kept(node: work.NodeResult) -> bool:
+def _kept(node: NodeResult) -> bool:
     """Whether DNS pods stayed that had to."""
     return node.drained is not None and any(not pod.left and pod.reason for pod in node.drained.pods)
 
