@@ -44,6 +44,8 @@ def told(record: Record) -> str:
         case "repaired":
             deleted = f", {body.get('deleted')} entries deleted" if body.get("deleted") else ""
             return f"{body.get('node')}: {body.get('result')}{deleted}: {body.get('message')}"
+        case "dnsAsked":
+            return f"DNS asked: {body.get('message')}"
         case "captured":
             found = body.get("nodes") or {}
             nodes = ", ".join(f"{name} {one.get('verdict')}" for name, one in found.items() if isinstance(one, dict))

@@ -184,8 +184,8 @@ def quarantine(
     from kdnsctl.evidence.ways import Via  # noqa: PLC0415
     from kdnsctl.find.scope import Chosen  # noqa: PLC0415
     from kdnsctl.quarantine import quarantine as work  # noqa: PLC0415
-    from kdnsctl.quarantine.capture import Reach  # noqa: PLC0415
     from kdnsctl.quarantine.guards import DEFAULT_MOST  # noqa: PLC0415
+    from kdnsctl.quarantine.reaching import Reach  # noqa: PLC0415
     from kdnsctl.quarantine.report import quarantine_to_json  # noqa: PLC0415
 
     now = datetime.now(UTC)

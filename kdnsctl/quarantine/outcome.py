@@ -9,6 +9,7 @@ from pathlib import Path
 from kdnsctl.model import ExitCode, Reason, Verdict
 from kdnsctl.quarantine import draining
 from kdnsctl.quarantine.capture import Judgement
+from kdnsctl.quarantine.dnsprobe import Asked
 from kdnsctl.quarantine.planning import Planned
 from kdnsctl.quarantine.record import Phase
 
@@ -31,7 +32,7 @@ class NodeResult:
 
 @dataclass(frozen=True, slots=True)
 class QuarantineReport:
-    """The whole answer. `bundle` is where the evidence is, None when there is none."""
+    """The whole answer. `bundle` is where the evidence is, None without any; `asked` is what DNS answered meanwhile."""
 
     generated_at: datetime
     cluster: str
@@ -41,6 +42,7 @@ class QuarantineReport:
     digest: str = ""
     collected: bool = True
     notes: tuple[str, ...] = ()
+    asked: tuple[Asked, ...] = ()
 
     @property
     def exit_code(self) -> ExitCode:

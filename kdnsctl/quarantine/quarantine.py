@@ -29,13 +29,15 @@ from kdnsctl.model import RefusedError, Reporter, Step, UsageError
 from kdnsctl.quarantine import drainreading, events, guards, holds
 from kdnsctl.quarantine.allowed import check_allowed
 from kdnsctl.quarantine.budgets import Chance
-from kdnsctl.quarantine.capture import BY_EXEC, Captured, Reach
+from kdnsctl.quarantine.capture import Captured
 from kdnsctl.quarantine.dnsdrain import DnsProbe
+from kdnsctl.quarantine.dnsprobe import asking
 from kdnsctl.quarantine.drainplan import NodeDrain
 from kdnsctl.quarantine.guards import Most
 from kdnsctl.quarantine.outcome import QuarantineReport
 from kdnsctl.quarantine.planning import Planned, common_incident, planned
 from kdnsctl.quarantine.podfilters import DrainOptions, name_of
+from kdnsctl.quarantine.reaching import BY_EXEC, Reach
 from kdnsctl.quarantine.record import NodeRecord
 from kdnsctl.quarantine.working import GOING_AWAY, Work
 
@@ -54,17 +56,6 @@ NEEDS: Final = Needs(
     ),
     with_option={"--disable-eviction": pods.DELETING, **collecting.NEEDS.with_option},
 )
-
-
-class Unmeasured:
-    """A probe for where DNS cannot be measured from: one DNS pod may go, since others serve; no second one."""
-
-    def trouble(self, service: str, scope: CancelScope) -> str:  # noqa: ARG002
-        """That it is not known."""
-        return f"whether {service} answers was not measured"
-
-
-UNMEASURED: Final = Unmeasured()
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,10 +235,13 @@ def quarantine(
     scope: CancelScope,
     reporter: Reporter,
     now: Callable[[], datetime],
-    probe: DnsProbe = UNMEASURED,
+    probe: DnsProbe | None = None,
     reach: Reach = BY_EXEC,
 ) -> QuarantineReport:
-    """Do as the plan says; its nodes are locked by the caller. Raises what ended the scope: run again to go on."""
+    """Do as the plan says; its nodes are locked by the caller. Raises what ended the scope: run again to go on.
+
+    Between two DNS pods `probe` is asked; without one, nodes that are well and this machine, as far as `reach` goes.
+    """
     prepared = unchanged(prepared, options, connection, actor, scope=scope, now=now())
     work = Work(connection, incident, actor, scope, reporter, now, reach)
     incident.begin("quarantine", actor, [one.name for one in prepared.nodes])
@@ -264,7 +258,8 @@ def quarantine(
         for name, judgement in one.nodes.items():
             results[name] = work.judged(results[name], judgement)
     if options.drain is not None:
-        results = work.drain(results, options.drain, probe, anyway=options.drain_anyway)
+        with asking(connection, reach, note=reporter.noted, told=work.heard) as well:
+            results = work.drain(results, options.drain, probe or well, anyway=options.drain_anyway)
     last = captured[-1] if captured else None
     return QuarantineReport(
         generated_at=now(),
@@ -274,6 +269,7 @@ def quarantine(
         bundle=last.bundle if last else None,
         digest=last.digest if last else "",
         collected=collect,
+        asked=tuple(work.asked),
         notes=tuple(_notes(work.notes, captured)),
     )
 

@@ -47,6 +47,9 @@ def quarantine_to_json(report: outcome.QuarantineReport) -> dict[str, Any]:
             }
             for node, verdict in zip(report.nodes, verdicts, strict=True)
         ],
+        "dnsProbes": [
+            {"service": one.service, "answers": one.answer.well, "message": one.answer.message} for one in report.asked
+        ],
         "coverage": _coverage(verdicts),
         "notes": list(report.notes),
     }

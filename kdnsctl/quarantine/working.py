@@ -25,13 +25,15 @@ from kdnsctl.cluster.proxyload import list_nodes
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.model import KdnsctlError, Reason, RefusedError, Reporter, Verdict
 from kdnsctl.quarantine import draining, events, guards
-from kdnsctl.quarantine.capture import Captured, Judgement, Reach, capture
+from kdnsctl.quarantine.capture import Captured, Judgement, capture
 from kdnsctl.quarantine.dnsdrain import DnsProbe
+from kdnsctl.quarantine.dnsprobe import Asked
 from kdnsctl.quarantine.drainreading import read_plan
 from kdnsctl.quarantine.guards import Most
 from kdnsctl.quarantine.outcome import NodeResult
 from kdnsctl.quarantine.planning import Planned
 from kdnsctl.quarantine.podfilters import DrainOptions
+from kdnsctl.quarantine.reaching import Reach
 from kdnsctl.quarantine.record import NodeRecord, Phase, record_step
 
 AT_ONCE: Final = 8  # nodes that are held, cordoned and tainted at the same time
@@ -50,6 +52,7 @@ class Work:
     now: Callable[[], datetime]
     reach: Reach
     notes: list[str] = field(default_factory=list)
+    asked: list[Asked] = field(default_factory=list)
 
     @property
     def means(self) -> Means:
@@ -211,6 +214,12 @@ class Work:
         for one in drained:
             done[one.node] = self._drained(replace(done[one.node], drained=one))
         return done
+
+    def heard(self, asked: Asked) -> None:
+        """Keep what DNS answered between two DNS pods; journaled."""
+        said = {"service": asked.service, "answers": asked.answer.well, "message": asked.answer.message}
+        self.incident.journal.append("dnsAsked", {"run": self.actor.run, **said})
+        self.asked.append(asked)
 
     def _still_contained(self, result: NodeResult) -> NodeResult:
         """The capture took a while: pods would come back to a node that somebody has uncordoned meanwhile."""
