@@ -142,7 +142,7 @@ def quarantine(
     selector: Selector = None,
     via: Annotated[
         Rung,
-        typer.Option("--via", help="How nodes are read for the capture, as for collect."),
+        typer.Option("--via", help="How nodes are read for the capture, and asked for DNS between two of its pods."),
     ] = Rung.AUTO,
     lock_namespace: LockNamespace = LOCK_NAMESPACE,
 ) -> int:
@@ -172,8 +172,9 @@ def quarantine(
         raise UsageError(f"{', '.join(useless)} has no effect with --no-drain")
 
     useless = said(ctx, "via", *(one.name for kind in (Ssh, Pods) for one in fields(kind)))
-    if guarding.no_collect and useless:
-        raise UsageError(f"{', '.join(useless)} has no effect with --no-collect")
+    drained = not pods.no_drain and (pods.drain_anyway or not guarding.no_collect)
+    if guarding.no_collect and not drained and useless:
+        raise UsageError(f"{', '.join(useless)} has no effect with --no-collect, where nothing is drained")
     check_via(ctx, via)
 
     # Late: what changes a cluster is not needed for --help and TAB.
@@ -208,7 +209,7 @@ def quarantine(
             return show_plan(prepared.plan, cluster, answer, changing.dry_run, scope)
         confirm(prepared.plan, cluster.target, yes=changing.yes, no_input=common.no_input)
         names = [one.name for one in prepared.nodes]
-        by_ssh = via not in (Rung.EXEC, Rung.POD) and not guarding.no_collect
+        by_ssh = via not in (Rung.EXEC, Rung.POD)
         reach = Reach(
             Via(via.value),
             pod_settings(own_pods) if via in (Rung.AUTO, Rung.POD) else None,

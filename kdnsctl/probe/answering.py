@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kdnsctl.cancel import CancelScope
-from kdnsctl.cluster.dns import DnsService, find_dns
-from kdnsctl.cluster.transport import Connection
+from kdnsctl.cluster.dns import DnsService
 from kdnsctl.model import KdnsctlError
 from kdnsctl.probe.queries import NAME, Asker, Attempt, Batch, Over, Tally, at, queries_for, tally
 
@@ -87,30 +86,6 @@ def service_answers(asker: Asker, service: DnsService, *, name: str = NAME, scop
         return Answering(None, f"{service} has no address that serves DNS over UDP")
     order = (False, None, True)
     return min(told, key=lambda one: order.index(one.well))
-
-
-class ServiceTrouble:
-    """Asks by a Service's name, from one place: what a drain asks after each DNS pod that has left."""
-
-    def __init__(self, connection: Connection, asker: Asker, *, name: str = NAME) -> None:
-        self._connection = connection
-        self._asker = asker
-        self._name = name
-
-    def trouble(self, service: str, scope: CancelScope) -> str:
-        """Why the Service (`kube-system/kube-dns`) does not answer as it should; empty when it does.
-
-        What could not be measured is trouble, too. Raises what ended `scope`.
-        """
-        try:
-            found = next((one for one in find_dns(self._connection, scope=scope) if str(one) == service), None)
-        except KdnsctlError as error:
-            scope.check()
-            return f"where {service} serves could not be read: {error}"
-        if found is None:
-            return f"{service} is not among the DNS Services any more"
-        told = service_answers(self._asker, found, name=self._name, scope=scope)
-        return "" if told.well else told.message
 
 
 def place(asker: Asker) -> str:

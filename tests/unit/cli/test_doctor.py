@@ -78,6 +78,7 @@ def test_json_and_yaml_say_the_same(run: Run) -> None:
     assert as_json["commands"][0]["lacking"] == [
         "get pods/log in kube-system",
         "get configmaps cilium-config in kube-system",
+        "get namespaces kube-system",
     ]
 
 
