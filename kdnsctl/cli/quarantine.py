@@ -276,6 +276,12 @@ def _lines(report: QuarantineReport, common: Common, caller: Caller) -> list[str
             lines += table.wrapped(visible(told(hold)), width, 2, 2)
         for text in _pods(node):
             lines += table.wrapped(visible(text), width, 2, 2)
+    for asked in report.asked:
+        if asked.answer.well is None:
+            continue  # said of the pods that therefore stay
+        lines += table.wrapped(
+            visible(f"DNS between two of its pods: {asked.service}: {asked.answer.message}"), width, 0, 2
+        )
     for note in report.notes:
         lines += table.wrapped(visible(f"note: {note}"), width)
     lines += table.wrapped(visible(f"Incident {report.incident}." + _where(report)), width)
@@ -295,9 +301,12 @@ def _pods(node: NodeResult) -> Iterable[str]:
     gone = [name_of(pod.pod) for pod in node.drained.pods if pod.left]
     if gone:
         yield f"gone: {', '.join(gone)}"
+    staying: dict[str, list[str]] = {}
     for pod in node.drained.pods:
         if not pod.left:
-            yield f"still there: {name_of(pod.pod)}: {pod.reason.message if pod.reason else 'kept'}"
+            staying.setdefault(pod.reason.message if pod.reason else "kept", []).append(name_of(pod.pod))
+    for why, names in staying.items():
+        yield f"still there: {', '.join(names)}: {why}"
     for name in node.drained.arrived:
         yield f"came meanwhile: {name}"
 

@@ -20,10 +20,14 @@ OVER_TCP: Final = 2  # queries: the rules are others than for UDP, and as many a
 
 @dataclass(frozen=True, slots=True)
 class Answering:
-    """Whether DNS answers, as far as could be measured: `well` is None when it could not. `message` is for people."""
+    """Whether DNS answers, as far as could be measured: `well` is None when it could not, and `why` is the cause.
+
+    `message` is for people.
+    """
 
     well: bool | None
     message: str
+    why: str = ""
 
 
 def address_answers(
@@ -49,7 +53,7 @@ def address_answers(
     where = at(address, port)
     lost = [f"{one.lost} of {one.sent} queries over {over.value}" for over, one in told if one.lost]
     silent = not any(one.answered for _, one in told)
-    if lost and not (silent and not asker.where):
+    if lost and (asker.where or known):  # whoever answers this machine may be another resolver, which proves nothing
         return Answering(False, f"{where} did not answer {' and '.join(lost)} {place(asker)}")
     unsent = dict.fromkeys(why for _, one in told if one.unsent for why, _ in one.errors)
     why = broke or ", ".join(unsent)
@@ -58,7 +62,7 @@ def address_answers(
     elif not why and not asker.where and not known:
         why = f"what answers has no address for {name}: it may be another resolver"
     if why:
-        return Answering(None, f"whether {where} answers {place(asker)} could not be measured: {why}")
+        return Answering(None, f"whether {where} answers {place(asker)} could not be measured: {why}", why)
     return Answering(True, f"{where} answered all {sum(one.sent for _, one in told)} queries {place(asker)}")
 
 

@@ -63,24 +63,22 @@ class WellNodes:
         try:
             found = next((one for one in find_dns(self._connection, scope=scope) if str(one) == service), None)
             well = well_nodes(list_nodes(self._connection, scope=scope))
+            ladder = self._to(well, scope) if well else None
         except KdnsctlError as error:
             scope.check()
             return f"whether {service} answers could not be measured: {error}"
         if found is None:
             return f"{service} is not among the DNS Services any more"
-        why: dict[str, list[str]] = {}
-        for asker in self._askers(well, scope):
+        untold: list[tuple[str, str]] = []
+        for asker in self._askers(well, ladder):
             answer = self._answer(asker, found, scope)
             if answer.well is not None:
                 self._kept = asker
                 self._told(Asked(service, answer))
                 self._note(f"{service}: {answer.message}")
                 return "" if answer.well else answer.message
-            why.setdefault(answer.message.replace(asker.where, "{}") if asker.where else answer.message, []).append(
-                asker.where
-            )
-        said = [text.replace("{}", named(names)) for text, names in why.items()]
-        message = "; ".join(said if well else ["no node is well to ask from", *said])
+            untold.append((asker.where, answer.why or answer.message))
+        message = f"whether {service} answers could not be measured: {_why(untold)}"
         self._told(Asked(service, Answering(None, message)))
         return f"{message}; {ADVICE}"
 
@@ -99,13 +97,14 @@ class WellNodes:
         """End what was opened: pods are deleted."""
         self._opened.close()
 
-    def _askers(self, well: Sequence[str], scope: CancelScope) -> Iterator[Asker]:
+    def _askers(self, well: Sequence[str], ladder: Ladder | None) -> Iterator[Asker]:
         """The one that could ask before, if its node still is well; then others, and this machine."""
         if self._kept is not None and self._kept.where in ("", *well):
             yield self._kept
-        for name in well[:MOST_TRIED]:
-            if self._kept is None or self._kept.where != name:
-                yield self._opened.enter_context(LadderAsker(self._to(well, scope), name))
+        others = [name for name in well[:MOST_TRIED] if self._kept is None or self._kept.where != name]
+        if ladder is not None:
+            for name in others:
+                yield self._opened.enter_context(LadderAsker(ladder, name))
         yield Here()
 
     def _to(self, well: Sequence[str], scope: CancelScope) -> Ladder:
@@ -113,6 +112,15 @@ class WellNodes:
             found = nodes_in_scope(self._connection, Chosen(tuple(well)), scope=scope, command="quarantine")
             self._ladder = self._opened.enter_context(ladder_to(found, self._reach, self._connection, self._note))
         return self._ladder
+
+
+def _why(untold: Sequence[tuple[str, str]]) -> str:
+    """Why nothing could ask: of the first node in full, as what it lacks the others mostly lack, too."""
+    nodes = [(where, why) for where, why in untold if where]
+    first = nodes[0][1] if nodes else "no other node is well, to ask from"
+    others = f", nor from {named([where for where, _ in nodes[1:]])}" if len(nodes) > 1 else ""
+    here = "".join(f"; from this machine: {why}" for where, why in untold if not where)
+    return f"{first}{others}{here}"
 
 
 def well_nodes(nodes: Sequence[Node]) -> list[str]:

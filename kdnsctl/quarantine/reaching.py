@@ -39,7 +39,7 @@ BY_EXEC: Final = Reach()
 
 @contextlib.contextmanager
 def ladder_to(found: InScope, reach: Reach, connection: Connection, note: Callable[[str], None]) -> Iterator[Ladder]:
-    """The ladder to the nodes in `found`, for the length of the block. `note` hears of pods that could not be deleted."""
+    """The ladder to the nodes in `found`, for the length of the block. `note` hears of pods that are left."""
     settings = reach.pods_anew
     keeper = None if settings is None else PodKeeper(connection, settings)
     if reach.ssh is not None:
