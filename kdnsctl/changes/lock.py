@@ -34,7 +34,10 @@ RENEWED: Final = 20  # seconds
 ATTEMPTS: Final = 5
 CLOCKS_DIFFER: Final = timedelta(seconds=5)
 NODE: Final = "kdnsctl.io/node"  # annotation: whose lock it is, for people
-WITHOUT: Final = "the record on the node is the lock instead"
+WITHOUT: Final = (
+    "the record on the node is the lock instead: it keeps other incidents off, not another run in the same one"
+)
+UNLOCKED: Final = "nothing keeps others off meanwhile"  # of commands that write no record on the node first
 Waiter = Callable[[threading.Event, float], bool]
 
 
@@ -102,11 +105,13 @@ def locked(
     note: Callable[[str], None] = lambda _: None,
     wait: Waiter = threading.Event.wait,
     is_over: Callable[[str], bool] = lambda _: False,
+    recorded: bool = True,
 ) -> Iterator[Locks]:
     """Hold the locks of `nodes` for the length of the block, all or none.
 
     Raises LockedError, naming who holds one. `wait` waits between renewals; tests have their own. `is_over` tells of a
-    run, by its name, whether it has ended for sure: what it holds is taken over at once.
+    run, by its name, whether it has ended for sure: what it holds is taken over at once. Not `recorded`: no record on
+    the node stands in where Leases are forbidden, and that is said.
     """
     leases = _Leases(connection, actor, namespace, is_over)
     stop = threading.Event()
@@ -124,7 +129,8 @@ def locked(
             except ForbiddenError as error:
                 taken.remove(node)
                 held.without.append(node)
-                held.notes.append(f"no Lease for {node}: {WITHOUT} ({error})")
+                instead = WITHOUT if recorded else UNLOCKED
+                held.notes.append(f"no Lease for {node}: {instead}; see that nobody else works on it ({error})")
             except LockedError:
                 taken.remove(node)
                 raise

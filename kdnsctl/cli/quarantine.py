@@ -17,6 +17,7 @@ from kdnsctl.changes.plan import DryRun
 from kdnsctl.cli import values
 from kdnsctl.cli.changing import (
     LOCK_NAMESPACE,
+    AllNodes,
     Changing,
     LockNamespace,
     NodeWords,
@@ -26,7 +27,7 @@ from kdnsctl.cli.changing import (
     confirm,
     show_plan,
 )
-from kdnsctl.cli.collect import Pods, Rung, Ssh, check_via, pod_settings, ssh_ways
+from kdnsctl.cli.collect import DEADLINE, Pods, Rung, Ssh, check_via, pod_settings, ssh_ways
 from kdnsctl.cli.nextsteps import Caller, caller_of, next_lines
 from kdnsctl.cli.options import Answer, Common, Connection, Form, Record, said
 from kdnsctl.cli.terminal import put
@@ -140,10 +141,20 @@ def quarantine(
     own_pods: Pods,
     nodes: NodeWords = None,
     selector: Selector = None,
+    all_nodes: AllNodes = False,  # noqa: FBT002  # typer's way
     via: Annotated[
         Rung,
         typer.Option("--via", help="How nodes are read for the capture, and asked for DNS between two of its pods."),
     ] = Rung.AUTO,
+    deadline: Annotated[
+        timedelta | None,
+        typer.Option(
+            "--deadline",
+            metavar="DURATION",
+            parser=values.duration,
+            help="Stop a capture after this time, and judge what was had by then. Default: 10m.",
+        ),
+    ] = None,
     lock_namespace: LockNamespace = LOCK_NAMESPACE,
 ) -> int:
     """Stop nodes from hurting, and keep them for forensics: hold, cordon, capture, judge, drain.
@@ -166,11 +177,13 @@ def quarantine(
     Exit codes: 0 all done, 4 some of it was not, or a node is not proven affected and therefore not drained; 5 refused,
     nothing was changed; 1 failed, 2 wrong usage, 130 interrupted.
     """
-    chosen = chosen_nodes(ctx, nodes, selector)
+    chosen = chosen_nodes(ctx, nodes, selector, all_nodes=all_nodes)
 
     if pods.no_drain and (useless := said(ctx, *(one.name for one in fields(Draining) if one.name != "no_drain"))):
         raise UsageError(f"{', '.join(useless)} has no effect with --no-drain")
 
+    if guarding.no_collect and said(ctx, "deadline"):
+        raise UsageError("--deadline has no effect with --no-collect")
     useless = said(ctx, "via", *(one.name for kind in (Ssh, Pods) for one in fields(kind)))
     drained = not pods.no_drain and (pods.drain_anyway or not guarding.no_collect)
     if guarding.no_collect and not drained and useless:
@@ -199,6 +212,7 @@ def quarantine(
         allow_control_plane=guarding.allow_control_plane,
         hold=tuple(guarding.hold) or ("auto",),
         collect=not guarding.no_collect,
+        seconds=(deadline or DEADLINE).total_seconds(),
         drain=None if pods.no_drain else _drain_options(pods),
         drain_anyway=pods.drain_anyway,
     )
@@ -215,7 +229,8 @@ def quarantine(
             pod_settings(own_pods) if via in (Rung.AUTO, Rung.POD) else None,
             ssh_ways(ssh, common, reporter, openssh=via is Rung.OPENSSH) if by_ssh else None,
         )
-        with at_work(cluster, prepared.incident, names, actor, lock_namespace, scope) as (incident, held):
+        with at_work(cluster, prepared.incident, names, actor, lock_namespace, scope, recorded=True) as working:
+            incident, held = working
             report = work.quarantine(
                 prepared,
                 cluster,

@@ -51,14 +51,16 @@ def capture(
     reporter: Reporter,
     now: Callable[[], datetime],
     reach: Reach = BY_EXEC,
+    seconds: float | None = None,
 ) -> Captured:
-    """Capture nodes into a new bundle `directory`, and judge them by it.
+    """Capture nodes into a new bundle `directory`, for `seconds` at most, and judge them by what was had by then.
 
     Raises what `collect` raises, and what ended the scope: the bundle then has what was had.
     """
     options = CollectOptions(directory, Chosen(tuple(nodes)), via=reach.via, pods=reach.pods_anew)
     about = {"kdnsctl": __version__}
-    report = collect(options, connection, reach.ssh, scope=scope, reporter=reporter, about=about, now=now)
+    with scope.child(seconds) as limit:
+        report = collect(options, connection, reach.ssh, scope=limit, reporter=reporter, about=about, now=now)
     scope.check()
     judged = _judged(report, reporter, now())
     return Captured(directory, report.sums_digest, judged, (*report.notes, *report.pods_left))

@@ -62,7 +62,8 @@ NEEDS: Final = Needs(
 class QuarantineOptions:
     """What was asked. `incident` None: that of the nodes, if they have one, else `new_incident`.
 
-    `drain` None: no pod is evicted. `drain_anyway`: also of nodes that the capture does not prove affected.
+    `seconds` is for how long a capture may take, None: without an end. `drain` None: no pod is evicted. `drain_anyway`:
+    also of nodes that the capture does not prove affected.
     """
 
     chosen: Chosen
@@ -73,6 +74,7 @@ class QuarantineOptions:
     allow_control_plane: bool = False
     hold: tuple[str, ...] = (holds.AUTO,)
     collect: bool = True
+    seconds: float | None = None
     drain: DrainOptions | None = None
     drain_anyway: bool = False
 
@@ -243,7 +245,7 @@ def quarantine(
     Between two DNS pods `probe` is asked; without one, nodes that are well and this machine, as far as `reach` goes.
     """
     prepared = unchanged(prepared, options, connection, actor, scope=scope, now=now())
-    work = Work(connection, incident, actor, scope, reporter, now, reach)
+    work = Work(connection, incident, actor, scope, reporter, now, reach, options.seconds)
     incident.begin("quarantine", actor, [one.name for one in prepared.nodes])
     collect = options.collect
     captured: list[Captured] = []

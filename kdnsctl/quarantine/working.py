@@ -51,6 +51,7 @@ class Work:
     reporter: Reporter
     now: Callable[[], datetime]
     reach: Reach
+    seconds: float | None = None  # for a capture
     notes: list[str] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
 
@@ -159,6 +160,7 @@ class Work:
             reporter=self.reporter,
             now=self.now,
             reach=self.reach,
+            seconds=self.seconds,
         )
         nodes = {name: {"verdict": one.verdict.value, "captured": one.captured} for name, one in found.nodes.items()}
         body = {"run": self.actor.run, "bundle": directory.name, "sumsSha256": found.digest, "nodes": nodes}
