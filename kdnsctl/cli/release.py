@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -98,6 +98,7 @@ def release(
     # Late: what changes a cluster is not needed for --help and TAB.
     from kdnsctl.cancel import CancelScope  # noqa: PLC0415
     from kdnsctl.changes import incidents  # noqa: PLC0415
+    from kdnsctl.changes.reminding import reminded  # noqa: PLC0415
     from kdnsctl.cli import output, progress  # noqa: PLC0415
     from kdnsctl.cli.connecting import connected  # noqa: PLC0415
     from kdnsctl.evidence.ways import Via  # noqa: PLC0415
@@ -135,6 +136,7 @@ def release(
             with at_work(cluster, prepared.incident, names, actor, lock_namespace, scope, recorded=True) as working:
                 incident, held = working
                 report = work.release(prepared, cluster, incident, actor, scope=held, now=lambda: datetime.now(UTC))
+        report = replace(report, notes=(*report.notes, *reminded(cluster, now, scope=scope)))
     if answer.output is Form.TABLE:
         put("\n".join(_lines(report, common)) + "\n")
     else:
@@ -148,7 +150,7 @@ def _lines(report: ReleaseReport, common: Common) -> list[str]:
 
     width, paint = columns(sys.stdout), table.painter(color=has_color(sys.stdout, common.color))
     if not any(node.record for node in report.nodes):
-        return ["No node is in quarantine: nothing to do."]
+        return ["No node is in quarantine: nothing to do.", *_notes(report, width)]
     rows: list[table.Row] = []
     for node in report.nodes:
         cells = _row(node) if node.record else ("-", "-", "-", "was not in quarantine", "-")
@@ -157,9 +159,7 @@ def _lines(report: ReleaseReport, common: Common) -> list[str]:
     for node in report.nodes:
         for text in _told(node):
             lines += table.wrapped(visible(f"{node.name}: {text}"), width, 0, 2)
-    for note in report.notes:
-        lines += table.wrapped(visible(f"note: {note}"), width)
-    return [*lines, "", visible(f"Incident {report.incident}.")]
+    return [*lines, *_notes(report, width), "", visible(f"Incident {report.incident}.")]
 
 
 def _row(node: NodeResult) -> tuple[str, ...]:
@@ -185,3 +185,10 @@ def _told(node: NodeResult) -> Iterable[str]:
             yield f"{one.says}: {words.get(one.outcome, 'failed')}: {one.reason.message}"
     if node.proof is not None and node.proof.dns is not None:
         yield f"DNS: {node.proof.dns.message}"
+
+
+def _notes(report: ReleaseReport, width: int | None) -> list[str]:
+    from kdnsctl.cli import table  # noqa: PLC0415
+    from kdnsctl.cli.terminal import visible  # noqa: PLC0415
+
+    return [line for note in report.notes for line in table.wrapped(visible(f"note: {note}"), width)]

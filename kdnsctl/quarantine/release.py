@@ -20,6 +20,7 @@ from kdnsctl.changes.executor import Taken, Undone, UndoneStep, take_back
 from kdnsctl.changes.fields import RECORD, VERBS
 from kdnsctl.changes.incidents import Actor, Incident
 from kdnsctl.changes.plan import NodePlan, Plan
+from kdnsctl.changes.reminding import LIST_SETS
 from kdnsctl.changes.verbs import Means, verb_of
 from kdnsctl.cluster import dns
 from kdnsctl.cluster.objects import Node
@@ -42,7 +43,9 @@ from kdnsctl.reach.podkeeper import PodSettings
 NEEDS: Final = Needs(
     needed=tuple(dict.fromkeys((*fields.NEEDED, *incidents.NEEDED, *analyze_nodes.NEEDS.needed))),
     helpful=tuple(
-        dict.fromkeys((*lock.needed(), *events.HELPFUL, *holds.HELPFUL, *dns.NEEDED, *analyze_nodes.NEEDS.helpful))
+        dict.fromkeys(
+            (*lock.needed(), *events.HELPFUL, *holds.HELPFUL, *dns.NEEDED, LIST_SETS, *analyze_nodes.NEEDS.helpful)
+        )
     ),
     with_option={
         VIA_POD: tuple(
@@ -195,7 +198,7 @@ def _refuse_unhealthy(proofs: Mapping[str, Proof]) -> None:
     elif proof.verdict is Verdict.CLEAN:
         hint = f"'kdnsctl probe --from {name}' measures more of it"
     else:
-        hint = f"repair it first: 'kdnsctl analyze {name}' says how"
+        hint = f"repair it first: 'kdnsctl repair flush {name}', or what 'kdnsctl analyze {name}' says"
     raise RefusedError(
         f"{named(list(bad))}: not proven healthy ({name} is {proof.told}); nothing was changed",
         hint=f"{hint}; --unchecked releases it as it is",

@@ -89,22 +89,13 @@ class Operator:
                 names,
                 actor,
                 scope=scope,
+                wait=self.made.clock.wait,
                 is_over=lambda run: runs.is_over(alive, run),
-                wait=self._until_renewal,
             ) as held,
         ):
             opened = incidents.open_incident(self.directory / "incidents", incident, uid, "lab", actor)
             with opened.journal:
                 yield opened, held.scope
-
-    def _until_renewal(self, stop: threading.Event, seconds: float) -> bool:
-        """Locks are renewed by the clock that they end by."""
-        clock = self.made.clock
-        due = clock.now() + seconds
-        while clock.now() < due:
-            if stop.wait(clock.TICK):
-                return True
-        return stop.is_set()
 
     def quarantine(self, targets: list[str], most: int, incident: str) -> QuarantineReport | KdnsctlError:
         """The command, but for the words."""
