@@ -34,7 +34,9 @@ RENEWED: Final = 20  # seconds
 ATTEMPTS: Final = 5
 CLOCKS_DIFFER: Final = timedelta(seconds=5)
 NODE: Final = "kdnsctl.io/node"  # annotation: whose lock it is, for people
-WITHOUT: Final = "the record on the node is the lock instead"
+WITHOUT: Final = (
+    "the record on the node is the lock instead: it keeps other incidents off, not another run in the same one"
+)
 UNPROTECTED: Final = "nothing keeps another operator off it meanwhile"  # for work that writes no such record
 Waiter = Callable[[threading.Event, float], bool]
 
@@ -126,7 +128,7 @@ def locked(
             except ForbiddenError as error:
                 taken.remove(node)
                 held.without.append(node)
-                held.notes.append(f"no Lease for {node}: {instead} ({error})")
+                held.notes.append(f"no Lease for {node}: {instead}; see that nobody else works on it ({error})")
             except LockedError:
                 taken.remove(node)
                 raise

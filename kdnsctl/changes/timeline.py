@@ -35,6 +35,8 @@ def told(record: Record) -> str:
             found = body.get("nodes") or {}
             nodes = ", ".join(f"{name} {one.get('verdict')}" for name, one in found.items() if isinstance(one, dict))
             return f"evidence in {body.get('bundle')} (SHA256SUMS {body.get('sumsSha256')}): {nodes}"
+        case "dnsAsked":
+            return f"DNS was asked: {body.get('message')}"
         case _:
             return _of_step(record)
 

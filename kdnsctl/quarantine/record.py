@@ -1,6 +1,7 @@
 """What is written on a quarantined node, so that anybody can go on or undo it: the annotation `kdnsctl.io/quarantine`.
 
-It holds the incident, who, since when, how far, and every step with the value that was there before. It can be written
+It holds the incident, who, since when, how far, every step with the value that was there before, and which steps of the
+node are done, which they mark themselves (`changes.marks`). It can be written
 by whoever may change nodes, so a record is checked before it is acted on: its steps may only be about this node and the
 keys that holds use. Nothing is read from or sent to a cluster here.
 """
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from kdnsctl.changes.fields import RECORD, node_path
+from kdnsctl.changes import marks
+from kdnsctl.changes.fields import NODES, RECORD, node_path
 from kdnsctl.changes.verbs import Verb, verb_of
 from kdnsctl.model import KdnsctlError, Step
 
@@ -33,7 +35,10 @@ class Phase(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NodeRecord:
-    """The record. `steps` are all that change something for this node, but for the record itself, in order."""
+    """The record. `steps` are all that change something for this node, but for the record itself, in order.
+
+    `done` has the names of those of the node that are done, as it was read; None: an earlier version did not say.
+    """
 
     incident: str
     operator: str
@@ -43,9 +48,17 @@ class NodeRecord:
     steps: tuple[Step, ...] = ()
     reason: str = ""
     verdict: str = ""
+    done: tuple[str, ...] | None = ()
+
+    def has_done(self, step: Step) -> bool:
+        """Whether the quarantine has taken a step, or may have: those that are not about the node mark nothing."""
+        if step not in self.steps:
+            return False
+        unmarked = self.done is None or not step.args["path"].startswith(NODES)
+        return unmarked or marks.name_of(step) in (self.done or ())
 
     def to_json(self) -> dict[str, Any]:
-        """The record as the annotation holds it."""
+        """The record as the annotation holds it at first, with no step done: the marks are the steps' own."""
         return {
             "version": VERSION,
             "incident": self.incident,
@@ -56,6 +69,7 @@ class NodeRecord:
             "reason": self.reason,
             "verdict": self.verdict,
             "steps": [step.to_json() for step in self.steps],
+            marks.DONE: [],
         }
 
 
@@ -91,7 +105,11 @@ def _parsed(node: str, uid: str, value: Any, verbs: Mapping[str, Verb], keys: fr
     steps = tuple(Step.from_json(step) for step in value.get("steps", ()))
     for step in steps:
         _check(step, node, uid, verbs, keys)
-    return NodeRecord(since=since, phase=Phase(value.get("phase") or ""), steps=steps, **texts)
+    done = value.get(marks.DONE)
+    if done is not None and not (isinstance(done, list) and all(isinstance(one, str) for one in done)):
+        raise ValueError("what is done is no list of names")
+    names = None if done is None else tuple(done)
+    return NodeRecord(since=since, phase=Phase(value.get("phase") or ""), steps=steps, done=names, **texts)
 
 
 def _check(step: Step, node: str, uid: str, verbs: Mapping[str, Verb], keys: frozenset[str]) -> None:

@@ -20,7 +20,7 @@ from kdnsctl.changes.plan import sentence
 from kdnsctl.changes.raised import Raised
 from kdnsctl.changes.reminding import LIST_SETS, still_raised
 from kdnsctl.cluster.lists import list_all
-from kdnsctl.cluster.objects import Node
+from kdnsctl.cluster.objects import Node, PartialObjectMetadata
 from kdnsctl.cluster.permission import Permission
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.find.online import identity_of
@@ -82,8 +82,19 @@ class StatusReport:
     notes: tuple[str, ...] = ()
 
 
-def status(names: Sequence[str], connection: Connection, *, scope: CancelScope, now: datetime) -> StatusReport:
-    """Look at the nodes named, or at all. Raises UsageError for a node that does not exist; else as `list_all`."""
+def status(
+    names: Sequence[str],
+    connection: Connection,
+    *,
+    scope: CancelScope,
+    now: datetime,
+    selector: str | None = None,
+    all_nodes: bool = False,
+) -> StatusReport:
+    """Look at the nodes named, those with the labels of `selector`, or `all_nodes`; else at those in quarantine.
+
+    Raises UsageError for a node that does not exist, and a selector that chooses none; else as `list_all`.
+    """
     everyone = {
         str((node.get("metadata") or {}).get("name")): node
         for node in list_all(connection, "/api/v1/nodes", dict[str, Any], scope=scope).items
@@ -91,6 +102,13 @@ def status(names: Sequence[str], connection: Connection, *, scope: CancelScope, 
     missing = [name for name in names if name not in everyone]
     if missing:
         raise UsageError(f"no node {named(missing)} in {connection.target}; nothing was done")
+    if selector is not None:
+        chosen = list_all(connection, "/api/v1/nodes", PartialObjectMetadata, labels=selector, scope=scope).items
+        names = tuple(node.metadata.name for node in chosen if node.metadata.name in everyone)
+        if not names:
+            raise UsageError(f"no node has {selector} in {connection.target}; nothing was done")
+    elif all_nodes:
+        names = tuple(everyone)
     wanted = names or sorted(name for name, node in everyone.items() if _marked(node))
     found = tuple(_status(name, everyone[name], connection, scope) for name in wanted)
     nodes = (msgspec.convert(one, Node, strict=False) for one in everyone.values())
