@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +19,7 @@ from kdnsctl.changes.plan import DryRun
 from kdnsctl.cli import completing, confirming
 from kdnsctl.cli.ending import interruptible
 from kdnsctl.cli.options import Answer, Form
-from kdnsctl.cli.terminal import put, tell
+from kdnsctl.cli.terminal import columns, put, tell
 from kdnsctl.model import CancelledError, ExitCode, RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -42,27 +43,35 @@ class Changing:
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.", show_default=False)] = False
 
 
-def plan_lines(plan: Plan, target: Target) -> list[str]:
-    """The plan for people: where, as whom, and what will be sent, node by node."""
+def plan_lines(plan: Plan, target: Target, width: int | None) -> list[str]:
+    """The plan for people: where, as whom, and what will be sent, node by node; sentences fill `width` cells.
+
+    A command that is to be run by hand is one line, however long: it is there to be copied.
+    """
     from kdnsctl.changes.plan import sentences  # noqa: PLC0415
+    from kdnsctl.cli.table import wrapped  # noqa: PLC0415
     from kdnsctl.cli.terminal import visible  # noqa: PLC0415
 
-    lines = [f"{plan.command} on {target}"]
+    lines = wrapped(visible(f"{plan.command} on {target}"), width, 0, 2)
     for node in plan.nodes:
-        lines.append(f"  {node.node}:")
+        lines.append(visible(f"  {node.node}:"))
         for place, sentence in enumerate(sentences(node)):
             refused = (plan.refused or {}).get((node.node, place))
-            lines.append(f"    {sentence}" + (f"  [the server refuses: {refused.message}]" if refused else ""))
-        lines += [f"    note: {note}" for note in node.notes]
-    lines += [f"note: {note}" for note in plan.notes]
-    return [visible(line) for line in lines]
+            said = sentence + (f"  [the server refuses: {refused.message}]" if refused else "")
+            lines += wrapped(visible(said), width, 4, 2)
+        for note in node.notes:
+            lines += wrapped(visible(f"note: {note}"), width, 4, 2)
+        lines += [visible(f"    by hand: {command}") for command in node.by_hand]
+    for note in plan.notes:
+        lines += wrapped(visible(f"note: {note}"), width, 0, 2)
+    return lines
 
 
 def confirm(plan: Plan, target: Target, *, yes: bool, no_input: bool) -> None:
     """Show what will be done and ask. Raises RefusedError for a no, and where there is nobody to ask."""
     if yes:
         return
-    lines = plan_lines(plan, target)
+    lines = plan_lines(plan, target, columns(sys.stderr))
     for line in lines[:MOST_LINES]:
         tell(line)
     if len(lines) > MOST_LINES:
@@ -190,7 +199,8 @@ def show_plan(plan: Plan, cluster: Connected, answer: Answer, dry_run: DryRun, s
         plan = rehearsed(plan, Means(cluster, scope))
     plan = replace(plan, dry_run=dry_run)
     if answer.output is Form.TABLE:
-        put("\n".join([*plan_lines(plan, cluster.target), f"nothing was changed (--dry-run={dry_run})"]) + "\n")
+        lines = plan_lines(plan, cluster.target, columns(sys.stdout))
+        put("\n".join([*lines, f"nothing was changed (--dry-run={dry_run})"]) + "\n")
     else:
         output.document(to_json(plan), answer.format)
     return ExitCode.REFUSED if plan.refused else ExitCode.OK

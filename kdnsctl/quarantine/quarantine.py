@@ -38,6 +38,7 @@ from kdnsctl.quarantine.capture import BY_EXEC, Captured, Judgement, Reach, capt
 from kdnsctl.quarantine.dnsdrain import DnsProbe
 from kdnsctl.quarantine.drainreading import Foundation, read_plan
 from kdnsctl.quarantine.guards import Most
+from kdnsctl.quarantine.holdsbase import Objects, api_groups
 from kdnsctl.quarantine.planning import Planned, common_incident, planned
 from kdnsctl.quarantine.podfilters import DrainOptions
 from kdnsctl.quarantine.record import NodeRecord, Phase, record_step
@@ -173,11 +174,11 @@ def _look(
     guards.check_control_plane(nodes, allowed=options.allow_control_plane)
     guards.check_count([node.metadata.name for node in nodes], _marked(everyone, nodes), everyone, options.most)
     incident = options.incident or common_incident(nodes) or options.new_incident
-    groups = holds.api_groups(connection, scope=scope)
-    read = holds.reader(connection, scope)
+    groups = api_groups(connection, scope=scope)
+    objects = Objects(connection, scope)
     found = []
     for node in nodes:
-        held = holds.holds_for(node, options.hold, groups, incident, read)
+        held = holds.holds_for(node, options.hold, groups, incident, objects)
         found.append(planned(node, held, incident, actor, options.reason, now))
     then = ("capture the evidence, and judge it",) if options.collect else ()
     plan = Plan("quarantine", identity_of(connection.target), tuple(one.plan(then) for one in found), notes=notes)

@@ -12,7 +12,7 @@ from kdnsctl.find.report import coverage_to_json, timestamp
 from kdnsctl.model import API_VERSION, Coverage, Reason, Verdict
 from kdnsctl.quarantine import quarantine, release, status
 from kdnsctl.quarantine.draining import PodResult
-from kdnsctl.quarantine.holds import Hold
+from kdnsctl.quarantine.holdsbase import Hold
 from kdnsctl.quarantine.podfilters import name_of
 from kdnsctl.quarantine.record import NodeRecord
 from kdnsctl.repair.verbosityreport import raised_to_json
@@ -90,6 +90,7 @@ def status_to_json(report: status.StatusReport) -> dict[str, Any]:
                 "quarantine": _record(node.record, report) if node.record else None,
                 "inForce": list(node.held),
                 "drift": [{"step": one.says, "found": one.found} for one in node.drift],
+                "holds": [{**_hold(hold), "inForce": hold.in_force} for hold in node.holds],
                 "notLookedAt": list(node.unknown),
                 "lockedBy": node.holder or None,
                 "alreadyTerminating": node.dying or None,
@@ -136,6 +137,7 @@ def _hold(hold: Hold) -> dict[str, Any]:
         "verdict": hold.verdict.value,
         "keys": [str(step.args.get("key") or step.args.get("name")) for step in hold.steps],
         "run": hold.run or None,
+        "undo": hold.back or None,
         "doesNotProtect": hold.risk,
         "why": hold.why,
     }

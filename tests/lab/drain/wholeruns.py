@@ -32,7 +32,7 @@ from kdnsctl.model import KdnsctlError, RefusedError, SilentReporter
 from kdnsctl.quarantine import quarantine as work
 from kdnsctl.quarantine import release as back
 from kdnsctl.quarantine.guards import Most
-from kdnsctl.quarantine.holds import AUTOSCALER_KEY
+from kdnsctl.quarantine.holdsnodes import AUTOSCALER_KEY
 from kdnsctl.quarantine.podfilters import DrainOptions
 from kdnsctl.quarantine.quarantine import QuarantineOptions, QuarantineReport
 from kdnsctl.quarantine.record import Phase
