@@ -41,7 +41,7 @@ RANCHER: Final = "upgrade.cattle.io"
 _WITHOUT: Final = "a node that is not registered yet is not held"
 _CLAIM: Final = tuple(Permission(verb, "nodeclaims", group=KARPENTER, without=_WITHOUT) for verb in ("get", "patch"))
 HELPFUL: Final = (
-    Permission("list", "nodeclaims", group=KARPENTER, without="when Karpenter deletes a node anyway is not known"),
+    Permission("list", "nodeclaims", group=KARPENTER, without="when a node expires is not known"),
     *_CLAIM,
     Permission("get", "nodepools", group=KARPENTER, without="static pools of Karpenter are not known"),
     Permission("list", "nodehealthchecks", group=MEDIK8S, without="that a remediation has begun is not known"),
