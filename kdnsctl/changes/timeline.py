@@ -44,12 +44,18 @@ def told(record: Record) -> str:
         case "repaired":
             deleted = f", {body.get('deleted')} entries deleted" if body.get("deleted") else ""
             return f"{body.get('node')}: {body.get('result')}{deleted}: {body.get('message')}"
-        case "captured":
-            found = body.get("nodes") or {}
-            nodes = ", ".join(f"{name} {one.get('verdict')}" for name, one in found.items() if isinstance(one, dict))
-            return f"evidence in {body.get('bundle')} (SHA256SUMS {body.get('sumsSha256')}): {nodes}"
+        case "captureBegun" | "captured":
+            return _evidence(record)
         case _:
             return record.kind
+
+
+def _evidence(record: Record) -> str:
+    body, found = record.body, record.body.get("nodes") or {}
+    if record.kind == "captureBegun":
+        return f"capturing {', '.join(map(str, found))} into {body.get('bundle')}"
+    nodes = ", ".join(f"{name} {one.get('verdict')}" for name, one in found.items() if isinstance(one, dict))
+    return f"evidence in {body.get('bundle')} (SHA256SUMS {body.get('sumsSha256')}): {nodes}"
 
 
 def markdown(incident: Summary) -> str:

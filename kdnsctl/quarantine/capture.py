@@ -68,16 +68,24 @@ def capture(
     reporter: Reporter,
     now: Callable[[], datetime],
     reach: Reach = BY_EXEC,
+    begins: Callable[[str], object] = lambda _: None,
 ) -> Captured:
-    """Capture nodes into a new bundle `directory`, and judge them by it.
+    """Capture nodes into a new bundle `directory`, and judge them by it; `begins` is told the run of its pods before.
 
-    Raises what `collect` raises, and what ended the scope: the bundle then has what was had.
+    A capture that fails, as on a full disk, is one that proves nothing. Raises what ended the scope: the bundle then
+    has what was had.
     """
     # Each capture is a run of its own: what keeps its pods makes none any more once the first capture is over.
     pods = None if reach.pods is None else replace(reach.pods, run=new_run())
     options = CollectOptions(directory, Chosen(tuple(nodes)), via=reach.via, pods=pods)
     about = {"kdnsctl": __version__}
-    report = collect(options, connection, reach.ssh, scope=scope, reporter=reporter, about=about, now=now)
+    begins("" if pods is None else pods.run)
+    try:
+        report = collect(options, connection, reach.ssh, scope=scope, reporter=reporter, about=about, now=now)
+    except KdnsctlError as error:
+        scope.check()
+        failed = Judgement(Verdict.UNKNOWN, f"the capture failed: {error}", captured=False)
+        return Captured(directory, "", dict.fromkeys(nodes, failed))
     scope.check()
     judged = _judged(report, reporter, now())
     return Captured(directory, report.sums_digest, judged, (*report.notes, *report.pods_left))

@@ -21,7 +21,7 @@ from kdnsctl.cancel import CancelScope
 from kdnsctl.changes import fields, incidents, lock, pods
 from kdnsctl.changes.executor import take
 from kdnsctl.changes.fields import VERBS
-from kdnsctl.changes.incidents import Actor, Incident
+from kdnsctl.changes.incidents import JOURNAL, Actor, Incident
 from kdnsctl.changes.plan import Plan
 from kdnsctl.changes.verbs import DriftError, Means
 from kdnsctl.cluster.errors import ApiError
@@ -33,6 +33,7 @@ from kdnsctl.find.online import identity_of
 from kdnsctl.find.scope import Chosen, nodes_in_scope
 from kdnsctl.model import ExitCode, KdnsctlError, Reason, RefusedError, Reporter, Step, UsageError, Verdict
 from kdnsctl.quarantine import draining, drainreading, events, guards, holds
+from kdnsctl.quarantine import interrupted as interrupting
 from kdnsctl.quarantine.allowed import check_allowed
 from kdnsctl.quarantine.capture import BY_EXEC, Captured, Judgement, Reach, capture
 from kdnsctl.quarantine.dnsdrain import DnsProbe
@@ -267,13 +268,16 @@ def quarantine(
     """Do as the plan says; its nodes are locked by the caller. Raises what ended the scope: run again to go on."""
     prepared = unchanged(prepared, options, connection, actor, scope=scope, now=now())
     work = _Work(connection, incident, actor, scope, reporter, now, reach)
-    incident.begin("quarantine", actor, [one.name for one in prepared.nodes])
+    names = [one.name for one in prepared.nodes]
+    left = interrupting.interrupted(incident.directory / JOURNAL, names)
+    incident.begin("quarantine", actor, names)
     collect = options.collect
     captured: list[Captured] = []
     dying = [one for one in prepared.nodes if one.dying]
     if dying and collect:
         captured.append(work.capture([one.name for one in dying], "before"))
     results = work.contain_all(prepared.nodes, options.most)
+    interrupting.tidied(left, incident.directory, connection, names, anew=collect, scope=scope, note=work.notes.append)
     living = [name for name, result in results.items() if result.failed is None and not result.planned.dying]
     if living and collect:
         captured.append(work.capture(living, "after"))
@@ -426,6 +430,7 @@ class _Work:
     def capture(self, names: Sequence[str], what: str) -> Captured:
         """Capture and judge nodes; journaled with the bundle's digest."""
         directory = self.incident.directory / f"evidence-{self.actor.run}-{what}"
+        about = {"run": self.actor.run, "bundle": directory.name, "nodes": list(names)}
         found = capture(
             self.connection,
             names,
@@ -434,10 +439,15 @@ class _Work:
             reporter=self.reporter,
             now=self.now,
             reach=self.reach,
+            begins=lambda pods: self.incident.journal.append(interrupting.BEGUN, {**about, "pods": pods}),
         )
         nodes = {name: {"verdict": one.verdict.value, "captured": one.captured} for name, one in found.nodes.items()}
         body = {"run": self.actor.run, "bundle": directory.name, "sumsSha256": found.digest, "nodes": nodes}
-        self.incident.journal.append("captured", body)
+        try:
+            self.incident.journal.append(interrupting.DONE, body)
+        except KdnsctlError as error:  # a full disk: nothing more is changed without a journal, and the report says so
+            self.scope.check()
+            self.notes.append(str(error))
         return found
 
     def judged(self, result: NodeResult, judgement: Judgement) -> NodeResult:
