@@ -97,6 +97,7 @@ def cleanup(
     """
     from kdnsctl.cancel import INTERRUPTED, CancelScope  # noqa: PLC0415
     from kdnsctl.changes import runs  # noqa: PLC0415
+    from kdnsctl.changes.reminding import reminded  # noqa: PLC0415
     from kdnsctl.cli import output, progress  # noqa: PLC0415
     from kdnsctl.cli.confirming import confirm  # noqa: PLC0415
     from kdnsctl.cli.connecting import connected  # noqa: PLC0415
@@ -130,6 +131,7 @@ def cleanup(
             if found.to_delete:
                 found = leftovers.delete(cluster, found, server_dry_run=server, scope=scope, reporter=reporter)
             locks = leftleases.delete(cluster, locks, server_dry_run=server, scope=scope)
+        raised = reminded(cluster, found.generated_at, scope=scope) if scope.reason is None else []
     if answer.output is not Form.TABLE:
         how = leftovers.DryRun(dry_run.value)
         output.document(leftovers.to_json(found, how, leftleases.to_json(locks), (locks.note,)), answer.format)
@@ -137,6 +139,8 @@ def cleanup(
         put("\n".join(_lines(found, locks, common, sys.stdout)) + "\n")
     else:
         put("Nothing is left.\n" if not found.note else f"Nothing is left in {pod_namespace}.\n")
+    for note in raised:  # it is no pod, and is not put back here
+        tell(note)
     if scope.reason is INTERRUPTED:
         program = ctx.find_root().info_name or "kdnsctl"
         tell(f"interrupted; what was not deleted is still there: {program} cleanup")
