@@ -228,8 +228,6 @@ def _set_hook(found: Mapping[str, Any], args: Mapping[str, Any], value: Value) -
     entries = hooks.get(moment) or []
     if value is not None and not hooks:
         return [{"op": "add", "path": path, "value": {moment: [value]}}]
-    if value is None and len(entries) == 1 and not any(hooks[other] for other in hooks if other != moment):
-        return [{"op": "remove", "path": path}]
     return _set_in_list(f"{path}/{escaped(moment)}", entries, _hook(found, args), value)
 
 

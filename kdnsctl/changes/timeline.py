@@ -31,6 +31,8 @@ def told(record: Record) -> str:
         case "repaired":
             deleted = f", {body.get('deleted')} entries deleted" if body.get("deleted") else ""
             return f"{body.get('node')}: {body.get('result')}{deleted}: {body.get('message')}"
+        case "captureBegun":
+            return f"capturing {', '.join(map(str, body.get('nodes') or []))} into {body.get('bundle')}"
         case "captured":
             found = body.get("nodes") or {}
             nodes = ", ".join(f"{name} {one.get('verdict')}" for name, one in found.items() if isinstance(one, dict))

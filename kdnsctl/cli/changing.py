@@ -44,7 +44,10 @@ class Changing:
 
 
 def plan_lines(plan: Plan, target: Target, width: int | None) -> list[str]:
-    """The plan for people, at most `width` cells wide: where, as whom, and what will be sent, node by node."""
+    """The plan for people, at most `width` cells wide: where, as whom, and what will be sent, node by node.
+
+    A command that is to be run by hand is one line, however long: it is there to be copied.
+    """
     from kdnsctl.changes.plan import sentences  # noqa: PLC0415
     from kdnsctl.cli.table import wrapped  # noqa: PLC0415
     from kdnsctl.cli.terminal import visible  # noqa: PLC0415
@@ -58,6 +61,7 @@ def plan_lines(plan: Plan, target: Target, width: int | None) -> list[str]:
             lines += wrapped(visible(said), width, 4, 2)
         for note in node.notes:
             lines += wrapped(visible(f"note: {note}"), width, 4, 2)
+        lines += [visible(f"    by hand: {command}") for command in node.by_hand]
     for note in plan.notes:
         lines += wrapped(visible(f"note: {note}"), width, 0, 2)
     return lines
@@ -222,12 +226,8 @@ def show_plan(plan: Plan, cluster: Connected, answer: Answer, dry_run: DryRun, s
         plan = rehearsed(plan, Means(cluster, scope))
     plan = replace(plan, dry_run=dry_run)
     if answer.output is Form.TABLE:
-        put(
-            "\n".join(
-                [*plan_lines(plan, cluster.target, columns(sys.stdout)), f"nothing was changed (--dry-run={dry_run})"]
-            )
-            + "\n"
-        )
+        lines = plan_lines(plan, cluster.target, columns(sys.stdout))
+        put("\n".join([*lines, f"nothing was changed (--dry-run={dry_run})"]) + "\n")
     else:
         output.document(to_json(plan), answer.format)
     return ExitCode.REFUSED if plan.refused else ExitCode.OK

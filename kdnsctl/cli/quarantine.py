@@ -264,9 +264,8 @@ def _drain_options(asked: Draining) -> DrainOptions:
 
 
 def _lines(report: QuarantineReport, common: Common, caller: Caller) -> list[str]:
-    from kdnsctl.cli import table  # noqa: PLC0415
+    from kdnsctl.cli import holds, table  # noqa: PLC0415
     from kdnsctl.cli.terminal import columns, has_color, visible  # noqa: PLC0415
-    from kdnsctl.quarantine.planning import told  # noqa: PLC0415
 
     width, paint = columns(sys.stdout), table.painter(color=has_color(sys.stdout, common.color))
     rows: list[table.Row] = []
@@ -288,7 +287,7 @@ def _lines(report: QuarantineReport, common: Common, caller: Caller) -> list[str
     for node in report.nodes:
         lines.append(visible(f"{node.name}:"))
         for hold in node.planned.holds:
-            lines += table.wrapped(visible(told(hold)), width, 2, 2)
+            lines += holds.lines(hold, width)
         for text in _pods(node):
             lines += table.wrapped(visible(text), width, 2, 2)
     for asked in report.asked:

@@ -73,7 +73,7 @@ def status(
 def _lines(report: StatusReport, common: Common, caller: Caller) -> list[str]:
     from kdnsctl.changes.raised import sentence  # noqa: PLC0415
     from kdnsctl.changes.reminding import StillRaised  # noqa: PLC0415
-    from kdnsctl.cli import table  # noqa: PLC0415
+    from kdnsctl.cli import holds, table  # noqa: PLC0415
     from kdnsctl.cli.terminal import columns, has_color, visible  # noqa: PLC0415
 
     width, paint = columns(sys.stdout), table.painter(color=has_color(sys.stdout, common.color))
@@ -87,6 +87,11 @@ def _lines(report: StatusReport, common: Common, caller: Caller) -> list[str]:
         told += [f"{node.holder} works on it right now"] if node.holder else []
         for text in told:
             lines += table.wrapped(visible(f"{node.name}: {text}"), width, 0, 2)
+    for node in report.nodes:
+        if node.holds:
+            lines.append(visible(f"{node.name} and what may remove it:"))
+        for hold in node.holds:
+            lines += holds.lines(hold, width, in_force=hold.in_force)
     raised = StillRaised(report.raised, report.raised_sets).all
     told = [sentence(name, one, report.generated_at) for name, one in raised]
     for text in [*told, *report.notes]:

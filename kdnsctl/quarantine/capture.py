@@ -53,15 +53,23 @@ def capture(
     now: Callable[[], datetime],
     reach: Reach = BY_EXEC,
     seconds: float | None = None,
+    begins: Callable[[str], object] = lambda _: None,
 ) -> Captured:
     """Capture nodes into a new bundle `directory`, for `seconds` at most, and judge them by what was had by then.
 
-    Raises what `collect` raises, and what ended the scope: the bundle then has what was had.
+    `begins` is told the run of its pods before. A capture that fails, as on a full disk, is one that proves nothing.
+    Raises what ended the scope: the bundle then has what was had.
     """
     options = CollectOptions(directory, Chosen(tuple(nodes)), via=reach.via, pods=reach.pods_anew)
     about = {"kdnsctl": __version__}
-    with scope.child(seconds) as limit:
-        report = collect(options, connection, reach.ssh, scope=limit, reporter=reporter, about=about, now=now)
+    begins("" if options.pods is None else options.pods.run)
+    try:
+        with scope.child(seconds) as limit:
+            report = collect(options, connection, reach.ssh, scope=limit, reporter=reporter, about=about, now=now)
+    except KdnsctlError as error:
+        scope.check()
+        failed = Judgement(Verdict.UNKNOWN, f"the capture failed: {error}", captured=False)
+        return Captured(directory, "", dict.fromkeys(nodes, failed))
     scope.check()
     judged = _judged(report, reporter, now())
     return Captured(directory, report.sums_digest, judged, (*report.notes, *report.pods_left))

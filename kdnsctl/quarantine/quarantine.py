@@ -16,7 +16,7 @@ from kdnsctl.access import Permission
 from kdnsctl.access.needs import Needs
 from kdnsctl.cancel import CancelScope
 from kdnsctl.changes import fields, incidents, lock, pods
-from kdnsctl.changes.incidents import Actor, Incident
+from kdnsctl.changes.incidents import JOURNAL, Actor, Incident
 from kdnsctl.changes.plan import Plan
 from kdnsctl.cluster.errors import ForbiddenError
 from kdnsctl.cluster.objects import Node
@@ -27,6 +27,7 @@ from kdnsctl.find.online import identity_of
 from kdnsctl.find.scope import Chosen, nodes_in_scope
 from kdnsctl.model import RefusedError, Reporter, Step, UsageError
 from kdnsctl.quarantine import drainreading, events, guards, holds
+from kdnsctl.quarantine import interrupted as interrupting
 from kdnsctl.quarantine.allowed import check_allowed
 from kdnsctl.quarantine.budgets import Chance
 from kdnsctl.quarantine.capture import Captured
@@ -34,6 +35,7 @@ from kdnsctl.quarantine.dnsdrain import DnsProbe
 from kdnsctl.quarantine.dnsprobe import asking
 from kdnsctl.quarantine.drainplan import NodeDrain
 from kdnsctl.quarantine.guards import Most
+from kdnsctl.quarantine.holdsbase import Objects, api_groups
 from kdnsctl.quarantine.outcome import QuarantineReport
 from kdnsctl.quarantine.planning import Planned, common_incident, planned
 from kdnsctl.quarantine.podfilters import DrainOptions, name_of
@@ -124,11 +126,11 @@ def _look(
     guards.check_control_plane(nodes, allowed=options.allow_control_plane)
     guards.check_count([node.metadata.name for node in nodes], _marked(everyone, nodes), everyone, options.most)
     incident = options.incident or common_incident(nodes) or options.new_incident
-    groups = holds.api_groups(connection, scope=scope)
-    read = holds.reader(connection, scope)
+    groups = api_groups(connection, scope=scope)
+    objects = Objects(connection, scope)
     found = []
     for node in nodes:
-        held = holds.holds_for(node, options.hold, groups, incident, read)
+        held = holds.holds_for(node, options.hold, groups, incident, objects)
         found.append(planned(node, held, incident, actor, options.reason, now))
     return incident, tuple(found)
 
@@ -246,13 +248,16 @@ def quarantine(
     """
     prepared = unchanged(prepared, options, connection, actor, scope=scope, now=now())
     work = Work(connection, incident, actor, scope, reporter, now, reach, options.seconds)
-    incident.begin("quarantine", actor, [one.name for one in prepared.nodes])
+    names = [one.name for one in prepared.nodes]
+    left = interrupting.interrupted(incident.directory / JOURNAL, names)
+    incident.begin("quarantine", actor, names)
     collect = options.collect
     captured: list[Captured] = []
     dying = [one for one in prepared.nodes if one.dying]
     if dying and collect:
         captured.append(work.capture([one.name for one in dying], GOING_AWAY))
     results = work.contain_all(prepared.nodes, options.most)
+    interrupting.tidied(left, incident.directory, connection, names, anew=collect, scope=scope, note=work.notes.append)
     living = [name for name, result in results.items() if result.failed is None and not result.planned.dying]
     if living and collect:
         captured.append(work.capture(living))

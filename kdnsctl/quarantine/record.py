@@ -9,7 +9,7 @@ keys that holds use. Nothing is read from or sent to a cluster here.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -79,13 +79,13 @@ class RecordError(KdnsctlError):
     code = "badRecord"
 
 
-def parsed(node: str, uid: str, value: Any, verbs: Mapping[str, Verb], keys: Iterable[str]) -> NodeRecord:
-    """The record of a node, from the annotation's JSON. `keys` are those that holds use.
+def parsed(node: str, uid: str, value: Any, verbs: Mapping[str, Verb], is_key: Callable[[str], bool]) -> NodeRecord:
+    """The record of a node, from the annotation's JSON. `is_key` knows the keys that holds use.
 
     Raises RecordError for anything that was not written by this program for this node.
     """
     try:
-        return _parsed(node, uid, value, verbs, frozenset(keys))
+        return _parsed(node, uid, value, verbs, is_key)
     except (ValueError, TypeError, KdnsctlError) as error:
         raise RecordError(
             f"the annotation {RECORD} of {node} is no record of kdnsctl: {error}",
@@ -93,7 +93,7 @@ def parsed(node: str, uid: str, value: Any, verbs: Mapping[str, Verb], keys: Ite
         ) from error
 
 
-def _parsed(node: str, uid: str, value: Any, verbs: Mapping[str, Verb], keys: frozenset[str]) -> NodeRecord:
+def _parsed(node: str, uid: str, value: Any, verbs: Mapping[str, Verb], is_key: Callable[[str], bool]) -> NodeRecord:
     if not isinstance(value, Mapping) or value.get("version") != VERSION:
         raise ValueError(f"not a record of version {VERSION}")
     texts = {key: value.get(key, "") for key in ("incident", "operator", "run", "since", "reason", "verdict")}
@@ -104,7 +104,7 @@ def _parsed(node: str, uid: str, value: Any, verbs: Mapping[str, Verb], keys: fr
         raise ValueError("its time has no zone")
     steps = tuple(Step.from_json(step) for step in value.get("steps", ()))
     for step in steps:
-        _check(step, node, uid, verbs, keys)
+        _check(step, node, uid, verbs, is_key)
     done = value.get(marks.DONE)
     if done is not None and not (isinstance(done, list) and all(isinstance(one, str) for one in done)):
         raise ValueError("what is done is no list of names")
@@ -112,14 +112,14 @@ def _parsed(node: str, uid: str, value: Any, verbs: Mapping[str, Verb], keys: fr
     return NodeRecord(since=since, phase=Phase(value.get("phase") or ""), steps=steps, done=names, **texts)
 
 
-def _check(step: Step, node: str, uid: str, verbs: Mapping[str, Verb], keys: frozenset[str]) -> None:
+def _check(step: Step, node: str, uid: str, verbs: Mapping[str, Verb], is_key: Callable[[str], bool]) -> None:
     verb_of(step, verbs)
     path = step.args["path"]
     if path.startswith("/api/") and (path != node_path(node) or step.uid != uid):
         raise ValueError(f"a step is about {path}, another node")
     if step.verb == "node.record" or (step.verb == "node.taint" and step.args["key"] != RECORD):
         raise ValueError(f"a step {step.verb} of a record is not taken back")
-    if "key" in step.args and step.args["key"] not in {RECORD, *keys}:
+    if "key" in step.args and step.args["key"] != RECORD and not is_key(step.args["key"]):
         raise ValueError(f"a step is about {step.args['key']}, which no hold uses")
     if step.verb == "machine.hook" and not step.args["name"].startswith("kdnsctl"):
         raise ValueError(f"a step is about the hook {step.args['name']}, which is not ours")

@@ -33,6 +33,7 @@ from kdnsctl.model import ExitCode, RefusedError, Reporter, Step, UsageError, Ve
 from kdnsctl.quarantine import events, holds
 from kdnsctl.quarantine.allowed import check_allowed
 from kdnsctl.quarantine.guards import named
+from kdnsctl.quarantine.holdsbase import Groups, Objects, api_groups
 from kdnsctl.quarantine.planning import record_of
 from kdnsctl.quarantine.proving import Proof, prove
 from kdnsctl.quarantine.reaching import BY_EXEC, Reach
@@ -171,6 +172,9 @@ def prepare(
         raise RefusedError(
             f"{held[0].name} is in quarantine by incident {known.pop()}, not {incident}; nothing was changed"
         )
+    objects = Objects(connection, scope)
+    for one in held:
+        holds.check_whose(one.node, one.steps, objects)
     proofs: Mapping[str, Proof] = {}
     if held and not unchecked:
         with scope.child(seconds) as limit:
@@ -178,9 +182,21 @@ def prepare(
             proofs = prove(wanted, reach, connection, scope=limit, reporter=reporter, now=now)
         scope.check()
         _refuse_unhealthy(proofs)
-    plans = tuple(NodePlan(one.name, one.steps, (), tuple(_notes(one, proofs))) for one in nodes)
+    groups = api_groups(connection, scope=scope) if held else {}
+    backs = {one.name: _by_hand(one, groups, objects) for one in held}
+    plans = tuple(
+        NodePlan(one.name, one.steps, (), tuple(_notes(one, proofs)), backs.get(one.name, ())) for one in nodes
+    )
     plan = Plan("release", identity_of(connection.target), plans)
     return Prepared(nodes, proofs, plan, known.pop() if known else None)
+
+
+def _by_hand(one: Leaving, groups: Groups, objects: Objects) -> tuple[str, ...]:
+    """What takes back what may have been held by hand: nobody here knows whether it was."""
+    if one.record is None:
+        return ()
+    found = holds.holds_for(one.node, (holds.AUTO,), groups, one.record.incident, objects)
+    return tuple(f"{hold.back}  # if {hold.manager} was held by hand" for hold in found if hold.back)
 
 
 def _incident_of(node: Node) -> str:

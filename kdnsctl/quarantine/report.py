@@ -13,7 +13,7 @@ from kdnsctl.model import API_VERSION, Coverage, Reason, Verdict
 from kdnsctl.probe.answering import Answering
 from kdnsctl.quarantine import outcome, release, status
 from kdnsctl.quarantine.draining import PodResult
-from kdnsctl.quarantine.holds import Hold
+from kdnsctl.quarantine.holdsbase import Hold
 from kdnsctl.quarantine.podfilters import name_of
 from kdnsctl.quarantine.record import NodeRecord
 from kdnsctl.repair.verbosityreport import raised_to_json
@@ -96,6 +96,7 @@ def status_to_json(report: status.StatusReport) -> dict[str, Any]:
                 "quarantine": _record(node.record, report) if node.record else None,
                 "inForce": list(node.held),
                 "drift": [{"step": one.says, "found": one.found} for one in node.drift],
+                "holds": [{**_hold(hold), "inForce": hold.in_force} for hold in node.holds],
                 "notLookedAt": list(node.unknown),
                 "lockedBy": node.holder or None,
                 "alreadyTerminating": node.dying or None,
@@ -145,6 +146,7 @@ def _hold(hold: Hold) -> dict[str, Any]:
         "verdict": hold.verdict.value,
         "keys": [str(step.args.get("key") or step.args.get("name")) for step in hold.steps],
         "run": hold.run or None,
+        "undo": hold.back or None,
         "doesNotProtect": hold.risk,
         "why": hold.why,
     }

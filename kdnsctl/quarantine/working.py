@@ -25,6 +25,7 @@ from kdnsctl.cluster.proxyload import list_nodes
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.model import KdnsctlError, Reason, RefusedError, Reporter, Verdict
 from kdnsctl.quarantine import draining, events, guards
+from kdnsctl.quarantine import interrupted as interrupting
 from kdnsctl.quarantine.capture import Captured, Judgement, capture
 from kdnsctl.quarantine.dnsdrain import DnsProbe
 from kdnsctl.quarantine.dnsprobe import Asked
@@ -152,6 +153,7 @@ class Work:
     def capture(self, names: Sequence[str], which: str = "") -> Captured:
         """Capture and judge nodes into a bundle of this run, named for `which` they are; journaled with its digest."""
         directory = self.incident.directory / "-".join(filter(None, ("evidence", self.actor.run, which)))
+        about = {"run": self.actor.run, "bundle": directory.name, "nodes": list(names)}
         found = capture(
             self.connection,
             names,
@@ -161,10 +163,15 @@ class Work:
             now=self.now,
             reach=self.reach,
             seconds=self.seconds,
+            begins=lambda pods: self.incident.journal.append(interrupting.BEGUN, {**about, "pods": pods}),
         )
         nodes = {name: {"verdict": one.verdict.value, "captured": one.captured} for name, one in found.nodes.items()}
         body = {"run": self.actor.run, "bundle": directory.name, "sumsSha256": found.digest, "nodes": nodes}
-        self.incident.journal.append("captured", body)
+        try:
+            self.incident.journal.append(interrupting.DONE, body)
+        except KdnsctlError as error:  # a full disk: nothing more is changed without a journal, and the report says so
+            self.scope.check()
+            self.notes.append(str(error))
         return found
 
     def judged(self, result: NodeResult, judgement: Judgement) -> NodeResult:

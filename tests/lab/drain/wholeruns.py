@@ -36,7 +36,7 @@ from kdnsctl.quarantine import release as back
 from kdnsctl.quarantine import working
 from kdnsctl.quarantine.capture import Captured, capture
 from kdnsctl.quarantine.guards import Most
-from kdnsctl.quarantine.holds import AUTOSCALER_KEY
+from kdnsctl.quarantine.holdsnodes import AUTOSCALER_KEY
 from kdnsctl.quarantine.outcome import NodeResult, QuarantineReport
 from kdnsctl.quarantine.podfilters import DrainOptions
 from kdnsctl.quarantine.record import Phase
