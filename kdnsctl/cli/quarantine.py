@@ -26,9 +26,9 @@ from kdnsctl.cli.changing import (
     confirm,
     show_plan,
 )
-from kdnsctl.cli.collect import Pods, Rung, Ssh, check_via, pod_settings, ssh_ways
 from kdnsctl.cli.nextsteps import Caller, caller_of, next_lines
 from kdnsctl.cli.options import Answer, Common, Connection, Form, Record, said
+from kdnsctl.cli.reaching import Pods, Rung, Ssh, check_via, pod_settings, ssh_ways
 from kdnsctl.cli.terminal import put
 from kdnsctl.model import UsageError, Verdict
 
@@ -208,11 +208,10 @@ def quarantine(
             return show_plan(prepared.plan, cluster, answer, changing.dry_run, scope)
         confirm(prepared.plan, cluster.target, yes=changing.yes, no_input=common.no_input)
         names = [one.name for one in prepared.nodes]
-        by_ssh = via not in (Rung.EXEC, Rung.POD) and not guarding.no_collect
         reach = Reach(
             Via(via.value),
-            pod_settings(own_pods) if via in (Rung.AUTO, Rung.POD) else None,
-            ssh_ways(ssh, common, reporter, openssh=via is Rung.OPENSSH) if by_ssh else None,
+            pod_settings(own_pods, via),
+            None if guarding.no_collect else ssh_ways(ssh, via, common, reporter),
         )
         with at_work(cluster, prepared.incident, names, actor, lock_namespace, scope) as (incident, held):
             report = work.quarantine(

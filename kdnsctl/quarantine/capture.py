@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final
 from kdnsctl import __version__
 from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster.transport import Connection
-from kdnsctl.evidence.collect import CollectOptions, CollectReport, Status, collect
+from kdnsctl.evidence.collect import CollectOptions, collect
+from kdnsctl.evidence.collected import CollectReport, Status
 from kdnsctl.evidence.ways import Via
 from kdnsctl.find.analyze_files import FileOptions, analyze_files
 from kdnsctl.find.scope import Chosen
