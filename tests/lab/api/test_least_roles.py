@@ -109,7 +109,14 @@ CASES: Final = [
         1,  # there is nobody here who would make a new kube-proxy
         missed=("list pods in kube-system", "get namespaces kube-system", "delete pods in kube-system"),
     ),
-    Case("cleanup", ("cleanup", "--yes"), 0, ("--with-pods",), left_pod, ("list pods", "delete pods in kube-system")),
+    Case(
+        "cleanup",
+        ("cleanup", "--yes"),
+        0,
+        ("--with-pods",),
+        left_pod,
+        ("list pods", "delete pods in kube-system", "list leases.coordination.k8s.io in kube-system"),
+    ),
     Case("verbosity", ("verbosity", "show"), 0, missed=PROXY),
     Case("verbosity", ("verbosity", "raise", NODE, "--no-restart", "--yes"), 5, missed=CHANGE),
 ]
