@@ -145,6 +145,20 @@ def docs(session: nox.Session) -> None:
     session.run("zensical", "build", "--strict", "--clean")
 
 
+@nox.session(venv_backend=BACKEND)
+def reference(session: nox.Session) -> None:
+    """Write docs/reference anew, from the commands; a test holds it to them."""
+    prepare(session)
+    session.run("python", "-m", "tests.docs.reference")
+
+
+@nox.session(venv_backend=BACKEND)
+def images(session: nox.Session) -> None:
+    """Draw docs/images anew, in a lab; a test holds them to what the commands print."""
+    prepare(session)
+    session.run("python", "-m", "tests.docs.images")
+
+
 @nox.session(venv_backend="uv")
 def lock(session: nox.Session) -> None:
     """Write the lock files anew. With arguments: those to uv, for example `--upgrade`."""
