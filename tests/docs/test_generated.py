@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -35,10 +38,24 @@ def test_every_picture_is_made_by_the_script_shown_on_a_page_and_described() -> 
     assert all(len(words.split()) > 3 for words in shown.values())
 
 
-def test_a_picture_asks_no_other_server_for_anything() -> None:
+def test_a_picture_is_well_formed_and_asks_no_other_server_for_anything() -> None:
     for path in images.PLACE.iterdir():
+        assert ET.parse(path).getroot().tag.endswith("svg")
         addresses = set(re.findall(r"https?://[^\s\"<)]+", path.read_text(encoding="utf-8")))
         assert {each for each in addresses if "127.0.0.1" not in each} == {"http://www.w3.org/2000/svg"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "schemas").iterdir()), ids=lambda path: path.name)
+def test_a_schema_takes_keys_that_are_added_later(path: Path) -> None:
+    def closed(value: object) -> bool:
+        if isinstance(value, dict):
+            return value.get("additionalProperties") is False or any(map(closed, value.values()))
+        return isinstance(value, list) and any(map(closed, value))
+
+    schema = json.loads(path.read_text(encoding="utf-8"))
+    assert not closed(schema)
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert "Keys are added in later versions, and never change meaning." in schema["description"]
 
 
 def test_every_kind_of_output_is_on_the_page_of_schemas() -> None:
