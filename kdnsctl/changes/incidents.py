@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from kdnsctl.cancel import CancelScope
 from kdnsctl.changes import journal
@@ -26,11 +26,13 @@ from kdnsctl.changes.journal import Journal, Reading
 from kdnsctl.cluster.objects import PartialObjectMetadata
 from kdnsctl.cluster.permission import Permission
 from kdnsctl.cluster.transport import Connection
-from kdnsctl.model import KdnsctlError, RefusedError, UsageError
+from kdnsctl.model import Coverage, KdnsctlError, RefusedError, UsageError
 
 JOURNAL: Final = "journal.jsonl"
 OPENED: Final = "incident"  # kind of the first record
 RUN: Final = "run"  # kind of the record with which a command begins
+FOUND: Final = "found"  # kind of the record of what a command found that changes nothing
+MOST_NAMES: Final = 100  # of nodes in such a record, for each verdict; all of them are counted
 NAMESPACE: Final = "/api/v1/namespaces/kube-system"
 NEEDED: Final = (
     Permission(
@@ -40,6 +42,10 @@ NEEDED: Final = (
         without="an incident cannot be bound to the cluster: nothing is changed",
     ),
 )
+NOTED: Final = Permission(
+    "get", "namespaces", name="kube-system", without="--incident: what is found cannot be noted in an incident"
+)
+"""For commands that only read, and note what they found when an incident is named."""
 # The name is a directory, a part of the User-Agent and the value of a taint: a label's value (k8s docs, "Labels").
 _ID: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
@@ -69,6 +75,22 @@ class Incident:
         """Note that a command begins to change these nodes. Raises as `Journal.append`."""
         about = {"command": command, "run": actor.run, "operator": actor.operator, "nodes": list(nodes)}
         self.journal.append(RUN, about)
+
+    def found(
+        self, command: str, actor: Actor, found: Mapping[str, Iterable[str]], coverage: Coverage | None = None
+    ) -> None:
+        """Note what a command found that changes nothing: verdict → nodes. Raises as `Journal.append`."""
+        nodes = {verdict: list(names) for verdict, names in found.items()}
+        about: dict[str, Any] = {
+            "command": command,
+            "run": actor.run,
+            "operator": actor.operator,
+            "counts": {verdict: len(names) for verdict, names in nodes.items()},
+            "nodes": {verdict: names[:MOST_NAMES] for verdict, names in nodes.items()},
+        }
+        if coverage is not None:
+            about |= {"inScope": coverage.in_scope, "judged": coverage.judged}
+        self.journal.append(FOUND, about)
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,12 +112,15 @@ def locked(
     stop = threading.Event()
     taken: list[str] = []
     with scope.child() as inner, contextlib.ExitStack() as stack:
-        held = Locks(inner)
+        held, fence = Locks(inner), _Fence(inner)
         stack.callback(_give_back, leases, taken, held)
+        stack.callback(fence.lift)
         for node in sorted(nodes):
             taken.append(node)  # before: an answer may get lost, or Ctrl-C come, when it is ours already
+            asked = inner.clock.now()
             try:
                 leases.acquire(node, inner)
+                fence.put_off(node, asked)
             except ForbiddenError as error:
                 taken.remove(node)
                 held.without.append(node)
@@ -129,7 +132,7 @@ def locked(
             note(held.notes[0] + (f"; the same for {len(held.notes) - 1} more" if len(held.notes) > 1 else ""))
         if taken:
             renewer = threading.Thread(
-                target=_renew, args=(leases, tuple(taken), inner, stop, note, wait), name="locks", daemon=True
+                target=_renew, args=(leases, tuple(taken), fence, inner, stop, note, wait), name="locks", daemon=True
             )
             renewer.start()
             stack.callback(renewer.join, 1.0)
@@ -137,9 +140,38 @@ def locked(
         yield held
 
 
+class _Fence:
+    """Ends the work when a lock was not renewed for as long as it lasts: by then it may be somebody else's.
+
+    An API server that cannot be reached, or that keeps a request waiting, would otherwise let two work on a node.
+    """
+
+    def __init__(self, scope: CancelScope) -> None:
+        self._scope = scope
+        self._revoke: dict[str, Callable[[], None]] = {}
+
+    def put_off(self, node: str, asked: float) -> None:
+        """The lock of `node` was renewed; `asked` is when that was asked for, by the scope's clock."""
+        revoke = self._scope.clock.call_at(asked + LASTS, lambda: self._end(node))
+        self._revoke.pop(node, lambda: None)()
+        self._revoke[node] = revoke
+
+    def lift(self) -> None:
+        """The work is over."""
+        for revoke in self._revoke.values():
+            revoke()
+
+    def _end(self, node: str) -> None:
+        said = (
+            f"the lock of {node} could not be renewed for {LASTS} s, so the work on it was ended: it may be another's"
+        )
+        self._scope.cancel(Reason("lockLost", said))
+
+
 def _renew(
     leases: _Leases,
     nodes: Sequence[str],
+    fence: _Fence,
     scope: CancelScope,
     stop: threading.Event,
     note: Callable[[str], None],
@@ -148,8 +180,10 @@ def _renew(
     """Renew until stopped. A lock that is another's ends the work; one that could not be renewed is tried again."""
     while not wait(stop, RENEWED) and not stop.is_set():
         for node in nodes:
+            asked = scope.clock.now()
             try:
-                leases.renew(node, scope)
+                if leases.renew(node, scope):
+                    fence.put_off(node, asked)
             except (LockedError, NotFoundError) as error:
                 scope.cancel(Reason("lockLost", f"the lock of {node} was lost, so the work on it was ended: {error}"))
                 return
@@ -209,13 +243,17 @@ class _Leases:
             self.renew(node, scope)
         return True
 
-    def renew(self, node: str, scope: CancelScope) -> None:
+    def renew(self, node: str, scope: CancelScope) -> bool:
+        """Whether it was renewed; not when somebody changed it meanwhile, which is seen at the next time."""
         reply = self._connection.request("GET", self._of(node), scope=scope)
         lease = decode(reply.body, dict[str, Any], f"GET {self._of(node)}")
         if (lease.get("spec") or {}).get("holderIdentity") != str(self._actor):
             raise LockedError(f"{self._holder(lease)} holds it now")
-        with contextlib.suppress(ConflictError):  # seen at the next renewal
+        try:
             self._write("PUT", self._of(node), self._lease(node, lease), scope)
+        except ConflictError:
+            return False
+        return True
 
     def give_back(self, node: str, scope: CancelScope) -> None:
         reply = self._connection.request("GET", self._of(node), scope=scope)

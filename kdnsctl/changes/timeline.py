@@ -6,7 +6,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kdnsctl.changes.executor import to_undo
@@ -14,18 +14,34 @@ from kdnsctl.changes.incidents import Summary
 from kdnsctl.changes.journal import Record
 from kdnsctl.model import API_VERSION
 
+SHOWN_NAMES = 5  # of nodes in a line, for each verdict
 LONGEST = 300  # characters of one text in a line
 
 
 def told(record: Record) -> str:
     """One record in words, one line, without its time."""
     body = record.body
-    step = f"step {body.get('of')}"
     match record.kind:
         case "incident":
             return f"{body.get('operator')} opened the incident on {body.get('cluster')}"
         case "run":
             return f"{body.get('operator')} ran {body.get('command')} ({', '.join(body.get('nodes') or [])})"
+        case "found":
+            return f"{body.get('operator')} ran {body.get('command')}: {_found(body)}"
+        case "repaired":
+            deleted = f", {body.get('deleted')} entries deleted" if body.get("deleted") else ""
+            return f"{body.get('node')}: {body.get('result')}{deleted}: {body.get('message')}"
+        case "captured":
+            found = body.get("nodes") or {}
+            nodes = ", ".join(f"{name} {one.get('verdict')}" for name, one in found.items() if isinstance(one, dict))
+            return f"evidence in {body.get('bundle')} (SHA256SUMS {body.get('sumsSha256')}): {nodes}"
+        case _:
+            return _of_step(record)
+
+
+def _of_step(record: Record) -> str:
+    body, step = record.body, f"step {record.body.get('of')}"
+    match record.kind:
         case "stepBegun":
             return f"step {record.number}: {body.get('says')}"
         case "stepDone":
@@ -41,15 +57,21 @@ def told(record: Record) -> str:
             return f"{step} was taken back" if body.get("changed") else f"{step} was taken back already"
         case "undoFailed":
             return f"{step} was not taken back: {body.get('message')}"
-        case "repaired":
-            deleted = f", {body.get('deleted')} entries deleted" if body.get("deleted") else ""
-            return f"{body.get('node')}: {body.get('result')}{deleted}: {body.get('message')}"
-        case "captured":
-            found = body.get("nodes") or {}
-            nodes = ", ".join(f"{name} {one.get('verdict')}" for name, one in found.items() if isinstance(one, dict))
-            return f"evidence in {body.get('bundle')} (SHA256SUMS {body.get('sumsSha256')}): {nodes}"
         case _:
             return record.kind
+
+
+def _found(body: Mapping[str, Any]) -> str:
+    """What a command found: the nodes by verdict, and how many of how many were judged."""
+    counts, nodes = body.get("counts") or {}, body.get("nodes") or {}
+    parts = []
+    for verdict, count in counts.items():
+        named = [str(name) for name in nodes.get(verdict) or []][:SHOWN_NAMES]
+        more = f" and {count - len(named)} more" if count > len(named) else ""
+        parts.append(f"{verdict}: {', '.join(named)}{more}")
+    if "inScope" in body:
+        parts.append(f"{body.get('judged')} of {body.get('inScope')} nodes judged")
+    return "; ".join(parts) or "nothing"
 
 
 def markdown(incident: Summary) -> str:

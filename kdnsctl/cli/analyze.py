@@ -22,6 +22,7 @@ from kdnsctl.cli.options import (
     Deadline,
     KubeProxyVersion,
     NodeChoice,
+    Record,
     Rendering,
     Settle,
     check_rendering,
@@ -53,6 +54,7 @@ def analyze(
     ctx: typer.Context,
     common: Common,
     connection: Connection,
+    record: Record,
     rendering: Rendering,
     choice: NodeChoice,
     reading: Reading,
@@ -117,6 +119,7 @@ def analyze(
             report = analyze_files(files, stdin=stdin_for(paths, "a dump"), reporter=reporter, now=datetime.now(UTC))
         else:
             from kdnsctl.cli.connecting import connected  # noqa: PLC0415
+            from kdnsctl.cli.noting import by_verdict, noting  # noqa: PLC0415
             from kdnsctl.diagnosis.evidence import SETTLE  # noqa: PLC0415
             from kdnsctl.find.analyze_nodes import NodeOptions, analyze_nodes  # noqa: PLC0415
             from kdnsctl.find.scope import Chosen  # noqa: PLC0415
@@ -129,8 +132,12 @@ def analyze(
                 parallel=reading.parallel,
             )
             scope = CancelScope((reading.deadline or DEADLINE).total_seconds())
-            with connected(connection, common, scope, reporter) as cluster:
+            with (
+                connected(connection, common, scope, reporter) as cluster,
+                noting(cluster, record, "analyze", scope) as note,
+            ):
                 report = analyze_nodes(asked, cluster, scope=scope, reporter=reporter, now=datetime.now(UTC))
+                note(by_verdict((one.name, one.verdict) for one in report.nodes), report.coverage)
     explain.analyze_report(
         report,
         rendering.output,
@@ -162,7 +169,9 @@ def _check(ctx: typer.Context, rendering: Rendering, words: list[str] | None) ->
             hint=f"is there no file {other}? A node that is called like a file is written node/{paths[0]}",
         )
     if paths:
-        useless = said(ctx, *(field.name for group in (Connection, NodeChoice, Reading) for field in fields(group)))
+        useless = said(
+            ctx, *(field.name for group in (Connection, Record, NodeChoice, Reading) for field in fields(group))
+        )
         if useless:
             raise UsageError(f"{', '.join(useless)} has no effect on files ({paths[0]} is a path)")
     else:

@@ -25,6 +25,7 @@ from kdnsctl.cli.options import (
     Format,
     KubeProxyVersion,
     NodeChoice,
+    Record,
     Rendering,
     Settle,
     check_rendering,
@@ -80,6 +81,7 @@ def find_affected(
     ctx: typer.Context,
     common: Common,
     connection: Connection,
+    record: Record,
     rendering: Rendering,
     choice: NodeChoice,
     reading: Reading,
@@ -218,6 +220,7 @@ def find_affected(
             )
         else:
             from kdnsctl.cli.connecting import connected  # noqa: PLC0415
+            from kdnsctl.cli.noting import by_verdict, noting  # noqa: PLC0415
             from kdnsctl.find import online  # noqa: PLC0415
             from kdnsctl.find.scope import Chosen  # noqa: PLC0415
 
@@ -238,8 +241,12 @@ def find_affected(
                 **({"settle": reading.settle} if reading.settle else {}),
             )
             scope = CancelScope((reading.deadline or DEADLINE).total_seconds())
-            with connected(connection, common, scope, reporter) as cluster:
+            with (
+                connected(connection, common, scope, reporter) as cluster,
+                noting(cluster, record, "find-affected", scope) as note,
+            ):
                 report = online.find_in_cluster(options, cluster, scope=scope, reporter=reporter, now=datetime.now(UTC))
+                note(by_verdict((one.name, one.verdict) for one in report.nodes), report.coverage)
     render.find_report(
         report,
         rendering.output,
@@ -297,7 +304,7 @@ def _check(
 ) -> None:
     """Refuse what does not go together, rather than ignore a part of it."""
     if logs:
-        online = [field.name for group in (Connection, NodeChoice, Reading) for field in fields(group)]
+        online = [field.name for group in (Connection, Record, NodeChoice, Reading) for field in fields(group)]
         useless = said(ctx, *online)
         if useless:
             raise UsageError(f"{', '.join(useless)} has no effect with --logs")

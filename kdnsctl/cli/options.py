@@ -141,7 +141,10 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Which incident a run belongs to: for commands that write to an incident's journal."""
+    """Which incident a run belongs to: for commands that write to an incident's journal.
+
+    Those that change something begin an incident where none is named; others then write nothing.
+    """
 
     incident: Annotated[
         str | None, typer.Option("--incident", metavar="ID", help="Incident that this run belongs to.")

@@ -15,7 +15,7 @@ import typer
 from kdnsctl.cli import completing, values
 from kdnsctl.cli.collect import Pods, Rung, Ssh, pod_settings, ssh_ways
 from kdnsctl.cli.nextsteps import Caller, caller_of, next_lines
-from kdnsctl.cli.options import Answer, Common, Connection, Form, said
+from kdnsctl.cli.options import Answer, Common, Connection, Form, Record, said
 from kdnsctl.cli.terminal import put, tell
 from kdnsctl.model import ExitCode, UsageError
 
@@ -100,6 +100,7 @@ def probe(
     ctx: typer.Context,
     common: Common,
     connection: Connection,
+    record: Record,
     answer: Answer,
     ssh: Ssh,
     pods: Pods,
@@ -144,6 +145,7 @@ def probe(
     from kdnsctl.cli import output, probeview  # noqa: PLC0415
     from kdnsctl.cli.connecting import connected  # noqa: PLC0415
     from kdnsctl.cli.ending import interruptible  # noqa: PLC0415
+    from kdnsctl.cli.noting import noting  # noqa: PLC0415
     from kdnsctl.cli.progress import LineReporter  # noqa: PLC0415
     from kdnsctl.evidence import probing  # noqa: PLC0415
     from kdnsctl.evidence.ways import Via  # noqa: PLC0415
@@ -161,11 +163,13 @@ def probe(
     with (
         interruptible(),
         connected(connection, common, scope, reporter) as cluster,
+        noting(cluster, record, "probe", scope) as noted,
         probeview.watching(common.color) as watch,
     ):
         by_ssh = via not in (Rung.EXEC, Rung.POD) and bool(from_nodes)
         ways = ssh_ways(ssh, common, reporter, openssh=via is Rung.OPENSSH) if by_ssh else None
         report = probing.probe(question, cluster, ways, scope=scope, reporter=reporter, watch=watch)
+        noted(_by_result(report))
     for note in (*report.notes, *report.pods_left):
         tell(note)
     if answer.output is Form.TABLE:
@@ -214,6 +218,14 @@ def _options(asking: Asking) -> Options:
         rate=asking.rate,
         queries=asking.queries,
     )
+
+
+def _by_result(report: ProbeReport) -> dict[str, list[str]]:
+    """Result → the places that have it, in words for an incident's journal."""
+    grouped: dict[str, list[str]] = {}
+    for place in report.places:
+        grouped.setdefault(place.result.value, []).append(place.name or "this machine")
+    return grouped
 
 
 def _lines(report: ProbeReport, common: Common, caller: Caller) -> list[str]:

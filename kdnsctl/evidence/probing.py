@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from kdnsctl import fleet
 from kdnsctl.access.needs import Needs
 from kdnsctl.cancel import CancelScope
+from kdnsctl.changes.incidents import NOTED
 from kdnsctl.cluster import dns, proxyload
 from kdnsctl.cluster.dns import DnsService
 from kdnsctl.cluster.errors import ApiError
@@ -47,6 +48,7 @@ NEEDS: Final = Needs(
     helpful=(
         replace(proxyload.LIST_NODES, without="DNS can only be asked from nodes that are named and not looked up"),
         replace(proxyload.NEEDED[1], without="whether nodes have a DNS cache of their own is not known"),
+        NOTED,
     ),
     with_option={
         VIA_POD: tuple(

@@ -13,6 +13,7 @@ from typing import Final
 
 from kdnsctl.access.needs import Needs
 from kdnsctl.cancel import CancelScope
+from kdnsctl.changes.incidents import NOTED
 from kdnsctl.cluster import proxyload
 from kdnsctl.cluster.errors import ForbiddenError
 from kdnsctl.cluster.kubeproxy import Kind, KubeProxy
@@ -32,7 +33,7 @@ from kdnsctl.model import Coverage, Outcome, Reason, Reporter, Verdict
 
 NEEDS: Final = Needs(
     needed=(*proxyload.NEEDED, *live.NEEDED),
-    helpful=tuple(dict.fromkeys((*live.HELPFUL, *proxyload.HELPFUL))),
+    helpful=tuple(dict.fromkeys((*live.HELPFUL, *proxyload.HELPFUL, NOTED))),
 )
 
 

@@ -16,6 +16,7 @@ from kdnsctl import fleet
 from kdnsctl.access.needs import Needs
 from kdnsctl.access.preflight import asking
 from kdnsctl.cancel import INTERRUPTED, CancelScope
+from kdnsctl.changes.incidents import NOTED
 from kdnsctl.cluster import dns, proxyload
 from kdnsctl.cluster.dns import DnsService, find_dns
 from kdnsctl.cluster.errors import ForbiddenError
@@ -48,7 +49,7 @@ PARALLEL: Final = 32  # log requests at once: they are outside the server's own 
 REACTS_WITHIN: Final = timedelta(minutes=1)  # longer than a sync takes where one with many Services is slow
 NEEDS: Final = Needs(
     needed=(*proxyload.NEEDED, needed("kube-system")),
-    helpful=(*dns.NEEDED, *proxyload.HELPFUL),
+    helpful=(*dns.NEEDED, *proxyload.HELPFUL, NOTED),
     with_option={"--kubelet-logs": (KUBELET_LOGS,), "--live": (*STATE_NEEDED, *STATE_HELPFUL)},
 )
 ALLOWED_BY: Final = "`kdnsctl rbac find-affected` prints the Role that allows it"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import functools
 import json
 import re
 import time
@@ -346,8 +347,7 @@ def _wait_for(scene: _Scene, node: str, condition: Callable[[Any, Any], bool]) -
         if not well or not condition(readings.get((node, "fixed")), readings.get((node, "fresh"))):
             return False
         # Entries of ports that nobody holds can be left there as well: nobody notices, and they are stale all the same.
-        serving = {each["status"].get("podIP", "") for each in _dns_pods(scene).values()}
-        left = [each for each in others if not _dns_backends(scene, each) <= serving]
+        left = [each for each in others if not _is_clean(scene, each)]
         for each in left:
             if each not in spared:
                 spared.update(_spare(scene, each))
@@ -373,16 +373,21 @@ def _spare(scene: _Scene, node: str) -> set[str]:
 
 
 def _replaced(node: str, proxy: JSON) -> Callable[[_Scene], bool]:
-    """A condition: another kube-proxy than `proxy` serves on the node.
+    """A condition: another kube-proxy than `proxy` serves on the node, and has deleted what was stale there.
 
     The rules that the old one left may answer all clients before the new one has begun.
     """
 
     def met(scene: _Scene) -> bool:
         now = _serving_proxies(scene).get(node)
-        return now is not None and now["metadata"]["uid"] != proxy["metadata"]["uid"]
+        return now is not None and now["metadata"]["uid"] != proxy["metadata"]["uid"] and _is_clean(scene, node)
 
     return met
+
+
+def _is_clean(scene: _Scene, node: str) -> bool:
+    """Whether no entry of the node leads to a pod that is gone: neither one that a client holds, nor any other."""
+    return _dns_backends(scene, node) <= {each["status"].get("podIP", "") for each in _dns_pods(scene).values()}
 
 
 def _wait_all_well(
@@ -417,7 +422,8 @@ def _heal(scene: _Scene) -> Incident | None:
     if incident.mode == Mode.DOWN.value:
         # Awake again it sees what it missed, writes the rules and deletes the entries, in every version.
         with contextlib.suppress(LabError):
-            _wait_all_well(scene, "DNS works on every node", min(10.0, scene.left))
+            clean = functools.partial(_is_clean, node=incident.node)
+            _wait_all_well(scene, "DNS works on every node", min(20.0, scene.left), clean)
             scene.where.incident_file.unlink()
             return incident
     while True:

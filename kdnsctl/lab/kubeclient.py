@@ -209,14 +209,15 @@ class Informer:
         query = f"?{urlencode(self._query)}" if self._query else ""
         answer = self._client.get(f"{self._path}{query}")
         present = {key_of(item): item for item in answer.get("items") or ()}
+        # Handed over first and remembered then: what could not be handed over is, with the next list.
         for key in [key for key in self._items if key not in present]:
-            del self._items[key]
             self._on_change(key, None)
+            del self._items[key]
         for key, item in present.items():
             old = self._items.get(key)
-            self._items[key] = item
             if old is None or old["metadata"].get("resourceVersion") != item["metadata"].get("resourceVersion"):
                 self._on_change(key, item)
+            self._items[key] = item
         return str(answer["metadata"]["resourceVersion"])
 
     def _follow(self, version: str) -> None:
@@ -231,10 +232,10 @@ class Informer:
                     continue
                 key = key_of(obj)
                 if event["type"] == "DELETED":
-                    self._items.pop(key, None)
                     self._on_change(key, None)
+                    self._items.pop(key, None)
                 else:
-                    self._items[key] = obj
                     self._on_change(key, obj)
+                    self._items[key] = obj
                 if self._stop.is_set():
                     return

@@ -76,7 +76,7 @@ def a_share_is_lost(node: str) -> Until:
 
 
 def measure(
-    where: LabDir, nodes: int, results: int = 10, timeout: float = 30.0, until: Until | None = None
+    where: LabDir, nodes: int, results: int = 10, timeout: float = 120.0, until: Until | None = None
 ) -> tuple[Success, ...]:
     """Count from now until every client on all `nodes` nodes has `results` more results, answers or losses.
 

@@ -30,6 +30,8 @@ from kdnsctl.lab.podnode import PodNode
 from kdnsctl.lab.podstate import ContainerState
 from kdnsctl.lab.podstatus import pod_status
 
+_REPORT_AGAIN = 0.5
+
 
 class PodWorker:
     """Runs one pod. Create, `start`, then feed it with `update` and `vanish`."""
@@ -49,6 +51,7 @@ class PodWorker:
         self._deletion_told = False
         self._failed: tuple[str, str] | None = None
         self._reported: JSON | None = None
+        self._report_at = float("inf")
         self._interface = "v" + self.uid.replace("-", "")[:12]
         self._directory = node.shared.space / "pods" / self.uid
         self._containers = Containers(pod, node, self._directory, self._note_end)
@@ -172,7 +175,7 @@ class PodWorker:
         self._report()
 
     def _next_deadline(self) -> float:
-        moments = [self._containers.next_moment]
+        moments = [self._containers.next_moment, self._report_at]
         if self._kill_at is not None:
             moments.append(self._kill_at)
         limit = self._containers.pod["spec"].get("activeDeadlineSeconds")
@@ -238,13 +241,14 @@ class PodWorker:
             self._failed,
             self._reported,
         )
+        self._report_at = float("inf")
         if status != self._reported:
             namespace, _, name = self.key.partition("/")
             try:
                 self._node.report_pod(namespace, name, self.uid, status)
                 self._reported = status
             except ApiError:
-                return  # told again with the next event
+                self._report_at = time.monotonic() + _REPORT_AGAIN  # there may be no other event for long
 
     def _tear_down(self) -> None:
         self._leave_network()

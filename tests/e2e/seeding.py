@@ -231,7 +231,7 @@ def _pod(image: str, where: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _eventually(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
+def _eventually(condition: Callable[[], bool], seconds: float = 120.0) -> bool:
     """Look until `condition` holds; a cluster gives no event that says kube-proxy is done."""
     pause = threading.Event()
     end = time.monotonic() + seconds

@@ -106,7 +106,7 @@ class Kubectl:
 
     @contextmanager
     def streaming(self, *arguments: str) -> Iterator[IO[bytes]]:
-        """The standard output of a kubectl that keeps running; ended with the block, or after a minute."""
+        """The standard output of a kubectl that keeps running; ended with the block, or after two minutes."""
         process = subprocess.Popen(
             self.command(*arguments),
             stdin=subprocess.DEVNULL,
@@ -115,7 +115,7 @@ class Kubectl:
             env=dict(self._environment),
         )
         # A kubectl that says nothing must not hang the run: at its end the reader sees the end of the output.
-        watchdog = threading.Timer(60, process.kill)
+        watchdog = threading.Timer(120, process.kill)
         watchdog.start()
         assert process.stdout is not None
         try:

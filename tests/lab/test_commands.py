@@ -204,7 +204,7 @@ def test_interrupted_up_leaves_nothing(
         traces = Traces.of(where)
         running.send_signal(number)
         running.send_signal(signal.SIGCONT)
-        _, err = running.communicate(timeout=60)
+        _, err = running.communicate(timeout=120)
     assert (running.returncode, err.splitlines()[-1]) == (
         130,
         "error: interrupted; the lab 'half' is gone, and nothing of it is left",

@@ -182,7 +182,7 @@ def test_interrupted_it_leaves_nothing(
         traces = Traces.of(where)
         running.send_signal(number)
         running.send_signal(signal.SIGCONT)
-        _, err = running.communicate(timeout=60)
+        _, err = running.communicate(timeout=120)
     said = err.splitlines()[-1]
     assert (running.returncode, said) == (
         130,
@@ -209,7 +209,7 @@ def test_a_lab_that_is_killed_in_the_middle_ends_the_demo_with_one_line(
         (supervisor,) = (pid for pid, _ in traces.processes if command_line(pid) == "lab-supervisor killed")
         os.kill(supervisor, signal.SIGKILL)
         running.send_signal(signal.SIGCONT)
-        _, err = running.communicate(timeout=60)
+        _, err = running.communicate(timeout=120)
     assert running.returncode == 1
     (said,) = [line for line in err.splitlines() if line.startswith("error: ")]
     assert said.endswith("The lab 'killed' was removed, and nothing of it is left")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from kdnsctl.netfilter.entries import Entry
 from kdnsctl.netfilter.rules import Mode
 from kdnsctl.reach.kubeproxyexec import KubeProxyExec
 from tests.lab.conftest import lab_up
+from tests.lab.space.machine import eventually
 
 NAME = "reach"
 NODE = "knode2"
@@ -180,11 +182,11 @@ def test_nothing_changes_on_the_node_and_nothing_is_left(
         )
 
     before = state()
-    idle = sorted(running(connection, place, scope))
+    idle = Counter(running(connection, place, scope))
     for fact in filter(shell.can, FACTS):
         shell.read(fact, lambda _: None, scope=scope)
     assert state() == before
-    assert sorted(running(connection, place, scope)) == idle
+    assert eventually(lambda: not Counter(running(connection, place, scope)) - idle)
 
 
 def test_a_command_that_hangs_in_the_container_is_stopped_and_nothing_is_left(
@@ -194,7 +196,7 @@ def test_a_command_that_hangs_in_the_container_is_stopped_and_nothing_is_left(
     reading = shell.read(hang, lambda _: None, scope=scope)
     assert reading.problem is not None
     assert reading.problem.code == "lateOnNode"
-    assert "sleep" not in running(connection, place, scope)
+    assert eventually(lambda: "sleep" not in running(connection, place, scope))
 
 
 def test_what_is_left_behind_by_ctrl_c_ends_by_itself(
@@ -205,4 +207,4 @@ def test_what_is_left_behind_by_ctrl_c_ends_by_itself(
         shell.read(slow, lambda _: None, scope=limit)
     # The next reading outlasts the time that the first one had on the node.
     assert not shell.read(slow, lambda _: None, scope=scope).complete
-    assert "sleep" not in running(connection, place, scope, zombies=False)
+    assert eventually(lambda: "sleep" not in running(connection, place, scope, zombies=False))

@@ -110,7 +110,7 @@ def test_ctrl_c_while_it_is_held_puts_the_template_back(
     patch = json.dumps({"data": config["data"]})
     kubectl.text("patch", "cm", "kube-proxy", "-n", "kube-system", "--type=merge", "-p", patch)
     kubectl.text("rollout", "restart", "ds/kube-proxy", "-n", "kube-system")
-    kubectl.text("rollout", "status", "ds/kube-proxy", "-n", "kube-system", "--timeout=60s")
+    kubectl.text("rollout", "status", "ds/kube-proxy", "-n", "kube-system", "--timeout=120s")
     whole, before = spec(kubectl), pods(kubectl)
     command, environment = as_process
     words = [*command, "verbosity", "raise", NODE, "--yes", "--for", "10m", "-o", "json"]

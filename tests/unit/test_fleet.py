@@ -542,7 +542,7 @@ def hanging_process(deadline: float) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_work_that_hangs_forever_does_not_keep_the_process_alive() -> None:
-    with hanging_process(deadline=0.05) as process:
+    with hanging_process(deadline=1) as process:
         output, errors = process.communicate(timeout=120)
         assert (process.returncode, errors) == (0, "")
         assert json.loads(output.splitlines()[-1]) == [False, "quick", "deadline", "deadline"]

@@ -28,6 +28,7 @@ from kdnsctl.lab.kinds import LEASES, NODES
 from kdnsctl.lab.replies import Refused
 from kdnsctl.lab.store import Store
 from kdnsctl.model import KdnsctlError, RefusedError, Step, UsageError
+from tests.unit.manual_clock import ManualClock
 
 NODE = "knode1"
 TAINT = {"key": "kdnsctl.io/quarantine", "value": "inc-1", "effect": "NoSchedule"}
@@ -411,6 +412,37 @@ class TestLocks:
             assert waiting.acquire(timeout=30)  # the renewal is over when it waits again
             assert self.lease(store)["spec"]["renewTime"] > first
             turn.set()
+
+    def test_a_lock_that_cannot_be_renewed_as_long_as_it_lasts_ends_the_work(
+        self, server: ApiServer, connection: Connection
+    ) -> None:
+        clock, turn, waiting = ManualClock(), threading.Event(), threading.Semaphore(0)
+
+        def wait(stop: threading.Event, _: float) -> bool:
+            waiting.release()
+            turn.wait(30)
+            turn.clear()
+            return stop.is_set()
+
+        with (
+            CancelScope(clock=clock) as scope,
+            locked(connection, [NODE], self.JANE, scope=scope, wait=wait) as held,
+        ):
+            assert waiting.acquire(timeout=30)
+            clock.advance(20)
+            turn.set()
+            assert waiting.acquire(timeout=30)  # renewed when 20 s had passed
+            clock.advance(59)
+            assert not held.scope.cancelled.is_set()
+            refusal = Refused(403, "Forbidden", "leases is forbidden: no more", details={}).status()
+            server.faults.add(Fault(Respond(403, status=refusal), path="/leases", times=None))
+            turn.set()
+            assert waiting.acquire(timeout=30)  # not renewed
+            clock.advance(1)
+            assert [one.code for one in (held.scope.reason, scope.reason) if one] == ["lockLost"]
+            turn.set()
+        assert held.left == [NODE]
+        assert clock.pending == 0
 
     def test_without_leases_the_record_on_the_node_is_the_lock(
         self, server: ApiServer, connection: Connection, scope: CancelScope

@@ -86,7 +86,7 @@ def ended_at(made: Lab, as_process: tuple[list[str], dict[str, str]], moment: Mo
         **environment,
         **{key: os.environ[key] for key in ("KUBECONFIG", "XDG_CACHE_HOME", "XDG_STATE_HOME")},
     }
-    made.server.faults.add(Fault(Disturb(delay=60), method=moment.method, path=moment.path, after=moment.after))
+    made.server.faults.add(Fault(Disturb(delay=180), method=moment.method, path=moment.path, after=moment.after))
 
     def is_held(entry: Entry) -> bool:
         same = entry.method == moment.method and moment.path in entry.path
@@ -95,10 +95,10 @@ def ended_at(made: Lab, as_process: tuple[list[str], dict[str, str]], moment: Mo
     words = [*command, *WORDS, *INCIDENT]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as running:
         try:
-            made.server.journal.wait_for(is_held, 60)
+            made.server.journal.wait_for(is_held, 120)
         finally:
             running.send_signal(number)
-        running.communicate(timeout=60)
+        running.communicate(timeout=120)
     return running.returncode
 
 

@@ -129,7 +129,7 @@ def outside() -> dict[str, object]:
     }
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = 120.0) -> bool:
     """Look until `condition` holds. For what gives no event: files and processes that come and go."""
     pause = threading.Event()
     deadline = time.monotonic() + seconds

@@ -67,7 +67,7 @@ def reach(stage: str, where: LabDir, up: subprocess.Popen[bytes]) -> list[subpro
     if stage in marks:
         assert eventually(lambda: marks[stage].exists() or up.poll() is not None)
         return [up]
-    assert up.wait(60) == 0
+    assert up.wait(120) == 0
     if stage == "broken":
         incident.break_dns(Mode.DOWN, name=where.name, root=where.root.parent)
     elif stage == "entered":
@@ -100,7 +100,7 @@ def test_killing_any_process_at_any_time_leaves_nothing(labs: Path, seed: int) -
         space.down(where.name, root=labs)
     finally:
         for each in [up, *commands]:
-            each.wait(90)
+            each.wait(180)
             assert each.stdout is not None
             each.stdout.close()
         space.down(where.name, root=labs)

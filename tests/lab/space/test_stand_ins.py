@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import socket
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 from kdnsctl.lab import dns as lab_dns
 from kdnsctl.lab import images, kubeproxyclean
-from kdnsctl.lab.clients import Counters
+from kdnsctl.lab.clients import Counters, ask
 from kdnsctl.lab.container import Launch, Mount, StartError, find_executable, resolve_inside
 from kdnsctl.lab.kubeproxylog import Klog, Version, go_duration
 from kdnsctl.lab.kubeproxyrules import (
@@ -128,6 +129,25 @@ class TestCleaning:
         entry = Entry(Tuple("10.244.1.7", "10.96.0.10", 20000, 53, 17), Tuple(reply, "10.244.1.7", 53, 20000, 17))
         current = {(DNS.name, "UDP"): [endpoint(ip) for ip in endpoints]}
         assert kubeproxyclean.is_stale(entry, [DNS], current) is expected
+
+    @pytest.mark.parametrize(("expiring", "fails"), [(1, False), (1000, True)], ids=["by chance", "each time"])
+    def test_an_entry_that_expires_in_the_middle_is_no_failure_unless_it_stays_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expiring: int, fails: bool
+    ) -> None:
+        program = tmp_path / "conntrack"
+        program.write_text(
+            f'#!/bin/sh\nfor left in "{tmp_path}"/left.*; do [ -e "$left" ] || break; /bin/rm "$left"\n'
+            'echo "conntrack v1.4.7 (conntrack-tools): Operation failed: such conntrack doesn\'t exist" >&2; exit 1\n'
+            "done\necho 'conntrack v1.4.7 (conntrack-tools): 2 flow entries have been deleted.' >&2\n"
+        )
+        program.chmod(0o755)
+        for number in range(expiring):
+            (tmp_path / f"left.{number}").touch()
+        monkeypatch.setenv("PATH", str(tmp_path))
+        log, out = TestWords.line("v1.30.14")
+        stale = kubeproxyclean.Stale(((DNS, endpoint("10.244.1.2")),), ())
+        kubeproxyclean.delete_by_command(stale, log)
+        assert ("Failed to delete endpoint connections" in out.getvalue()) is fails
 
 
 class TestWords:
@@ -265,6 +285,28 @@ class TestDns:
         reply = dns.message.make_response(dns.message.make_query("a.", "A")).to_wire()
         assert lab_dns.answer(reply, lambda name: name) is None
         assert lab_dns.answer(b"rubbish", lambda name: name) is None
+
+    def test_a_query_waits_for_its_own_answer_only(self) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server, socket.socket(type=socket.SOCK_DGRAM) as link:
+            server.bind(("127.0.0.1", 0))
+            link.bind(("127.0.0.1", 0))
+
+            def reply() -> None:
+                wire, client = server.recvfrom(4096)
+                names = lab_dns.Names()
+                names.on_service("default/kubernetes", {"spec": {"clusterIP": "10.96.0.1"}})
+                own = lab_dns.answer(wire, names.find)
+                assert own is not None
+                other = bytes([own[0] ^ 1]) + own[1:]
+                for each in (b"rubbish", other, own):
+                    server.sendto(each, client)
+
+            thread = threading.Thread(target=reply)
+            thread.start()
+            name = "kubernetes.default.svc.cluster.local."
+            assert ask(link, server.getsockname(), name, 60)
+            thread.join()
+            assert not ask(link, server.getsockname(), name, 0.01)  # nobody answers any more
 
     def test_counters_count_what_comes_in_a_row(self) -> None:
         counters = Counters("fixed", 20000)

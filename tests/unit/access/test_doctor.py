@@ -169,7 +169,7 @@ def test_a_resolver_that_hangs_and_an_address_that_is_remembered(
 ) -> None:
     kubeconfig(f"https://api.cluster.test:{api.port}")
     assert states(look()) == ALL_WELL
-    report = look(look_up=hanging, request_timeout=2.0)
+    report = look(look_up=hanging, request_timeout=6.0)  # half of it for the resolver
     assert states(report) == ALL_WELL | {"name": "warning"}
     assert "the resolver did not answer within" in check(report, "name").detail
     assert "using 127.0.0.1, which answered last at" in check(report, "name").detail
@@ -305,7 +305,7 @@ def test_a_plug_in_that_hangs_leaves_time_to_ask_the_server(
     fifo = tmp_path / "never-written"
     os.mkfifo(fifo)
     kubeconfig(api.url, plug_in(tmp_path, f"cat '{fifo}'"))
-    report = look(request_timeout=3.0)
+    report = look(request_timeout=6.0)
     assert states(report) == ALL_WELL | {"credential": "failed"}
     assert "did not finish within" in check(report, "credential").detail
 

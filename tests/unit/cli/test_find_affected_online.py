@@ -228,7 +228,7 @@ def test_a_resolver_that_hangs(api: Server, kubeconfig: Kubeconfig, run: Run) ->
     assert said.startswith("error: cannot resolve api.cluster.test: the resolver did not answer within ")
     assert hint == "hint: if you know its address: --resolve api.cluster.test=ADDRESS"
     given = run("find-affected", "--resolve", "api.cluster.test=127.0.0.1", "-o", "json")
-    remembered = run("find-affected", "--request-timeout", "2s", "-o", "json")
+    remembered = run("find-affected", "--request-timeout", "6s", "-o", "json")
     assert (given.code, remembered.code) == (3, 3)
     assert [node["verdict"] for node in json.loads(remembered.out)["nodes"]] == ["suspect", "clean"]
     assert "using 127.0.0.1, which answered last at" in remembered.err

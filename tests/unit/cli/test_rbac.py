@@ -29,7 +29,7 @@ def test_the_least_roles_for_all_commands(run: Run) -> None:
     assert (everywhere["kind"], everywhere["metadata"]) == ("ClusterRole", {"name": "kdnsctl"})
     assert (local["kind"], local["metadata"]) == ("Role", {"name": "kdnsctl", "namespace": "kube-system"})
     assert resources(everywhere) == {
-        *("nodes", "pods", "services", "daemonsets", "endpointslices", "servicecidrs", "machines")
+        *("nodes", "pods", "services", "daemonsets", "endpointslices", "servicecidrs", "machines", "namespaces")
     }
     assert resources(local) == {
         *("leases", "configmaps", "deployments", "events", "pods/log", "pods/exec", "pods/portforward")

@@ -110,7 +110,7 @@ def test_as_a_kubectl_plugin_the_usage_says_kubectl(run: Run) -> None:
         (["completion", "csh"], "'csh' is not one of 'bash', 'zsh', 'fish'"),
         (["signatures", "--context", "c"], "--context has no effect on 'kdnsctl signatures'"),
         (["--context", "c", "signatures"], "--context has no effect on 'kdnsctl signatures'"),
-        (["--incident", "i", "find-affected", "--logs", "x"], "--incident has no effect on 'kdnsctl find-affected'"),
+        (["--incident", "i", "find-affected", "--logs", "x"], "--incident has no effect with --logs"),
         (["find-affected", "--logs", "x", "--as", "me"], "--as has no effect with --logs"),
         (["-s", "u", "find-affected", "--logs", "x", "--user", "me"], "--user, --server has no effect with --logs"),
         (

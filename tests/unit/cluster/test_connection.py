@@ -483,12 +483,16 @@ def test_a_plug_in_beside_the_kubeconfig(connect_to: Connect, tmp_path: Path) ->
     assert connect_to("https://localhost:1", user=user).target.user == "u"
 
 
-HANGING = "import subprocess, sys; print('waiting', file=sys.stderr, flush=True); subprocess.run(['sleep', '600'])"
+HANGING = "#!/bin/sh\necho waiting >&2\nsleep 600\nexit 1\n"  # no Python: it must say so before its time is over
 
 
 def test_a_plug_in_that_hangs_is_ended_with_all_it_started(connect_to: Connect, tmp_path: Path) -> None:
-    with pytest.raises(CredentialError, match=r"did not finish within .*plugin.py; it said: waiting$"):
-        connect_to("https://localhost:1", user=plugin(tmp_path, HANGING), request_timeout=2)
+    command = tmp_path / "plugin"
+    command.write_text(HANGING)
+    command.chmod(0o700)
+    user = {"exec": {"apiVersion": V1, "command": str(command)}}
+    with pytest.raises(CredentialError, match=r"did not finish within .*plugin; it said: waiting$"):
+        connect_to("https://localhost:1", user=user, request_timeout=2)
 
 
 def test_ctrl_c_ends_a_plug_in(kubeconfig: Kubeconfig, environment: dict[str, str], tmp_path: Path) -> None:

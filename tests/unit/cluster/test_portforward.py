@@ -154,7 +154,7 @@ def test_a_silent_endpoint_is_left_when_the_time_is_up(
 ) -> None:
     api.on(PATH, forwarding(message(0, WHOLE[:-3]), then=hang))
     with pytest.raises(StreamLateError, match="had not ended after"):
-        got.go(connect_to(api), scope, seconds=0.2)
+        got.go(connect_to(api), scope, seconds=1)
 
 
 def test_a_process_that_is_stopped_does_not_answer_and_is_said_not_to(

@@ -196,7 +196,7 @@ def test_a_body_that_does_not_end_is_given_up_within_the_request_timeout(
     api: Server, connect_to: Connect, scope: CancelScope
 ) -> None:
     api.on("/x", apiserver.chunks_then_hang(b'{"items": ['))
-    connection = connect_to(api, request_timeout=0.2, retry=NO_RETRIES)
+    connection = connect_to(api, request_timeout=2, retry=NO_RETRIES)  # enough for what comes before the silence
     with pytest.raises(UnreachableError, match="fell silent after 11 bytes of the answer to GET /x"):
         connection.request("GET", "/x", scope=scope)
 
@@ -311,10 +311,10 @@ def test_a_stream_outlives_the_request_timeout_but_not_its_scope(api: Server, co
         exchange.hang()
 
     api.on("/log", slow)
-    connection = connect_to(api, request_timeout=0.3)
+    connection = connect_to(api, request_timeout=2)  # enough for the opening
     with CancelScope(60) as scope, connection.stream("/log", scope=scope, silence=30) as stream:
         assert next(stream.chunks) == b"first\n"
-        with CancelScope(0.5) as longer:
+        with CancelScope(2.2) as longer:
             longer.cancelled.wait()  # longer than the request timeout
         go_on.set()
         assert next(stream.chunks) == b"second\n"
@@ -326,7 +326,7 @@ def test_a_stream_outlives_the_request_timeout_but_not_its_scope(api: Server, co
 def test_a_stream_that_falls_silent_is_an_error(api: Server, connect_to: Connect, scope: CancelScope) -> None:
     api.on("/log", apiserver.chunks_then_hang(b"first\n"))
     connection = connect_to(api)
-    with connection.stream("/log", scope=scope, silence=0.2) as stream:
+    with connection.stream("/log", scope=scope, silence=1) as stream:
         assert next(stream.chunks) == b"first\n"
         with pytest.raises(UnreachableError, match="fell silent after 6 bytes of the answer to GET /log"):
             next(stream.chunks)

@@ -172,7 +172,7 @@ def test_a_watch_that_falls_silent_is_begun_anew(
     api: Server, connect_to: Connect, scope: CancelScope, notes: list[str]
 ) -> None:
     server = Nodes(api, ["4"], [apiserver.chunks_then_hang(line("ADDED", "a", "5")), events(line("ADDED", "b", "6"))])
-    source = watch(connect_to(api), NODES, Node, scope=scope, note=notes.append, backoff=QUICK, silence=0.2)
+    source = watch(connect_to(api), NODES, Node, scope=scope, note=notes.append, backoff=QUICK, silence=1)
     assert take(source, 3)[2] == ("ADDED", "b", "6")
     assert server.watched_from == ["4", "5"]
     assert "fell silent" in notes[0]

@@ -239,7 +239,7 @@ def test_the_trailer_proves_the_output_although_the_connection_then_breaks(api: 
 
 
 def test_a_node_that_falls_silent_leaves_a_reading(api: Server, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdnsctl.reach.kubeproxyexec.SLACK", -0.8)
+    monkeypatch.setattr("kdnsctl.reach.kubeproxyexec.SLACK", 0)
     api.on(EXEC, websocket([message(STDOUT, b"x" * 500)], then=hang))
     reading = node.read(fact("cat", "x", seconds=1))
     assert reading.problem is not None

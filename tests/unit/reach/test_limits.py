@@ -25,7 +25,7 @@ def in_session(session: int) -> list[str]:
                 command = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode()
                 handle = os.pidfd_open(int(directory.name))
                 try:
-                    if not select.select([handle], [], [], 5)[0]:
+                    if not select.select([handle], [], [], 60)[0]:
                         left.append(command)
                 finally:
                     os.close(handle)
@@ -39,7 +39,7 @@ def run(shell: str, *command: str, seconds: int = 50) -> tuple[int, bytes, bytes
     process = subprocess.Popen(
         [shell, *words[1:]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     return process.returncode, out, err, in_session(process.pid)
 
 
