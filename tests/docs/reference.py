@@ -8,6 +8,7 @@ holds the pages to it.
 
 from __future__ import annotations
 
+import html
 import inspect
 import sys
 from collections.abc import Iterable, Iterator
@@ -106,7 +107,7 @@ def _options(command: Any, only: str | None) -> Iterator[str]:
                 continue
             long = next((name for name in parameter.opts if name.startswith("--")), None)
             variable = f"`{environment_name(long)}`" if getattr(parameter, "envvar", None) and long else ""
-            rows.append(f"| `{_cell(record[0])}` | {_plain(_cell(' '.join(record[1].split())))} | {variable} |")
+            rows.append(f"| {_code(record[0])} | {_plain(_cell(' '.join(record[1].split())))} | {variable} |")
     if rows:
         yield from ("| | what it does | environment |", "|---|---|---|", *rows, "")
 
@@ -119,6 +120,11 @@ def _permissions(name: str, needs: Needs) -> Iterator[str]:
     for kind, permissions in (("needed", needs.needed), ("helpful", needs.helpful), *optional):
         yield from (f"| {one} | {kind} | {_plain(_cell(one.without))} |" for one in permissions)
     yield ""
+
+
+def _code(text: str) -> str:
+    """Code in a table, with its bars: no escape of them in Markdown's own means the same everywhere."""
+    return f"<code>{html.escape(text, quote=False).replace('|', '&#124;')}</code>"
 
 
 def _cell(text: str) -> str:

@@ -106,6 +106,13 @@ def test_every_link_of_a_page_leads_somewhere_where_the_sources_are_shown(page: 
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_table_shows_the_escape_of_a_bar(page: Path) -> None:
+    text = re.sub(r"(?ms)^```.*?^```$", "", page.read_text(encoding="utf-8"))
+    shown = re.findall(r"`[^`\n]*\\\|[^`\n]*`", text)
+    assert not shown, f"the site shows the backslash in {shown[0]}: write <code>a&#124;b</code>"
+
+
 def test_every_page_is_in_the_navigation() -> None:
     def named(entries: list[Any]) -> Iterator[str]:
         for entry in entries:
