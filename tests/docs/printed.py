@@ -18,6 +18,8 @@ TOLERATED = (
     r"\b20[0-9]{6}t[0-9]{6}z-[0-9a-f]{4}\b",  # an incident
     r"\b[0-9]{8}-[0-9]{6}-[0-9a-f]{8}\b",  # a run
     r"\b[a-z_][a-z0-9_-]*@[\w.-]+",  # who, and where
+    r"\b(?:as|without) root\b",
+    r"\bkdnsctl [0-9]+\.[0-9]+\.[0-9]+\S* on Python 3\.[0-9]+\.[0-9]+\S*(?=;)",
     r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b",  # a UID
     r"\b[0-9a-f]{16,64}\b",  # a hash
     r"\b(?:[0-9a-f]{10}-)?[bcdfghjklmnpqrstvwxz2456789]{5}\b",  # the end of a pod's name; nothing else has no vowel

@@ -58,6 +58,7 @@ def test_not_the_same(change: tuple[str, str]) -> None:
         ("incident 20261128t064900z-1a2b took 4m10s", "incident 20270101t000000z-ffff took 12s"),
         ("https://127.0.0.1:42293 after 0.036s", "https://127.0.0.1:1 after 2s"),
         ("held: 0 % (0 of 6), 1.2 MB", "held: 0 % (0 of 26), 900 KB"),
+        ("kdnsctl 0.1.0 on Python 3.11.7; the", "kdnsctl 1.2.0rc1 on Python 3.14.0; the"),
         ("deleted 1 stale UDP entry", "deleted 23 stale UDP entries"),
         ("knode2 affected both 23 CT(2)", "knode2 affected both 1 CT(2)"),
     ],
