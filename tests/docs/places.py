@@ -42,7 +42,7 @@ case $1 in probe) export KDNSCTL_TIMEOUT=10s ;; esac
 exec {sys.executable} -P -m kdnsctl "$@"
 """
 
-# A shell that says nothing must not hang the run; nothing here takes a tenth of it on a slow machine.
+# Seconds for all of a page. A shell that says nothing must not hang the run; a page takes a twentieth of it.
 PATIENCE = 600
 
 
