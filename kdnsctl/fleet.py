@@ -29,7 +29,7 @@ T = TypeVar("T")
 # It returns a value, never None, or raises.
 Work = Callable[[str, CancelScope], T]
 
-GRACE = 1.0  # seconds that interrupted works get to tidy up
+GRACE = 3.0  # seconds that interrupted works get to tidy up; on a busy machine one was too short for some
 
 
 class _News(enum.Enum):

@@ -2,9 +2,9 @@
 
 The Lease `kdnsctl-<first 16 hex digits of the name's SHA-256>` is held for 60 s and renewed every 20 s. Whether one has
 expired is measured by the API server's clock. A Lease whose run is known to be over is not waited for. Where Leases are
-forbidden there is none: what is written on the node by a patch with a test on its resourceVersion is then the lock, and
-`Locks.notes` says so. What is done under a lock, and what becomes of work whose lock is lost, is the caller's: it works
-in `Locks.scope`, which ends then.
+forbidden there is none, and `Locks.notes` says what stands in for it: the node's record, where the work writes one by a
+patch with a test on its resourceVersion, or nothing. What is done under a lock, and what becomes of work whose lock is
+lost, is the caller's: it works in `Locks.scope`, which ends then.
 """
 
 from __future__ import annotations
@@ -35,13 +35,14 @@ ATTEMPTS: Final = 5
 CLOCKS_DIFFER: Final = timedelta(seconds=5)
 NODE: Final = "kdnsctl.io/node"  # annotation: whose lock it is, for people
 WITHOUT: Final = "the record on the node is the lock instead"
+UNPROTECTED: Final = "nothing keeps another operator off it meanwhile"  # for work that writes no such record
 Waiter = Callable[[threading.Event, float], bool]
 
 
-def needed(namespace: str = NAMESPACE) -> tuple[Permission, ...]:
-    """What locking takes; without it there is the record on the node."""
+def needed(namespace: str = NAMESPACE, instead: str = WITHOUT) -> tuple[Permission, ...]:
+    """What locking takes; `instead` is what there is without it."""
     return tuple(
-        Permission(verb, "leases", group="coordination.k8s.io", namespace=namespace, without=WITHOUT)
+        Permission(verb, "leases", group="coordination.k8s.io", namespace=namespace, without=instead)
         for verb in ("get", "create", "update", "delete")
     )
 
@@ -102,8 +103,9 @@ def locked(
     note: Callable[[str], None] = lambda _: None,
     wait: Waiter = threading.Event.wait,
     is_over: Callable[[str], bool] = lambda _: False,
+    instead: str = WITHOUT,
 ) -> Iterator[Locks]:
-    """Hold the locks of `nodes` for the length of the block, all or none.
+    """Hold the locks of `nodes` for the length of the block, all or none; where Leases are forbidden, say `instead`.
 
     Raises LockedError, naming who holds one. `wait` waits between renewals; tests have their own. `is_over` tells of a
     run, by its name, whether it has ended for sure: what it holds is taken over at once.
@@ -124,7 +126,7 @@ def locked(
             except ForbiddenError as error:
                 taken.remove(node)
                 held.without.append(node)
-                held.notes.append(f"no Lease for {node}: {WITHOUT} ({error})")
+                held.notes.append(f"no Lease for {node}: {instead} ({error})")
             except LockedError:
                 taken.remove(node)
                 raise

@@ -19,6 +19,7 @@ from kdnsctl.cluster.objects import Node
 from kdnsctl.model import KdnsctlError
 
 VERSION: Final = 1
+RESTORE: Final = "kdnsctl verbosity restore puts it back"
 
 
 class Way(enum.StrEnum):
@@ -115,6 +116,14 @@ def of_daemon_set(found: Mapping[str, Any]) -> RaisedTemplate | None:
         raise _no_record(f"DaemonSet {metadata.get('namespace')}/{metadata.get('name')}", error) from error
 
 
+def from_json(value: Any) -> Raised:
+    """A record as a step has it. Raises RecordError."""
+    try:
+        return _raised(value)
+    except (ValueError, TypeError, KeyError) as error:
+        raise _no_record("a step", error) from error
+
+
 def sentence(where: str, raised: Raised, now: datetime) -> str:
     """One raised verbosity in words, for people."""
     until = "" if raised.until is None else f", until {raised.until:%Y-%m-%d %H:%M:%SZ}"
@@ -124,21 +133,29 @@ def sentence(where: str, raised: Raised, now: datetime) -> str:
 
 def reminders(nodes: Sequence[Node], now: datetime | None = None, most: int = 3) -> list[str]:
     """What to tell whoever looks at these nodes: which are raised, the overdue first, and how that is put back."""
-    now = now or datetime.now(UTC)
-    found: list[tuple[bool, str]] = []
+    found: list[tuple[str, Raised]] = []
+    broken: list[str] = []
     for node in nodes:
         try:
             raised = of_node(node)
         except RecordError as error:
-            found.append((False, str(error)))
+            broken.append(str(error))
             continue
         if raised is not None:
-            found.append((not raised.overdue(now), sentence(node.metadata.name, raised, now)))
-    if not found:
+            found.append((node.metadata.name, raised))
+    return reminder(found, now or datetime.now(UTC), broken, most)
+
+
+def reminder(
+    found: Sequence[tuple[str, Raised]], now: datetime, broken: Sequence[str] = (), most: int = 3
+) -> list[str]:
+    """What to tell of what is raised, where; the overdue first. `broken`: records that cannot be read."""
+    if not found and not broken:
         return []
-    said = [text for _, text in sorted(found, key=lambda one: one[0])]
-    more = [f"and {len(said) - most} more nodes are raised"] if len(said) > most else []
-    return [*said[:most], *more, "kdnsctl verbosity restore puts it back"]
+    in_order = sorted(found, key=lambda one: not one[1].overdue(now))
+    said = [*broken, *(sentence(where, raised, now) for where, raised in in_order)]
+    more = [f"and {len(said) - most} more are raised"] if len(said) > most else []
+    return [*said[:most], *more, RESTORE]
 
 
 def _raised(value: Any) -> Raised:

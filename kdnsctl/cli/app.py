@@ -67,7 +67,7 @@ COMMANDS = {
     "flush": Entry(
         "kdnsctl.cli.repair.flush:flush",
         "Delete the stale conntrack entries of nodes, and no others",
-        needs="kdnsctl.repair.flush:NEEDS",
+        needs="kdnsctl.repair.flushplan:NEEDS",
         changes=True,
     ),
     "incident": Entry("kdnsctl.cli.incident:INCIDENT", "Look at what was changed in an incident, and take it back"),

@@ -124,14 +124,23 @@ def chosen_nodes(ctx: typer.Context, words: list[str] | None, selector: str | No
 
 @contextlib.contextmanager
 def at_work(
-    cluster: Connected, name: str, nodes: Sequence[str], actor: Actor, namespace: str, scope: CancelScope
+    cluster: Connected,
+    name: str,
+    nodes: Sequence[str],
+    actor: Actor,
+    namespace: str,
+    scope: CancelScope,
+    *,
+    recorded: bool = True,
 ) -> Iterator[tuple[Incident, CancelScope]]:
     """The incident `name`, open for writing, and the scope in which its nodes are locked, for the length of the block.
 
-    From here on every request names the incident. Raises RefusedError before anything was changed.
+    `recorded`: the work writes a record on each node, which is the lock where Leases are forbidden; where it does not,
+    it is said that there is none. From here on every request names the incident. Raises RefusedError before anything
+    was changed.
     """
     from kdnsctl.changes import incidents, runs  # noqa: PLC0415
-    from kdnsctl.changes.lock import locked  # noqa: PLC0415
+    from kdnsctl.changes.lock import UNPROTECTED, WITHOUT, locked  # noqa: PLC0415
     from kdnsctl.cluster.connection import user_agent  # noqa: PLC0415
 
     uid = incidents.cluster_uid(cluster, scope=scope)
@@ -147,6 +156,7 @@ def at_work(
                 namespace=namespace,
                 note=tell,
                 is_over=lambda other: runs.is_over(alive, other),
+                instead=WITHOUT if recorded else UNPROTECTED,
             ) as held:
                 yield from _in_incident(cluster, name, uid, actor, held.scope)
             if held.left:

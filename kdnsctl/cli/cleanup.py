@@ -90,6 +90,7 @@ def cleanup(
     1 failed, 2 wrong usage, 130 interrupted.
     """
     from kdnsctl.cancel import INTERRUPTED, CancelScope  # noqa: PLC0415
+    from kdnsctl.changes.reminding import reminded  # noqa: PLC0415
     from kdnsctl.cli import output, progress  # noqa: PLC0415
     from kdnsctl.cli.confirming import confirm  # noqa: PLC0415
     from kdnsctl.cli.connecting import connected  # noqa: PLC0415
@@ -113,12 +114,15 @@ def cleanup(
         if found.to_delete and dry_run is not DryRun.CLIENT:
             server = dry_run is DryRun.SERVER
             found = leftovers.delete(cluster, found, server_dry_run=server, scope=scope, reporter=reporter)
+        raised = reminded(cluster, found.generated_at, scope=scope) if scope.reason is None else []
     if answer.output is not Form.TABLE:
         output.document(leftovers.to_json(found, leftovers.DryRun(dry_run.value)), answer.format)
     elif found.pods:
         put("\n".join(_lines(found, common, sys.stdout)) + "\n")
     else:
         put("Nothing is left.\n" if not found.note else f"Nothing is left in {pod_namespace}.\n")
+    for note in raised:  # it is no pod, and is not put back here
+        tell(note)
     if scope.reason is INTERRUPTED:
         program = ctx.find_root().info_name or "kdnsctl"
         tell(f"interrupted; what was not deleted is still there: {program} cleanup")

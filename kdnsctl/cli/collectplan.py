@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Iterator
 
 from kdnsctl.cli import table
 from kdnsctl.cli.options import Common
 from kdnsctl.cli.terminal import columns, has_color, visible
-from kdnsctl.evidence.plan import CollectPlan, NodePlan
+from kdnsctl.evidence.plan import CollectPlan, ItemPlan, NodePlan
 
 HEADINGS = ("NODE", "RUNG", "STATE", "READS", "WHY")
 _STYLES = {"works": "green", "untested": "yellow", "refused": "red", "missing": "red"}
@@ -25,17 +26,25 @@ def lines(plan: CollectPlan, common: Common, program: str) -> list[str]:
                 lacking.setdefault((node.name, item.why), []).append(item.item)
     for (name, why), items in lacking.items():
         told += table.wrapped(visible(f"missing of {name}: {', '.join(items)}: {why}"), width)
-    probes: dict[tuple[str, str], list[str]] = {}
-    for node in plan.nodes:
-        probes.setdefault((node.probe.rung, node.probe.why), []).append(node.name)
-    for (rung, why), names in probes.items():
-        how = f"by {rung}, {why}" if rung else f"by no way: {why}"
-        told += table.wrapped(visible(f"probe would ask DNS from {', '.join(names)} {how}"), width)
+    for what, ways in (
+        ("probe would ask DNS from", [(node.name, node.probe) for node in plan.nodes]),
+        ("repair flush would run conntrack for", [(node.name, node.flush) for node in plan.nodes]),
+    ):
+        told += [line for said in _by_way(what, ways) for line in table.wrapped(visible(said), width)]
     whole = sum(all(item.rung for item in node.items) for node in plan.nodes)
     told += table.wrapped(f"{whole} of {len(plan.nodes)} nodes would be read whole. Nothing was made or read.", width)
     if any(answer.allowed is False for answer in plan.permissions):
         told += ["", "Next:", f"  {program} rbac collect --with-pods"]
     return told
+
+
+def _by_way(what: str, ways: Iterable[tuple[str, ItemPlan]]) -> Iterator[str]:
+    """Nodes that are reached in the same way, together."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for name, one in ways:
+        alike.setdefault((one.rung, one.why), []).append(name)
+    for (rung, why), names in alike.items():
+        yield f"{what} {', '.join(names)} " + (f"by {rung}, {why}" if rung else f"by no way: {why}")
 
 
 def _rows(node: NodePlan) -> list[table.Row]:

@@ -33,6 +33,7 @@ from kdnsctl.cli.values import is_node_name
 from kdnsctl.diagnosis.catalogue import CHECKS
 from kdnsctl.diagnosis.findings import Client, Finding, Severity
 from kdnsctl.diagnosis.plan import plan
+from kdnsctl.diagnosis.wording import BY_HAND
 from kdnsctl.find.analysis import AnalyzeReport, NodeAnalysis, to_json
 from kdnsctl.model import Verdict
 
@@ -75,7 +76,7 @@ def analyze_report(
         for line in _summary(report, caller):
             tell(line)
     else:
-        blocks = [_rows(report, form, color=color, headers=True), *_blocks(report, form, color)]
+        blocks = [_rows(report, form, color=color, headers=True), *_blocks(report, form, color, caller)]
         blocks += [_rest(report, form, color), _summary(report, caller)]
         put("\n\n".join("\n".join(block) for block in blocks if block) + "\n")
 
@@ -140,7 +141,7 @@ def _name(node: NodeAnalysis) -> str:
 # --- explanations
 
 
-def _blocks(report: AnalyzeReport, form: Format, color: Color) -> Iterable[list[str]]:
+def _blocks(report: AnalyzeReport, form: Format, color: Color, caller: Caller) -> Iterable[list[str]]:
     """What is to be said of each node that needs somebody; with `wide` of every node of which there is anything."""
     width = columns(sys.stdout)
     paint = table.painter(color=has_color(sys.stdout, color))
@@ -148,7 +149,7 @@ def _blocks(report: AnalyzeReport, form: Format, color: Color) -> Iterable[list[
     nodes = [node for node in report.nodes if node.verdict in FOUND or _has_news(node) or (wide and node.findings)]
     shown = nodes if wide else nodes[:MOST_EXPLAINED]
     for node in shown:
-        yield _explained(node, width, paint, None if wide else MOST_SHOWN)
+        yield _explained(node, width, paint, None if wide else MOST_SHOWN, caller)
     if len(nodes) > len(shown):
         yield wrapped(f"{len(nodes) - len(shown)} more nodes are not explained (-o wide explains all)", width)
 
@@ -158,7 +159,7 @@ def _has_news(node: NodeAnalysis) -> bool:
     return any(finding.severity is not Severity.INFO for finding in node.findings)
 
 
-def _explained(node: NodeAnalysis, width: int | None, paint: table.Paint, cap: int | None) -> list[str]:
+def _explained(node: NodeAnalysis, width: int | None, paint: table.Paint, cap: int | None, caller: Caller) -> list[str]:
     head = f"{_name(node)}: {node.verdict.value}"
     first, *rest = wrapped(visible(f"{head}: {node.reason}" if node.reason else head), width, hanging=2)
     style = STYLES.get(node.verdict, "")
@@ -170,7 +171,7 @@ def _explained(node: NodeAnalysis, width: int | None, paint: table.Paint, cap: i
     known = [finding for finding in found if finding.id not in WHO | HEALS and finding.severity is Severity.INFO]
     for title, findings in (("What is wrong", wrong), ("Who is hurt", who), ("Will it heal by itself?", heals)):
         lines += _section(title, [finding.explanation for finding in findings], width, paint)
-    lines += _what_to_do(found, width, paint)
+    lines += _what_to_do(found, width, paint, caller)
     lines += _section("Also known", [finding.explanation for finding in known], width, paint)
     missing = [reason.message for reason in (node.diagnosis.missing if node.diagnosis else ())]
     lines += _section("Not known", missing, width, paint)
@@ -187,12 +188,15 @@ def _section(title: str, texts: Sequence[str], width: int | None, paint: table.P
     return lines
 
 
-def _what_to_do(findings: Iterable[Finding], width: int | None, paint: table.Paint) -> list[str]:
+def _what_to_do(findings: Iterable[Finding], width: int | None, paint: table.Paint, caller: Caller) -> list[str]:
     """The plan, its commands on lines of their own however long they are: they are to be copied."""
     lines: list[str] = []
     for number, measure in enumerate(plan(findings), 1):
         head = f"{number}. "
         lines += wrapped(head + visible(measure.text), width, indent=4, hanging=len(head))
+        lines += [f"       {visible(caller.spelled(command))}" for command in measure.repair]
+        if measure.commands:
+            lines += wrapped(BY_HAND, width, indent=4 + len(head))
         lines += [f"       {visible(command)}" for command in measure.commands]
     return [f"  {paint('What to do', 'bold')}", *lines] if lines else []
 

@@ -105,6 +105,15 @@ def probe(
     ssh: Ssh,
     pods: Pods,
     asking: Asking,
+    named: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NODE]...",
+            parser=values.node,
+            autocompletion=completing.complete_node,
+            help="Ask from these nodes, as with --from.",
+        ),
+    ] = None,
     nodes: Annotated[
         list[str] | None,
         typer.Option(
@@ -127,7 +136,7 @@ def probe(
       kdnsctl probe
       # From two nodes, in a pod of the tools image, or with the nodes' python3
       kdnsctl probe --from ip-10-0-0-1 --from ip-10-0-0-2 --image registry.example.com/kdnsctl-tools:1
-      kdnsctl probe --from ip-10-0-0-1 --via ssh --ssh-user ec2-user
+      kdnsctl probe ip-10-0-0-1 --via ssh --ssh-user ec2-user
       # While CoreDNS is rolled: do the same source ports go on being answered?
       kdnsctl probe --from ip-10-0-0-1 --via ssh --for 2m
 
@@ -137,7 +146,7 @@ def probe(
     Exit codes: 0 DNS answers, 3 it fails somewhere, 4 something could not be measured, 1 failed, 2 wrong usage,
     130 interrupted.
     """
-    from_nodes = tuple(dict.fromkeys(nodes or ()))
+    from_nodes = tuple(dict.fromkeys((*(nodes or ()), *(named or ()))))
     _check(ctx, via, from_nodes)
 
     # Late: what connects and asks is not needed for --help and TAB.

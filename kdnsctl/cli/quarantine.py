@@ -30,7 +30,7 @@ from kdnsctl.cli.collect import Pods, Rung, Ssh, check_via, pod_settings, ssh_wa
 from kdnsctl.cli.nextsteps import Caller, caller_of, next_lines
 from kdnsctl.cli.options import Answer, Common, Connection, Form, Record, said
 from kdnsctl.cli.terminal import put
-from kdnsctl.model import UsageError
+from kdnsctl.model import UsageError, Verdict
 
 if TYPE_CHECKING:
     from kdnsctl.quarantine.guards import Most
@@ -311,6 +311,9 @@ def _next(report: QuarantineReport, caller: Caller) -> Iterable[str]:
     names = [node.name for node in report.nodes[:5]]
     if report.bundle is not None:
         yield caller.on_files("analyze", str(report.bundle))
+    affected = [node.name for node in report.nodes if node.judgement and node.judgement.verdict is Verdict.AFFECTED][:5]
+    if affected:
+        yield caller.on_cluster("repair", "flush", *affected, "--incident", report.incident)
     if any(node.failed for node in report.nodes):
         yield caller.on_cluster("quarantine", *names, "--incident", report.incident)
     yield caller.on_cluster("status")

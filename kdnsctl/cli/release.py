@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -69,6 +70,7 @@ def release(
     # Late: what changes a cluster is not needed for --help and TAB.
     from kdnsctl.cancel import CancelScope  # noqa: PLC0415
     from kdnsctl.changes import incidents  # noqa: PLC0415
+    from kdnsctl.changes.reminding import reminded  # noqa: PLC0415
     from kdnsctl.cli import output, progress  # noqa: PLC0415
     from kdnsctl.cli.connecting import connected  # noqa: PLC0415
     from kdnsctl.quarantine import release as work  # noqa: PLC0415
@@ -89,6 +91,7 @@ def release(
             confirm(prepared.plan, cluster.target, yes=changing.yes, no_input=common.no_input)
             with at_work(cluster, prepared.incident, held_nodes, actor, lock_namespace, scope) as (incident, held):
                 report = work.release(prepared, cluster, incident, actor, scope=held, now=lambda: datetime.now(UTC))
+        report = replace(report, notes=(*report.notes, *reminded(cluster, now, scope=scope)))
     if answer.output is Form.TABLE:
         put("\n".join(_lines(report, common)) + "\n")
     else:
@@ -102,7 +105,7 @@ def _lines(report: ReleaseReport, common: Common) -> list[str]:
 
     width, paint = columns(sys.stdout), table.painter(color=has_color(sys.stdout, common.color))
     if not any(node.record for node in report.nodes):
-        return ["No node is in quarantine: nothing to do."]
+        return ["No node is in quarantine: nothing to do.", *_notes(report, width)]
     rows: list[table.Row] = []
     for node in report.nodes:
         head = (node.name, "yes" if node.released else "no", node.verdict.value if node.verdict else "-")
@@ -112,6 +115,11 @@ def _lines(report: ReleaseReport, common: Common) -> list[str]:
             said = one.outcome.value + (f": {one.reason.message}" if one.reason else "")
             rows.append([table.Cell.of(text) for text in (*head, one.says, said)])
     lines = table.lay_out(HEADINGS, rows, width=width, paint=paint)
-    for note in report.notes:
-        lines += table.wrapped(visible(f"note: {note}"), width)
-    return [*lines, "", visible(f"Incident {report.incident}.")]
+    return [*lines, *_notes(report, width), "", visible(f"Incident {report.incident}.")]
+
+
+def _notes(report: ReleaseReport, width: int | None) -> list[str]:
+    from kdnsctl.cli import table  # noqa: PLC0415
+    from kdnsctl.cli.terminal import visible  # noqa: PLC0415
+
+    return [line for note in report.notes for line in table.wrapped(visible(f"note: {note}"), width)]

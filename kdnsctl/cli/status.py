@@ -65,6 +65,7 @@ def status(
 
 def _lines(report: StatusReport, common: Common, caller: Caller) -> list[str]:
     from kdnsctl.changes.raised import sentence  # noqa: PLC0415
+    from kdnsctl.changes.reminding import StillRaised  # noqa: PLC0415
     from kdnsctl.cli import table  # noqa: PLC0415
     from kdnsctl.cli.terminal import columns, has_color, visible  # noqa: PLC0415
 
@@ -79,10 +80,11 @@ def _lines(report: StatusReport, common: Common, caller: Caller) -> list[str]:
         told += [f"{node.holder} works on it right now"] if node.holder else []
         for text in told:
             lines += table.wrapped(visible(f"{node.name}: {text}"), width, 0, 2)
-    told = [sentence(name, raised, report.generated_at) for name, raised in report.raised]
+    raised = StillRaised(report.raised, report.raised_sets).all
+    told = [sentence(name, one, report.generated_at) for name, one in raised]
     for text in [*told, *report.notes]:
         lines += table.wrapped(visible(text), width, 0, 2)
-    return [*lines, "", *next_lines([caller.on_cluster("verbosity", "restore")])] if report.raised else lines
+    return [*lines, "", *next_lines([caller.on_cluster("verbosity", "restore")])] if raised else lines
 
 
 def _row(node: NodeStatus, now: datetime) -> tuple[str, ...]:

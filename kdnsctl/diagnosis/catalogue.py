@@ -75,6 +75,7 @@ def _printable(finding: Finding) -> Finding:
         explanation=printable(finding.explanation),
         advice=printable(finding.advice),
         commands=tuple(printable(command) for command in finding.commands),
+        repair=printable(finding.repair),
         service=printable(finding.service),
         protocol=printable(finding.protocol),
         backends=tuple(printable(backend) for backend in finding.backends),

@@ -74,6 +74,7 @@ def uneven_shares(case: Case) -> Iterator[Finding]:
                 port=rules.port,
                 protocol=rules.protocol,
                 family=dump.family,
+                repair=wording.restart(case),
             )
 
 
@@ -94,6 +95,7 @@ def unreached_rules(case: Case) -> Iterator[Finding]:
             service=services[0],
             protocol=COUNTED_PROTOCOL,
             family=dump.family,
+            repair=wording.restart(case) if settled else "",
         )
     for dump in running(case.latest_rules, case.evidence.running_mode):
         if dump.obstacles:
@@ -173,6 +175,7 @@ def wrong_names(case: Case) -> Iterator[Finding]:
                 "Do not trust these rules. Restart kube-proxy on this node alone, after collecting, and compare.",
                 count=len(found),
                 family=dump.family,
+                repair=wording.restart(case),
             )
 
 

@@ -150,17 +150,18 @@ def _finding(
         )
     if case.terms.services and not groups[0].in_scope and counted:
         notes.append("The verdict is not about this Service.")
-    advice, commands = "", tuple[str, ...]()
+    removal = wording.Removal("")
     if counted and waiting == _total(groups):
-        advice = "Read the node again before anything is done to it: kube-proxy may be about to delete these entries."
+        removal = wording.Removal(
+            "Read the node again before anything is done to it: kube-proxy may be about to delete these entries."
+        )
     elif counted:
-        advice, commands = wording.removal(groups, case)
-        advice = first + advice
+        removal = wording.removal(groups, case)
     return Finding(
         check,
         severity,
         " ".join(notes),
-        advice,
+        first + removal.advice if counted and waiting != _total(groups) else removal.advice,
         service=str(service) if service else "",
         port=key.destination_port,
         protocol=key.protocol,
@@ -169,7 +170,8 @@ def _finding(
         clients=clients,
         family=family_of(key.destination),
         more=more,
-        commands=commands,
+        commands=removal.commands,
+        repair=removal.repair,
     )
 
 

@@ -2,7 +2,7 @@
 
 The JSON form of a finding is a promise to users:
 `{"id", "severity", "service", "port", "protocol", "count", "backends", "clients", "explanation", "advice",
-"commands"}`.
+"commands", "repair"}`.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ class Finding:
     """What one check found. `id` is C1…Q1 of the catalogue; `count` counts entries, rules or counters, as it says.
 
     `service` is as kube-proxy spells it; `backends` are "ADDRESS:PORT". `explanation` says what was seen and what it
-    means, `advice` what to do; both are for people and hold nothing that came from the node unescaped. `commands` are
-    what `advice` speaks of last, each to be copied into a root shell on the node. `clients` are those with the most
+    means, `advice` what to do; both are for people and hold nothing that came from the node unescaped. `repair` is the
+    command of kdnsctl that does it, "" where none does; `commands` do the same for somebody who has no more than a root
+    shell on the node. `clients` are those with the most
     entries; `more` counts the entries of all others.
     """
 
@@ -54,6 +55,7 @@ class Finding:
     family: int | None = None
     more: int = 0
     commands: tuple[str, ...] = ()
+    repair: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,7 @@ def outlook(case: Case) -> Iterator[Finding]:
         " ".join(sentences),
         f"{wording.COLLECT_FIRST} {RESTART}" if settled else "",
         protocol=COUNTED_PROTOCOL,
+        repair=wording.restart(case) if settled else "",
     )
 
 

@@ -22,9 +22,10 @@ FOR_CLIENTS = ("C7", "C8", "C9")
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One thing to do. `commands` are what `text` speaks of last, each for a root shell on the node."""
+    """One thing to do. `repair` are kdnsctl's commands for it, `commands` the same for a root shell on the node."""
 
     text: str
+    repair: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
 
 
@@ -40,7 +41,10 @@ def plan(findings: Iterable[Finding]) -> tuple[Measure, ...]:
     for each in sorted(kept, key=_turn):
         text = " ".join(each.advice.replace(COLLECT_FIRST, "").split())
         before = measures.get(text, Measure(text))
-        measures[text] = Measure(text, tuple(dict.fromkeys((*before.commands, *each.commands))))
+        # A repair that is told of already is not told of again.
+        told = {one for other in measures.values() for one in other.repair if other is not before}
+        repair = dict.fromkeys((*before.repair, *([each.repair] if each.repair and each.repair not in told else [])))
+        measures[text] = Measure(text, tuple(repair), tuple(dict.fromkeys((*before.commands, *each.commands))))
     first = (Measure(COLLECT_FIRST),) if any(COLLECT_FIRST in each.advice for each in kept) else ()
     return (*first, *measures.values())
 

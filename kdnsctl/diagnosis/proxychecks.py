@@ -34,6 +34,7 @@ def stuck(case: Case) -> Iterator[Finding]:
                 "writes no rules and cleans up no entries.",
                 "See whether kube-proxy runs on this node, and what its log says last; restart it on this node alone, "
                 "after collecting.",
+                repair=wording.restart(case),
             )
         return
     said: list[str] = []
@@ -57,6 +58,7 @@ def stuck(case: Case) -> Iterator[Finding]:
             + " A failed sync also loses the cleanup of conntrack entries that belonged to it (#112604).",
             LOOK,
             count=failures or None,
+            repair=wording.restart(case),
         )
 
 
@@ -80,6 +82,7 @@ def idle_reconciler(case: Case) -> Iterator[Finding]:
             LOOK,
             protocol=COUNTED_PROTOCOL,
             count=stale,
+            repair=wording.restart(case),
         )
 
 
@@ -95,6 +98,7 @@ def modes_disagree(case: Case) -> Iterator[Finding]:
             f"kube-proxy works in {said.value} mode, but is configured for {configured.value}: it fell back, or has "
             "not been restarted since its configuration was changed.",
             "Restart it on this node alone, after collecting, or mend the configuration; then look for leftovers (R7).",
+            repair=wording.restart(case),
         )
     found = [dump for dump in case.latest_rules if dump.services]
     if said is not None and found and all(dump.mode is not said for dump in found):

@@ -13,8 +13,8 @@ from kdnsctl.diagnosis.index import endpoint_text
 
 REPAIR = (
     f"{wording.COLLECT_FIRST} Then find out why kube-proxy does not write its rules: its log (failed restores, the "
-    "xtables lock), its /healthz, whether it runs at all. Restarting kube-proxy on this node alone writes them anew. "
-    "Deleting conntrack entries does not help as long as the rules are as they are."
+    "xtables lock), its /healthz, whether it runs at all. Deleting conntrack entries does not help as long as the "
+    "rules are as they are. Restarting kube-proxy on this node alone writes them anew, unless they cannot be written:"
 )
 READ_AGAIN = "Read the rules again before anything is done to them: kube-proxy may be about to write them."
 
@@ -30,7 +30,7 @@ def missing_rules(case: Case) -> Iterator[Finding]:
             else f"There are no rules for {fault.service} (IPv{fault.family}), though endpoints serve it and other "
             "Services have rules: new flows to it go nowhere."
         )
-        yield _finding("R1", [fault], what)
+        yield _finding("R1", [fault], what, case)
 
 
 def dead_targets(case: Case) -> Iterator[Finding]:
@@ -51,6 +51,7 @@ def dead_targets(case: Case) -> Iterator[Finding]:
             f"The rules for {faults[0].service} lead to {wording.some(targets)}, which "
             f"{'does' if len(targets) == 1 else 'do'} not serve it.{share} Clients with fresh source ports are hurt "
             "as well, and deleted entries come back.",
+            case,
         )
 
 
@@ -89,11 +90,12 @@ def endpoints_without_rule(case: Case) -> Iterator[Finding]:
                 )
 
 
-def _finding(check: str, faults: list[RuleFault], explanation: str) -> Finding:
+def _finding(check: str, faults: list[RuleFault], explanation: str, case: Case) -> Finding:
     first = faults[0]
+    settled = any(fault.settled for fault in faults)
     notes = [explanation]
     severity = Severity.FAULT
-    if not any(fault.settled for fault in faults):
+    if not settled:
         severity = Severity.WARNING
         notes.append("This may only be kube-proxy's lag; a second reading tells.")
     if not any(fault.proven for fault in faults):
@@ -110,11 +112,12 @@ def _finding(check: str, faults: list[RuleFault], explanation: str) -> Finding:
         check,
         severity,
         " ".join(notes),
-        REPAIR if any(fault.settled for fault in faults) else READ_AGAIN,
+        REPAIR if settled else READ_AGAIN,
         service=str(first.service),
         port=first.service.port,
         protocol=first.service.protocol,
         count=len(targets) or 1,
         backends=targets,
         family=first.family,
+        repair=wording.restart(case) if settled else "",
     )

@@ -30,7 +30,9 @@ def table_full(case: Case) -> Iterator[Finding]:
     if evidence.table_full:
         said.append(f"The kernel said {wording.count(evidence.table_full, 'time')} that the table is full.")
         severity = Severity.FAULT
-    grown = {name: rise for name in ("drop", "early_drop") if (rise := _rise(case, name))}
+    # A packet that lost a race counts as dropped, too: nf_ct_resolve_clash() raises `drop` and `insert_failed`.
+    dropped = max(0, _rise(case, "drop") - _rise(case, "insert_failed"))
+    grown = {name: rise for name, rise in (("drop", dropped), ("early_drop", _rise(case, "early_drop"))) if rise}
     if grown:
         said.append(f"{_counted(grown)} {_since(case)}.")
         if _compared(case) and severity is Severity.INFO:

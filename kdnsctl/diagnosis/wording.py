@@ -6,17 +6,21 @@ that a stranger wrote: `catalogue` makes every finding printable before anyone s
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from kdnsctl.diagnosis.case import Case, StaleGroup, Wrong
 from kdnsctl.diagnosis.findings import Client
 from kdnsctl.diagnosis.index import endpoint_text, family_of
+from kdnsctl.diagnosis.truth import ServicePort
 from kdnsctl.netfilter.deletion import command
 from kdnsctl.netfilter.entries import Key
 from kdnsctl.netfilter.rules import Mode
 
+_NODE = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
 MOST_NAMED = 5
 MOST_COMMANDS = 10
 MOST_CLIENTS = 100
@@ -26,6 +30,9 @@ IPVS = (
     "remove single flows. Restarting kube-proxy on this node alone, or 300 s without packets (the ipvs UDP timeout), "
     "ends them."
 )
+BY_HAND = "Without kdnsctl, as root in the node's network namespace (kube-proxy's image has no conntrack any more):"
+USUAL_DNS = frozenset({"kube-system/kube-dns", "openshift-dns/dns-default"})
+"""DNS Services that `repair flush` finds by itself."""
 COLLECT_FIRST = "Collect the evidence first: deleting entries, or restarting kube-proxy, destroys it."
 
 
@@ -78,27 +85,55 @@ def deletion(key: Key) -> str:
     return shlex.join(command(key))
 
 
-def removal(groups: Sequence[StaleGroup], case: Case) -> tuple[str, tuple[str, ...]]:
-    """How to get rid of stale entries, with the commands that do it; or why not to try yet, and none."""
+def flush(case: Case, service: ServicePort) -> str:
+    """The command of kdnsctl that deletes the stale entries of a Service on this node."""
+    name = f"{service.namespace}/{service.name}"
+    more = () if name in USUAL_DNS else ("--service", name)
+    return shlex.join(("kdnsctl", "repair", "flush", _node(case), *more))
+
+
+def restart(case: Case) -> str:
+    """The command of kdnsctl that has kube-proxy write this node's rules anew."""
+    return shlex.join(("kdnsctl", "repair", "restart-kube-proxy", _node(case)))
+
+
+def _node(case: Case) -> str:
+    """The node as a word of a command; a file may name it in any way, or not at all."""
+    return case.evidence.node if _NODE.fullmatch(case.evidence.node) else "NODE"
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """How to get rid of stale entries: in words, by the command of kdnsctl, and by commands for a shell on the node."""
+
+    advice: str
+    repair: str = ""
+    commands: tuple[str, ...] = ()
+
+
+def removal(groups: Sequence[StaleGroup], case: Case) -> Removal:
+    """How to get rid of stale entries; or why not to try yet, without a command."""
     services = {(str(each.service), family_of(each.key.destination)) for each in groups if each.service}
     leading = [fault for fault in case.faults if (str(fault.service), fault.family) in services]
     if leading:
         bad = "lead to endpoints that do not serve" if leading[0].wrong is Wrong.DEAD_TARGET else "do not work"
-        return (
+        return Removal(
             f"Do not delete the entries yet: the node's rules for this Service {bad} (see "
             f"{rule_check(leading[0].wrong)}), so they would come back. Repair the rules first."
-        ), ()
+        )
     if case.evidence.running_mode is Mode.IPVS:
-        return f"{IPVS} {COLLECT_FIRST}", ()
+        return Removal(f"{IPVS} {COLLECT_FIRST}", restart(case))
     commands = list(dict.fromkeys(deletion(each.key) for each in groups))
     more = f" (and {len(commands) - MOST_COMMANDS} more like these)" if len(commands) > MOST_COMMANDS else ""
     unread = (
         "" if case.rules_read else " The rules were not read: if they lead to dead endpoints, the entries come back."
     )
-    return (
-        f"{COLLECT_FIRST}{unread} Then delete these entries and no others, as root in the node's network namespace "
-        f"(kube-proxy's image has no conntrack any more){more}:"
-    ), tuple(commands[:MOST_COMMANDS])
+    service = groups[0].service  # without one, no Service can be named to flush
+    return Removal(
+        f"{COLLECT_FIRST}{unread} Then delete these entries and no others{more}:",
+        flush(case, service) if service else "",
+        tuple(commands[:MOST_COMMANDS]),
+    )
 
 
 def rule_check(wrong: Wrong) -> str:

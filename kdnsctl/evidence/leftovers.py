@@ -15,6 +15,7 @@ from typing import Any, Final
 from kdnsctl import fleet
 from kdnsctl.access.needs import Needs
 from kdnsctl.cancel import CancelScope
+from kdnsctl.changes import reminding
 from kdnsctl.cluster import pods
 from kdnsctl.cluster.errors import ForbiddenError
 from kdnsctl.cluster.objects import Pod
@@ -30,6 +31,7 @@ AT_ONCE: Final = 16
 ENDED: Final = ("Succeeded", "Failed")
 NEEDS: Final = Needs(
     needed=(Permission("list", "pods", without="pods that were left are not found"),),
+    helpful=reminding.HELPFUL,
     # Who may make pods needs it; nobody else gets it unasked, for it is good for kube-proxy's pods as well.
     with_option={
         VIA_POD: (Permission("delete", "pods", namespace=PodSettings().namespace, without="what was left stays"),)

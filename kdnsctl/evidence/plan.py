@@ -25,6 +25,7 @@ from kdnsctl.evidence.items import Item
 from kdnsctl.evidence.nodeside import API, Way
 from kdnsctl.evidence.probing import ANY, needs_of, why_not
 from kdnsctl.evidence.ways import Ladder, Via, rungs
+from kdnsctl.facts import conntrack
 from kdnsctl.find.online import identity_of
 from kdnsctl.find.scope import Chosen, InScope, nodes_in_scope
 from kdnsctl.model import API_VERSION, ExitCode, KdnsctlError, Reporter, Scope
@@ -37,6 +38,12 @@ if TYPE_CHECKING:
     from kdnsctl.evidence.sshways import SshWays
 
 ASK: Final = 16  # nodes at once
+IN_KUBE_PROXY: Final = "if kube-proxy's image has conntrack (up to about 1.31)"
+OF_NODE: Final = "with the node's conntrack, if it has one; flush logs in only with --via ssh or an SSH option"
+WITHOUT_TOOL: Final = (
+    "name the tools image (--image), or allow SSH; for somebody with a shell on the node kdnsctl repair flush "
+    "--dry-run=client prints the commands"
+)
 
 
 class State(enum.StrEnum):
@@ -70,13 +77,14 @@ class ItemPlan:
 class NodePlan:
     """One node: every rung that there is to it, the least intrusive first, and every item.
 
-    `probe` is by which rung DNS would be asked from it.
+    `probe` is by which rung DNS would be asked from it, `flush` by which its stale entries would be deleted.
     """
 
     name: str
     rungs: tuple[RungPlan, ...]
     items: tuple[ItemPlan, ...]
     probe: ItemPlan
+    flush: ItemPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +167,7 @@ def to_json(plan: CollectPlan) -> dict[str, Any]:
                 "rungs": [{"rung": one.rung, "state": one.state.value, "why": one.why} for one in node.rungs],
                 "items": [{"item": one.item, "rung": one.rung or None, "why": one.why} for one in node.items],
                 "probe": {"rung": node.probe.rung or None, "why": node.probe.why},
+                "flush": {"rung": node.flush.rung or None, "why": node.flush.why},
             }
             for node in plan.nodes
         ],
@@ -183,13 +192,15 @@ class _Planner:
         self._ladder = ladder
         self._keeper = keeper
         self._answers = answers
+        self._image_named = keeper is not None and keeper.settings.image is not None
 
     def node(self, node: str, items: Iterable[Item], scope: CancelScope) -> NodePlan:
         with contextlib.ExitStack() as nothing:
             ways = self._ladder.ways(node, nothing)
             states = {way.rung: self._rung(way.rung, node, scope) for way in ways}
             planned = tuple(self._item(item, node, ways, states) for item in items)
-            return NodePlan(node, tuple(states.values()), planned, self._probe(ways, states))
+            flush = _flush(ways, states, image_named=self._image_named)
+            return NodePlan(node, tuple(states.values()), planned, self._probe(ways, states), flush)
 
     def _rung(self, rung: str, node: str, scope: CancelScope) -> RungPlan:
         place = self._ladder.place(node)
@@ -252,6 +263,31 @@ class _Planner:
         return ItemPlan(ANY.id, "", "; ".join(dict.fromkeys(why)) or "there is no way to it")
 
 
+def _flush(ways: Iterable[Way], states: Mapping[str, RungPlan], *, image_named: bool) -> ItemPlan:
+    """By which rung a conntrack would be run. Of an image of kube-proxy only running it tells whether it has one."""
+    able: list[tuple[str, str]] = []
+    why: list[str] = []
+    for way in ways:
+        one = states[way.rung]
+        if not way.can(conntrack.TOOL):
+            continue
+        if one.state in (State.REFUSED, State.MISSING):
+            why.append(f"{one.rung}: {one.why}")
+        elif one.rung in list(PodRung):
+            if image_named:
+                able.append((one.rung, "with conntrack of the named image"))
+            elif not any(rung == EXEC for rung, _ in able):  # it would have the same image
+                able.append((one.rung, IN_KUBE_PROXY))
+        else:
+            able.append((one.rung, IN_KUBE_PROXY if one.rung == EXEC else OF_NODE))
+    if not able:
+        return ItemPlan(conntrack.TOOL.id, "", "; ".join([*dict.fromkeys(why), WITHOUT_TOOL]))
+    (rung, how), *others = able
+    if how is IN_KUBE_PROXY:
+        how += f"; else by {others[0][0]}, {others[0][1]}" if others else f"; else by no way: {WITHOUT_TOOL}"
+    return ItemPlan(conntrack.TOOL.id, rung, how)
+
+
 def _permissions(question: Question, ladder: Ladder, found: InScope) -> list[Permission]:
     """What all of it needs, each once."""
     wanted: list[Permission] = []
@@ -264,4 +300,5 @@ def _permissions(question: Question, ladder: Ladder, found: InScope) -> list[Per
 
 
 def _unplanned(node: str, why: str, items: Iterable[Item]) -> NodePlan:
-    return NodePlan(node, (), tuple(ItemPlan(item.id, "", why) for item in items), ItemPlan(ANY.id, "", why))
+    planned = tuple(ItemPlan(item.id, "", why) for item in items)
+    return NodePlan(node, (), planned, ItemPlan(ANY.id, "", why), ItemPlan(conntrack.TOOL.id, "", why))

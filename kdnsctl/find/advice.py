@@ -102,6 +102,7 @@ def next_looks(findings: Sequence[NodeFinding], *, live: bool) -> Iterable[str]:
         affected = [one.name for one in findings if one.verdict is Verdict.AFFECTED and NODE_NAME.fullmatch(one.name)]
         if affected:
             yield f"kdnsctl analyze {' '.join(affected[:MOST_NAMED])}"
+            yield f"kdnsctl repair flush {' '.join(affected[:MOST_NAMED])} --dry-run=client"
         if unsettled:
             yield f"kdnsctl find-affected --live {' '.join(unsettled[:MOST_NAMED])}"
         return

@@ -316,6 +316,7 @@ def finding_to_json(finding: Finding) -> dict[str, Any]:
         "explanation": finding.explanation,
         "advice": finding.advice,
         "commands": list(finding.commands),
+        "repair": finding.repair,
     }
 
 

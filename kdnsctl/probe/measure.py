@@ -237,8 +237,9 @@ def conclude(
                 at_port = [one for one in mine if one.target.batch.port == port]
                 findings += verdict.judge(_seen(service, vip, port, at_port, measured, inside=bool(name)))
     served = any(one.result not in (Result.DNS_DOWN, *verdict.UNTOLD) for one in findings)
-    for address, told in _local(measured).items():
-        findings += verdict.judge_local(address, told, served)
+    udp, tcp = _local(measured, Over.UDP), _local(measured, Over.TCP)
+    for address, told in udp.items():
+        findings += verdict.judge_local(address, told, tcp.get(address), others_answer=served)
     return Place(name, via, tuple(measured), tuple(findings), problem)
 
 
@@ -280,9 +281,9 @@ def _called(one: Measured) -> str:
     return f"{backend.pod} ({one.target.address})" if backend and backend.pod else one.target.address
 
 
-def _local(measured: Sequence[Measured]) -> Mapping[str, Tally]:
+def _local(measured: Sequence[Measured], over: Over) -> Mapping[str, Tally]:
     return {
         one.target.address: one.told
         for one in measured
-        if one.target.kind is Kind.NODE_LOCAL and one.target.batch.over is Over.UDP
+        if one.target.kind is Kind.NODE_LOCAL and one.target.batch.over is over
     }

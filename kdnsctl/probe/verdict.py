@@ -103,12 +103,22 @@ def judge(seen: Seen) -> list[Finding]:
     return [Finding(Result.ANSWERS, seen.about, f"{seen.about} answers from {ports}")]
 
 
-def judge_local(about: str, local: Tally, others_answer: bool) -> list[Finding]:  # noqa: FBT001
-    """What a node's own cache says; nothing when it answers."""
-    if not local.sent or local.answered:
-        return []
-    rest = " while the Service does" if others_answer else ""
-    return [Finding(Result.NODE_LOCAL_DOWN, about, f"node-local-dns at {about} does not answer{rest}")]
+def judge_local(about: str, udp: Tally, tcp: Tally | None, *, others_answer: bool) -> list[Finding]:
+    """What a node's own cache says; nothing when it answers all."""
+    told = {"UDP": udp, **({"TCP": tcp} if tcp is not None else {})}
+    silent = [over for over, one in told.items() if one.sent and not one.answered]
+    if silent:
+        rest = " while the Service does" if others_answer else ""
+        how = "" if len(silent) == len(told) else f" over {silent[0]}"
+        return [Finding(Result.NODE_LOCAL_DOWN, about, f"node-local-dns at {about} does not answer{how}{rest}")]
+    found: list[Finding] = []
+    for over, one in told.items():
+        if not one.sent:
+            found.append(_unasked(f"node-local-dns at {about}", about, over, one))
+        elif one.lost:
+            lost = f"node-local-dns at {about}: {one.lost} of {one.sent} queries over {over} are lost"
+            found.append(Finding(Result.LOSSY, about, lost))
+    return found
 
 
 def gravest(findings: Iterable[Finding]) -> Finding | None:
@@ -123,8 +133,7 @@ def _judged(seen: Seen) -> list[Finding]:
     about = seen.about
     served = bool((fresh and fresh.answered) or (tcp and tcp.answered))
     if fresh is None:
-        why = ", ".join(error for error, _ in seen.fresh.errors) if seen.fresh else "it was not tried"
-        return [Finding(Result.UNKNOWN, about, f"{about} could not be asked over UDP: {why}")]
+        return [_unasked(about, about, "UDP", seen.fresh)]
     if not served and len(silent) == len(pods):
         return [_nothing_answers(seen, pods)]
     found: list[Finding] = []
@@ -143,7 +152,15 @@ def _judged(seen: Seen) -> list[Finding]:
     hit = [name for name, told in pods.items() if told.lost and told.answered]
     if hit and not found:
         found.append(Finding(Result.LOSSY, about, f"single queries to {_all(hit)} are lost"))
+    if tcp is None and seen.tcp is not None and not found:
+        found.append(_unasked(about, about, "TCP", seen.tcp))
     return found
+
+
+def _unasked(what: str, about: str, over: str, told: Tally | None) -> Finding:
+    """That no query has left: which tells nothing of who was to be asked."""
+    why = ", ".join(error for error, _ in told.errors) if told else ""
+    return Finding(Result.UNKNOWN, about, f"{what} could not be asked over {over}: {why or 'it was not tried'}")
 
 
 def _nothing_answers(seen: Seen, pods: Mapping[str, Tally]) -> Finding:

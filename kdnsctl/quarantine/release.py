@@ -19,6 +19,7 @@ from kdnsctl.changes.executor import Taken, Undone, UndoneStep, take_back
 from kdnsctl.changes.fields import RECORD, VERBS
 from kdnsctl.changes.incidents import Actor, Incident
 from kdnsctl.changes.plan import NodePlan, Plan
+from kdnsctl.changes.reminding import LIST_SETS
 from kdnsctl.changes.verbs import Means, verb_of
 from kdnsctl.cluster.objects import Node
 from kdnsctl.cluster.proxyload import list_nodes
@@ -36,7 +37,9 @@ from kdnsctl.quarantine.record import NodeRecord, record_step
 
 NEEDS: Final = Needs(
     needed=tuple(dict.fromkeys((*fields.NEEDED, *incidents.NEEDED, *analyze_nodes.NEEDS.needed))),
-    helpful=tuple(dict.fromkeys((*lock.needed(), *events.HELPFUL, *holds.HELPFUL, *analyze_nodes.NEEDS.helpful))),
+    helpful=tuple(
+        dict.fromkeys((*lock.needed(), *events.HELPFUL, *holds.HELPFUL, LIST_SETS, *analyze_nodes.NEEDS.helpful))
+    ),
 )
 HEALTHY: Final = (Verdict.CLEAN, Verdict.NOT_APPLICABLE)
 
@@ -167,7 +170,8 @@ def _refuse_unhealthy(verdicts: Mapping[str, tuple[Verdict, str]]) -> None:
         name, (verdict, why) = next(iter(bad.items()))
         raise RefusedError(
             f"{named(list(bad))}: not proven healthy ({name} is {verdict}: {why}); nothing was changed",
-            hint=f"repair it first: 'kdnsctl analyze {name}' says how; --unchecked releases it as it is",
+            hint=f"repair it first: 'kdnsctl repair flush {name}', or what 'kdnsctl analyze {name}' says; --unchecked "
+            "releases it as it is",
         )
 
 

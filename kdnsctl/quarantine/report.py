@@ -100,6 +100,9 @@ def status_to_json(report: status.StatusReport) -> dict[str, Any]:
         "raisedVerbosity": [
             {"node": name, **raised_to_json(raised, report.generated_at)} for name, raised in report.raised
         ],
+        "raisedDaemonSets": [
+            {"daemonSet": name, **raised_to_json(raised, report.generated_at)} for name, raised in report.raised_sets
+        ],
         "notes": list(report.notes),
     }
 

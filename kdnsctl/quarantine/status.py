@@ -17,8 +17,8 @@ from kdnsctl.cancel import CancelScope
 from kdnsctl.changes.fields import RECORD, VERBS, FieldVerb, node_path
 from kdnsctl.changes.lock import lease_of, needed
 from kdnsctl.changes.plan import sentence
-from kdnsctl.changes.raised import Raised, of_node
-from kdnsctl.changes.raised import RecordError as NoRecordError
+from kdnsctl.changes.raised import Raised
+from kdnsctl.changes.reminding import LIST_SETS, still_raised
 from kdnsctl.cluster.lists import list_all
 from kdnsctl.cluster.objects import Node
 from kdnsctl.cluster.permission import Permission
@@ -35,6 +35,7 @@ NEEDS: Final = Needs(
     helpful=(
         *(one for one in HELPFUL if one.verb == "get"),
         *(one for one in needed() if one.verb == "get"),
+        LIST_SETS,
     ),
 )
 
@@ -69,13 +70,15 @@ class NodeStatus:
 class StatusReport:
     """The whole answer: the nodes that were named, or all in quarantine.
 
-    `raised` are the nodes of the cluster whose kube-proxy's verbosity is raised; `notes` what cannot be read of that.
+    `raised` are the nodes of the cluster whose kube-proxy's verbosity is raised, whichever were named, for somebody has
+    to put it back; `raised_sets` the DaemonSets. `notes` say what cannot be read of that.
     """
 
     generated_at: datetime
     cluster: str
     nodes: tuple[NodeStatus, ...]
     raised: tuple[tuple[str, Raised], ...] = ()
+    raised_sets: tuple[tuple[str, Raised], ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -90,23 +93,9 @@ def status(names: Sequence[str], connection: Connection, *, scope: CancelScope, 
         raise UsageError(f"no node {named(missing)} in {connection.target}; nothing was done")
     wanted = names or sorted(name for name, node in everyone.items() if _marked(node))
     found = tuple(_status(name, everyone[name], connection, scope) for name in wanted)
-    raised, notes = _raised(everyone)
-    return StatusReport(now, identity_of(connection.target), found, raised, notes)
-
-
-def _raised(everyone: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[tuple[str, Raised], ...], tuple[str, ...]]:
-    """The nodes whose kube-proxy's verbosity is raised, whichever were named: somebody has to put it back."""
-    raised: list[tuple[str, Raised]] = []
-    notes: list[str] = []
-    for name in sorted(everyone):
-        try:
-            record = of_node(msgspec.convert(everyone[name], Node, strict=False))
-        except NoRecordError as error:
-            notes.append(str(error))
-            continue
-        if record is not None:
-            raised.append((name, record))
-    return tuple(raised), tuple(notes)
+    nodes = (msgspec.convert(one, Node, strict=False) for one in everyone.values())
+    raised = still_raised(nodes, connection, scope=scope)
+    return StatusReport(now, identity_of(connection.target), found, raised.nodes, raised.daemon_sets, raised.notes)
 
 
 def _marked(node: Mapping[str, Any]) -> bool:

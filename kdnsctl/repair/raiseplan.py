@@ -31,7 +31,7 @@ from kdnsctl.quarantine.allowed import check_allowed
 from kdnsctl.repair import levels, replacing
 from kdnsctl.repair.levels import CannotRaise, Level, Survey, survey, template_way, way_of
 from kdnsctl.repair.replacing import deletion, port_of
-from kdnsctl.repair.securing import CAPTURED
+from kdnsctl.repair.session import CAPTURED
 from kdnsctl.repair.verbosityreport import NodeVerbosity, Result, VerbosityReport
 
 DEFAULT_LEVEL: Final = 4  # what every version says about conntrack, and no dump of all rules
@@ -51,7 +51,11 @@ TEMPLATE_NEEDS: Final = (
 )
 NEEDS: Final = Needs(
     needed=tuple(dict.fromkeys((*fields.NEEDED, *incidents.NEEDED, *levels.NEEDS.needed, *replacing.HELPFUL))),
-    helpful=tuple(dict.fromkeys((*lock.needed(), *levels.NEEDS.helpful, *TEMPLATE_NEEDS, *collecting.NEEDS.all))),
+    helpful=tuple(
+        dict.fromkeys(
+            (*lock.needed(instead=lock.UNPROTECTED), *levels.NEEDS.helpful, *TEMPLATE_NEEDS, *collecting.NEEDS.all)
+        )
+    ),
 )
 
 
@@ -361,6 +365,8 @@ def _plans(prepared: Prepared) -> list[NodePlan]:
         if node.result is Result.REFUSED and node.reason is not None:
             said = f"is left as it is: {node.reason.message}"
             plans.append(NodePlan(name, notes=(said, *((node.advice,) if node.advice else ()))))
+        elif node.reason is not None:
+            plans.append(NodePlan(name, notes=(f"nothing to do: {node.reason.message}",)))
     return plans
 
 

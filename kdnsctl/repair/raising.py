@@ -2,32 +2,26 @@
 
 At runtime the record is written on the node, then kube-proxy is told. By the DaemonSet's command line it goes in this
 order: the record, the strategy OnDelete, read back, the command line, then only the named nodes' pods, one after the
-other. Before each of these steps the strategy is looked at again: when somebody has set it back, the command line is
-put back at once, and no further pod is deleted. Putting all of it back is `restoring`.
+other. The DaemonSet is watched meanwhile, and looked at before each step: when somebody has set it back, the command
+line is put back at once, and no further pod is deleted. Putting all of it back is `restoring`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from kdnsctl.cancel import CancelScope
-from kdnsctl.changes import proxies
-from kdnsctl.changes.executor import take
-from kdnsctl.changes.incidents import Actor, Incident
-from kdnsctl.changes.proxies import ON_DELETE, line_of, strategy_of
-from kdnsctl.changes.raised import Raised, RaisedTemplate, Way
-from kdnsctl.changes.verbs import DriftError, Means
+from kdnsctl.changes.raised import RESTORE, Raised, Way
+from kdnsctl.changes.verbs import DriftError
 from kdnsctl.cluster.transport import Connection
-from kdnsctl.cluster.watch import watch
-from kdnsctl.model import CancelledError, KdnsctlError, Reason, Reporter, Step
+from kdnsctl.model import KdnsctlError, Reason, Step
+from kdnsctl.repair.guarding import drift_of, drifted, guarded
 from kdnsctl.repair.levels import Level
 from kdnsctl.repair.raiseplan import Prepared, Template, node_record, port_on, row, runtime_steps
 from kdnsctl.repair.replacing import replace_proxy
-from kdnsctl.repair.securing import secure
+from kdnsctl.repair.session import Session
 from kdnsctl.repair.verbosityreport import NodeVerbosity, Result, VerbosityReport
 
 
@@ -36,30 +30,16 @@ class Work:
     """What the parts of one run share. `results` has one answer for each node that was begun."""
 
     prepared: Prepared
-    connection: Connection
-    incident: Incident
-    actor: Actor
-    scope: CancelScope
-    reporter: Reporter
-    now: Callable[[], datetime]
+    session: Session
     results: dict[str, NodeVerbosity] = field(default_factory=dict)
     bundle: Path | None = None
-
-    @property
-    def means(self) -> Means:
-        """What steps are taken with."""
-        return Means(self.connection, self.scope)
-
-    def take(self, step: Step) -> None:
-        """Take one step, journaled."""
-        take(step, self.incident.journal, self.means, self.actor.run)
 
     def report(self) -> VerbosityReport:
         """The report, as far as it has come."""
         ended = Reason("stopped", "it was not begun")
         for level in (*(one for one, _ in self.prepared.runtime), *self._restarted):
             self.results.setdefault(level.name, row(level, Result.NOT_TRIED, ended))
-        return self.prepared.report(self.results, self.now(), self.bundle)
+        return self.prepared.report(self.results, self.session.now(), self.bundle)
 
     @property
     def _restarted(self) -> list[Level]:
@@ -67,7 +47,7 @@ class Work:
 
     def run(self) -> None:
         """Raise what was planned. Raises what ended the scope: the records tell what was done."""
-        self.incident.begin("verbosity raise", self.actor, self.prepared.names)
+        self.session.begin("verbosity raise", self.prepared.names)
         for level, raised in self.prepared.runtime:
             self.results[level.name] = self._at_runtime(level, raised)
         if self.prepared.templates and self.prepared.options.collect:
@@ -76,17 +56,17 @@ class Work:
             self._by_template(template)
 
     def _failed(self, level: Level, error: KdnsctlError, **more: Any) -> NodeVerbosity:
-        self.scope.check()
+        self.session.scope.check()
         return row(level, Result.FAILED, Reason(error.code, str(error), error), **more)
 
     def _at_runtime(self, level: Level, raised: Raised) -> NodeVerbosity:
         record, set_level = runtime_steps(level, raised)
         try:
-            self.take(record)
+            self.session.take(record)
         except KdnsctlError as error:
             return self._failed(level, error, way=Way.RUNTIME.value)
         try:
-            self.take(set_level)
+            self.session.take(set_level)
         except KdnsctlError as error:
             advice = "it may be raised or not: kdnsctl verbosity restore settles that"
             return self._failed(level, error, way=Way.RUNTIME.value, raised=raised, advice=advice)
@@ -95,16 +75,7 @@ class Work:
     def _capture(self) -> None:
         """Capture the nodes that are going to be restarted; one that cannot be is left alone."""
         names = [one.name for one in self._restarted]
-        self.bundle, captured = secure(
-            self.connection,
-            self.incident,
-            self.actor,
-            names,
-            "before-raising",
-            scope=self.scope,
-            reporter=self.reporter,
-            now=self.now,
-        )
+        self.bundle, captured = self.session.secure(names, "before-raising")
         for level in self._restarted:
             if level.name not in captured or not captured[level.name].captured:
                 why = Reason("notCaptured", "its evidence could not be captured, so it is not restarted")
@@ -119,63 +90,60 @@ class Work:
         try:
             self._set_template(template)
         except KdnsctlError as error:
-            self.results |= {one.name: self._failed(one, error, way=Way.TEMPLATE.value) for one in nodes}
+            failed = (self._failed(one, error, way=Way.TEMPLATE.value, advice=RESTORE) for one in nodes)
+            self.results |= {one.name: one for one in failed}
             return
-        for level in nodes:
-            if level.proxy is None:
-                continue
-            try:
-                self._check(template)
-                self.take(node_record(level, template))
-                replace_proxy(
-                    self.connection,
-                    level.proxy,
-                    self.incident.journal,
-                    self.actor.run,
-                    scope=self.scope,
-                    now=self.now(),
-                    port=port_on(level),
+        with guarded(self.session.connection, [template], self.session.scope) as inner:
+            at = replace(self.session, scope=inner)
+            for level in nodes:
+                if level.proxy is None:
+                    continue
+                try:
+                    self._check(template)
+                    at.take(node_record(level, template))
+                    replace_proxy(at, level.proxy, port=port_on(level))
+                    self._check(template)  # who set it back before the new pod was made had it started as before
+                except KdnsctlError as error:
+                    self.results[level.name] = self._stopped(level, template, error, drift_of(inner))
+                    return
+                record = template.record.raised
+                self.results[level.name] = row(
+                    level, Result.RAISED, level=record.level, start=record.level, raised=record, way=Way.TEMPLATE.value
                 )
-            except DriftError as error:
-                self.take(_back(template.command))  # at once: who set the strategy back restarts every kube-proxy
-                self.results[level.name] = self._failed(level, error, way=Way.TEMPLATE.value)
-                return
-            except KdnsctlError as error:
-                self.results[level.name] = self._failed(level, error, way=Way.TEMPLATE.value)
-                return
-            record = template.record.raised
-            self.results[level.name] = row(
-                level, Result.RAISED, level=record.level, start=record.level, raised=record, way=Way.TEMPLATE.value
+
+    def _stopped(self, level: Level, template: Template, error: KdnsctlError, drift: str) -> NodeVerbosity:
+        """The answer on the node at which it ended. When the DaemonSet is not as it was left, its line goes back."""
+        advice = RESTORE
+        if drift or isinstance(error, DriftError):
+            error = DriftError(
+                f"{drift or error}: no kube-proxy is restarted any more, and its command line is put back"
             )
+            try:
+                self.session.take(_back(template.command))
+            except KdnsctlError as failure:
+                self.session.scope.check()
+                advice = f"its command line could not be put back ({failure}); {RESTORE}"
+        return self._failed(level, error, way=Way.TEMPLATE.value, advice=advice)
 
     def _set_template(self, template: Template) -> None:
         record, *others = template.steps
-        self.take(record)
+        self.session.take(record)
         try:
             for step in others:
-                self.take(step)
+                self.session.take(step)
         except DriftError:
-            self.take(_back(record))  # the command line was not changed, and the strategy is somebody else's
+            self.session.take(_back(record))  # the command line was not changed, and the strategy is somebody else's
             raise
 
     def _check(self, template: Template) -> None:
         """That the DaemonSet still is as we left it. Raises DriftError."""
-        found = self.connection.get(template.path, dict[str, Any], scope=self.scope)
+        found = self.session.connection.get(template.path, dict[str, Any], scope=self.session.scope)
         if why := drifted(found, template.record):
-            raise DriftError(f"{why}: no kube-proxy is restarted any more, and its command line is put back")
+            raise DriftError(why)
 
 
 def _back(step: Step) -> Step:
     return replace(step, before=step.after, after=step.before)
-
-
-def drifted(found: Mapping[str, Any], record: RaisedTemplate) -> str:
-    """Why a DaemonSet is not as it was left when it was raised; "" when it is."""
-    strategy = strategy_of(found).get("type")
-    if strategy != ON_DELETE:
-        return f"the update strategy is {strategy} again: somebody else looks after this DaemonSet"
-    container = next((one for one in proxies.containers_of(found) if one.get("name") == record.container), {})
-    return "" if line_of(container) == record.line else "its command line was changed by somebody else"
 
 
 def hold(prepared: Prepared, connection: Connection, *, scope: CancelScope) -> str:
@@ -183,23 +151,7 @@ def hold(prepared: Prepared, connection: Connection, *, scope: CancelScope) -> s
 
     Raises what ended the scope.
     """
-    seconds = prepared.options.lasts.total_seconds() if prepared.options.lasts else 0.0
-    with scope.child(seconds) as limit:
-        try:
-            if not prepared.templates:
-                limit.pause(seconds)
-                scope.check()
-                return ""
-            template = prepared.templates[0]
-            path, _, name = template.path.rpartition("/")
-            for event in watch(connection, path, dict[str, Any], fields=f"metadata.name={name}", scope=limit):
-                for found in event.items:
-                    if why := drifted(found, template.record):
-                        return why
-        except CancelledError:
-            raise
-        except KdnsctlError:
-            scope.check()
-            if limit.reason is None:
-                raise
-    return ""
+    with guarded(connection, prepared.templates, scope) as inner:
+        inner.pause(prepared.options.lasts.total_seconds() if prepared.options.lasts else 0.0)
+        scope.check()
+        return drift_of(inner)

@@ -9,13 +9,10 @@ of; its log says so only from verbosity 2 on, and its health is good before.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Final
 
 from kdnsctl.cancel import CancelScope, duration
 from kdnsctl.changes import pods
-from kdnsctl.changes.executor import Log, take
-from kdnsctl.changes.verbs import Means
 from kdnsctl.cluster import portforward, proxyload
 from kdnsctl.cluster.errors import ConflictError, ForbiddenError, NotFoundError
 from kdnsctl.cluster.kubeproxy import Kind, KubeProxy, PodPlace, kube_proxy_container
@@ -29,6 +26,7 @@ from kdnsctl.facts.kubeproxy import METRICS_PORT
 from kdnsctl.model import KdnsctlError, Step
 from kdnsctl.netfilter.kubeproxy import Metrics, parse_metrics
 from kdnsctl.repair.cause import why_not_written
+from kdnsctl.repair.session import Session
 
 TIMEOUT: Final = 120.0  # seconds until the next kube-proxy has synced; an image may have to be pulled
 PAUSE: Final = 1.0  # seconds between two looks at its metrics
@@ -75,15 +73,7 @@ def deletion(proxy: KubeProxy) -> Step:
 
 
 def replace_proxy(
-    connection: Connection,
-    proxy: KubeProxy,
-    log: Log,
-    run: str,
-    *,
-    scope: CancelScope,
-    now: datetime,
-    port: int = METRICS_PORT,
-    seconds: float = TIMEOUT,
+    session: Session, proxy: KubeProxy, *, port: int = METRICS_PORT, seconds: float = TIMEOUT
 ) -> Replaced:
     """Delete the pod, journaled, and wait until its successor has written its rules.
 
@@ -94,24 +84,23 @@ def replace_proxy(
         raise ValueError(f"kube-proxy on {proxy.node} is no DaemonSet's pod")
     old = proxy.place
     try:
-        take(deletion(proxy), log, Means(connection, scope), run)
+        session.take(deletion(proxy))
     except (NotFoundError, ConflictError) as error:
         raise KdnsctlError(
             f"kube-proxy's pod {old.namespace}/{old.pod} was replaced meanwhile by somebody else", code="drift"
         ) from error
-    with scope.child(seconds) as limit:
-        place = _successor(connection, proxy.node, old, scope, limit, seconds)
-        return _synced(connection, proxy, place, port, scope, limit, now)
+    session.reporter.noted(f"{proxy.node}: waiting until the next kube-proxy has written its rules")
+    with session.scope.child(seconds) as limit:
+        place = _successor(session, proxy.node, old, limit, seconds)
+        return _synced(session, replace(proxy, place=place), place, port, limit)
 
 
-def _successor(
-    connection: Connection, node: str, old: PodPlace, scope: CancelScope, limit: CancelScope, seconds: float
-) -> PodPlace:
+def _successor(session: Session, node: str, old: PodPlace, limit: CancelScope, seconds: float) -> PodPlace:
     """Wait for another pod than the old one that runs on the node."""
     path = f"/api/v1/namespaces/{old.namespace}/pods"
     known: dict[str, Pod] = {}
     try:
-        for event in watch(connection, path, Pod, fields=f"spec.nodeName={node}", scope=limit):
+        for event in watch(session.connection, path, Pod, fields=f"spec.nodeName={node}", scope=limit):
             if event.change is Change.LISTED:
                 known = {}
             for pod in event.items:
@@ -124,7 +113,7 @@ def _successor(
             if place is not None and place.running:
                 return place
     except KdnsctlError:
-        scope.check()
+        session.scope.check()
         if limit.reason is None:
             raise
     raise NotSyncedError(
@@ -134,17 +123,8 @@ def _successor(
     )
 
 
-def _synced(
-    connection: Connection,
-    proxy: KubeProxy,
-    place: PodPlace,
-    port: int,
-    scope: CancelScope,
-    limit: CancelScope,
-    now: datetime,
-) -> Replaced:
-    new = replace(proxy, place=place)
-    last = ""
+def _synced(session: Session, new: KubeProxy, place: PodPlace, port: int, limit: CancelScope) -> Replaced:
+    connection, scope, last = session.connection, session.scope, ""
     while limit.reason is None:
         try:
             metrics = read_metrics(connection, place, port, limit)
@@ -157,15 +137,15 @@ def _synced(
             if (metrics.value(LAST_SYNC) or 0) > 0:
                 return Replaced(place)
             if any((metrics.value(name) or 0) > 0 for name in FAILURES):
-                cause = why_not_written(connection, new, scope=scope, now=now) or "its metrics count failures"
+                cause = why_not_written(connection, new, scope=scope, now=session.now()) or "its metrics count failures"
                 raise NotWrittenError(f"rules cannot be written: {cause}")
             last = "its metrics tell of no sync"
         limit.pause(PAUSE)
     scope.check()
-    cause = why_not_written(connection, new, scope=scope, now=now)
+    cause = why_not_written(connection, new, scope=scope, now=session.now())
     if cause:
         raise NotWrittenError(f"rules cannot be written: {cause}")
-    raise NotSyncedError(f"the new kube-proxy on {proxy.node} is not known to have written its rules: {last}")
+    raise NotSyncedError(f"the new kube-proxy on {new.node} is not known to have written its rules: {last}")
 
 
 def read_metrics(connection: Connection, place: PodPlace, port: int, scope: CancelScope) -> Metrics:

@@ -7,33 +7,36 @@ afterwards ends it: where rules cannot be written, the next restart would not he
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from kdnsctl.access.needs import Needs
 from kdnsctl.cancel import CancelScope
 from kdnsctl.changes import incidents, lock
-from kdnsctl.changes.incidents import Actor, Incident
 from kdnsctl.changes.plan import NodePlan, Plan
+from kdnsctl.changes.proxies import containers_of, daemon_set_path, line_of
 from kdnsctl.cluster import logs, proxyload
-from kdnsctl.cluster.kubeproxy import Kind, KubeProxy
+from kdnsctl.cluster.errors import ApiError
+from kdnsctl.cluster.kubeproxy import Kind, KubeProxy, kube_proxy_container
+from kdnsctl.cluster.objects import Pod
+from kdnsctl.cluster.permission import Permission
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.evidence import collect as collecting
 from kdnsctl.find import analyze_nodes
 from kdnsctl.find.analyze_nodes import NodeOptions
 from kdnsctl.find.online import identity_of
 from kdnsctl.find.scope import Chosen, InScope, nodes_in_scope
-from kdnsctl.model import KdnsctlError, Reason, Reporter, Verdict
+from kdnsctl.model import KdnsctlError, Reason, Verdict
 from kdnsctl.quarantine.allowed import check_allowed
 from kdnsctl.quarantine.capture import Judgement
 from kdnsctl.repair import replacing
 from kdnsctl.repair.owners import by_hand
 from kdnsctl.repair.replacing import NotWrittenError, deletion, metrics_port, node_of, replace_proxy
 from kdnsctl.repair.report import NodeRepair, RepairReport, Result
-from kdnsctl.repair.securing import CAPTURED, secure
+from kdnsctl.repair.session import CAPTURED, Session
 
 COMMAND: Final = "restart-kube-proxy"
 VIA: Final = "api"
@@ -44,12 +47,19 @@ NEEDS: Final = Needs(
     helpful=tuple(
         dict.fromkeys(
             (
-                *lock.needed(),
+                *lock.needed(instead=lock.UNPROTECTED),
                 *replacing.HELPFUL,
                 *collecting.NEEDS.needed,
                 *collecting.NEEDS.helpful,
                 *analyze_nodes.NEEDS.helpful,
                 logs.needed(replacing.NAMESPACE),
+                Permission(
+                    "get",
+                    "daemonsets",
+                    group="apps",
+                    namespace=replacing.NAMESPACE,
+                    without="that the next kube-proxy is another one is not told before",
+                ),
             )
         )
     ),
@@ -100,11 +110,15 @@ def prepare(options: RestartOptions, connection: Connection, *, scope: CancelSco
     check_allowed(connection, (*incidents.NEEDED, replacing.NEEDED[0]), "repair", scope=scope)
     found = nodes_in_scope(connection, options.chosen, scope=scope, command="repair")
     plans: list[NodePlan] = []
+    templates = _Templates(connection, scope)
     done: dict[str, NodeRepair] = {}
     for name in found.names:
         proxy = found.proxies.get(name)
         if proxy is not None and proxy.kind is Kind.DAEMON_SET and proxy.place is not None:
-            notes = (CAPTURED,) if options.collect else ()
+            notes = (
+                *((CAPTURED,) if options.collect else ()),
+                *templates.differ(proxy, found.pods.get(proxy.place.uid)),
+            )
             then = ("wait until the new kube-proxy has written its rules, and judge the node again",)
             plans.append(NodePlan(name, (deletion(proxy),), then, notes))
             continue
@@ -118,6 +132,38 @@ def prepare(options: RestartOptions, connection: Connection, *, scope: CancelSco
     )
     plan = Plan(f"repair {COMMAND}", identity_of(connection.target), tuple(plans), notes=tuple(told))
     return Prepared(options, found, plan, todo, done)
+
+
+class _Templates:
+    """The DaemonSets' templates, each read once: the next pod is made by them, and need not be as the last was."""
+
+    def __init__(self, connection: Connection, scope: CancelScope) -> None:
+        self._connection = connection
+        self._scope = scope
+        self._found: dict[str, Mapping[str, Any]] = {}
+
+    def differ(self, proxy: KubeProxy, pod: Pod | None) -> tuple[str, ...]:
+        """In what the next kube-proxy of a node will be another one, for the plan; nothing where that is not known."""
+        place = proxy.place
+        running = kube_proxy_container(pod) if pod else None
+        if place is None or running is None:
+            return ()
+        path = daemon_set_path(place.namespace, place.owner)
+        if path not in self._found:
+            try:
+                self._found[path] = self._connection.get(path, dict[str, Any], scope=self._scope)
+            except ApiError:
+                self._scope.check()
+                self._found[path] = {}
+        wanted = next((one for one in containers_of(self._found[path]) if one.get("name") == running.name), None)
+        if wanted is None:
+            return ()
+        said = []
+        if wanted.get("image") != running.image:
+            said.append(f"image {wanted.get('image')} instead of {running.image}")
+        if line_of(wanted) != line_of({"command": list(running.command), "args": list(running.args)}):
+            said.append("another command line")
+        return (f"its DaemonSet has changed since: the next kube-proxy has {', and '.join(said)}",) if said else ()
 
 
 def _not_here(name: str, proxy: KubeProxy | None, found: InScope) -> NodeRepair:
@@ -145,12 +191,7 @@ class Work:
     """What the nodes of one run share. `results` has one answer for each node that was begun."""
 
     prepared: Prepared
-    connection: Connection
-    incident: Incident
-    actor: Actor
-    scope: CancelScope
-    reporter: Reporter
-    now: Callable[[], datetime]
+    session: Session
     results: dict[str, NodeRepair] = field(default_factory=dict)
     bundle: Path | None = None
 
@@ -160,24 +201,15 @@ class Work:
         why = f"{failed} is not well after its restart" if failed else "the command was ended before"
         for name in self.prepared.todo:
             self.results.setdefault(name, NodeRepair(name, Result.NOT_TRIED, Reason("stopped", why)))
-        return self.prepared.report(self.results, self.now(), self.incident.id, self.bundle)
+        return self.prepared.report(self.results, self.session.now(), self.session.incident.id, self.bundle)
 
     def run(self) -> None:
         """Restart what was planned. Raises what ended the scope: `report` tells what was done."""
         todo = self.prepared.todo
-        self.incident.begin(f"repair {COMMAND}", self.actor, todo)
+        self.session.begin(f"repair {COMMAND}", todo)
         captured: Mapping[str, Judgement] = {}
         if self.prepared.options.collect:
-            self.bundle, captured = secure(
-                self.connection,
-                self.incident,
-                self.actor,
-                todo,
-                "before-restart",
-                scope=self.scope,
-                reporter=self.reporter,
-                now=self.now,
-            )
+            self.bundle, captured = self.session.secure(todo, "before-restart")
         for name in todo:
             known = captured.get(name)
             if self.prepared.options.collect and (known is None or not known.captured):
@@ -194,22 +226,13 @@ class Work:
     def _one(self, name: str, before: Verdict) -> NodeRepair:
         proxy = self.prepared.found.proxies[name]
         pod = self.prepared.found.pods.get(proxy.place.uid) if proxy.place else None
-        port = metrics_port(self.connection, pod, scope=self.scope)
+        port = metrics_port(self.session.connection, pod, scope=self.session.scope)
         try:
-            done = replace_proxy(
-                self.connection,
-                proxy,
-                self.incident.journal,
-                self.actor.run,
-                scope=self.scope,
-                now=self.now(),
-                port=port,
-                seconds=self.prepared.options.seconds,
-            )
+            done = replace_proxy(self.session, proxy, port=port, seconds=self.prepared.options.seconds)
         except NotWrittenError as error:
             return self._failed(name, before, error, CAUSE)
         except KdnsctlError as error:
-            self.scope.check()
+            self.session.scope.check()
             return self._failed(name, before, error, error.hint)
         verdict, reason = self._judged(name)
         if verdict is Verdict.CLEAN:
@@ -221,11 +244,10 @@ class Work:
         return NodeRepair(name, Result.FAILED, why, before, verdict, changed=True, via=VIA, advice=advice)
 
     def _judged(self, name: str) -> tuple[Verdict, str]:
+        at = self.session
         asked = NodeOptions(Chosen((name,)))
-        report = analyze_nodes.analyze_nodes(
-            asked, self.connection, scope=self.scope, reporter=self.reporter, now=self.now()
-        )
-        self.scope.check()
+        report = analyze_nodes.analyze_nodes(asked, at.connection, scope=at.scope, reporter=at.reporter, now=at.now())
+        at.scope.check()
         return report.nodes[0].verdict, report.nodes[0].reason
 
     def _failed(self, name: str, before: Verdict, error: KdnsctlError, advice: str) -> NodeRepair:

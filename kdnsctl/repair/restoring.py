@@ -9,7 +9,7 @@ It can be run again wherever it was interrupted: what is done already is seen, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,29 +20,28 @@ from kdnsctl.cancel import CancelScope, duration
 from kdnsctl.changes import fields, incidents, lock, proxies
 from kdnsctl.changes.executor import Taken, Undone, UndoneStep, take_back
 from kdnsctl.changes.fields import node_path
-from kdnsctl.changes.incidents import Actor, Incident
 from kdnsctl.changes.plan import NodePlan, Plan
 from kdnsctl.changes.proxies import ON_DELETE, daemon_set_path, line_of, record_step
 from kdnsctl.changes.raised import Raised, RaisedTemplate, Way, sentence
-from kdnsctl.changes.verbs import DriftError, Means
+from kdnsctl.changes.verbs import DriftError
 from kdnsctl.cluster.kubeproxy import Kind, kube_proxy_container
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.cluster.watch import watch
 from kdnsctl.find.online import identity_of
 from kdnsctl.find.scope import Chosen
-from kdnsctl.model import KdnsctlError, Reason, RefusedError, Reporter, Step
+from kdnsctl.model import KdnsctlError, Reason, RefusedError, Step
 from kdnsctl.quarantine.allowed import check_allowed
 from kdnsctl.repair import raiseplan
 from kdnsctl.repair.levels import Level, Survey, survey
 from kdnsctl.repair.raiseplan import TEMPLATE_NEEDS, port_on, row, unsettled
 from kdnsctl.repair.replacing import deletion, replace_proxy
-from kdnsctl.repair.securing import CAPTURED, secure
+from kdnsctl.repair.session import CAPTURED, Session
 from kdnsctl.repair.verbosityreport import NodeVerbosity, Result, VerbosityReport
 
 SETTLES: Final = 120.0  # seconds until the controller has seen that all pods are as they should be
 NEEDS: Final = Needs(
     needed=raiseplan.NEEDS.needed,
-    helpful=tuple(dict.fromkeys((*lock.needed(), *raiseplan.NEEDS.helpful))),
+    helpful=tuple(dict.fromkeys((*lock.needed(instead=lock.UNPROTECTED), *raiseplan.NEEDS.helpful))),
 )
 
 
@@ -254,13 +253,8 @@ class Work:
     """What the parts of one run share. `results` has one answer for each node that was begun."""
 
     prepared: Prepared
-    connection: Connection
-    incident: Incident
-    actor: Actor
-    collect: bool
-    scope: CancelScope
-    reporter: Reporter
-    now: Callable[[], datetime]
+    session: Session
+    collect: bool = True
     results: dict[str, NodeVerbosity] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     bundle: Path | None = None
@@ -270,11 +264,11 @@ class Work:
         stopped = Reason("stopped", "it was not begun")
         for one in (*self.prepared.runtime, *(one for each in self.prepared.templates for one in each.nodes)):
             self.results.setdefault(one.name, row(one.level, Result.NOT_TRIED, stopped))
-        return self.prepared.report(self.results, self.now(), self.bundle, self.notes)
+        return self.prepared.report(self.results, self.session.now(), self.bundle, self.notes)
 
     def run(self) -> None:
         """Put back what was planned. Raises what ended the scope: run again to go on."""
-        self.incident.begin("verbosity restore", self.actor, self.prepared.names)
+        self.session.begin("verbosity restore", self.prepared.names)
         whole = True
         for template in self.prepared.templates:
             try:
@@ -288,9 +282,9 @@ class Work:
             self.results[one.name] = self._at_runtime(one)
 
     def _back(self, step: Step) -> UndoneStep:
-        means = Means(self.connection, self.scope)
+        at = self.session
         meant = Taken((), replace(step, before=step.after, after=step.before), certain=True)
-        return take_back(meant, step, self.incident.journal, means, self.actor.run)
+        return take_back(meant, step, at.incident.journal, at.means, at.actor.run)
 
     def _at_runtime(self, one: Leaving) -> NodeVerbosity:
         """Tell kube-proxy its old level, and remove the record; a pod that is gone has taken its level with it."""
@@ -340,16 +334,7 @@ class Work:
         """The nodes whose evidence is secured; the others stay as they are."""
         if not nodes:
             return nodes
-        self.bundle, captured = secure(
-            self.connection,
-            self.incident,
-            self.actor,
-            [one.name for one in nodes],
-            "before-restoring",
-            scope=self.scope,
-            reporter=self.reporter,
-            now=self.now,
-        )
+        self.bundle, captured = self.session.secure([one.name for one in nodes], "before-restoring")
         kept = [one for one in nodes if one.name in captured and captured[one.name].captured]
         for one in nodes:
             if one not in kept:
@@ -363,17 +348,9 @@ class Work:
         if level.proxy is None:
             raise ValueError(f"{one.name} has no kube-proxy")
         try:
-            replace_proxy(
-                self.connection,
-                level.proxy,
-                self.incident.journal,
-                self.actor.run,
-                scope=self.scope,
-                now=self.now(),
-                port=port_on(level),
-            )
+            replace_proxy(self.session, level.proxy, port=port_on(level))
         except KdnsctlError as error:
-            self.scope.check()
+            self.session.scope.check()
             return row(level, Result.FAILED, Reason(error.code, str(error), error))
         if level.raised is not None:
             undone = self._back(record_step(node_path(one.name), level.uid, level.raised.to_json(), None))
@@ -385,16 +362,19 @@ class Work:
         """Wait until every pod is of the newest revision, by the controller's word. Raises DriftError when not."""
         path, _, name = template.path.rpartition("/")
         last = ""
-        with self.scope.child(SETTLES) as limit:
+        scope = self.session.scope
+        with scope.child(SETTLES) as limit:
             try:
-                events = watch(self.connection, path, dict[str, Any], fields=f"metadata.name={name}", scope=limit)
+                events = watch(
+                    self.session.connection, path, dict[str, Any], fields=f"metadata.name={name}", scope=limit
+                )
                 for event in events:
                     for found in event.items:
                         last = unsettled(found)
                         if not last:
                             return
             except KdnsctlError:
-                self.scope.check()
+                scope.check()
                 if limit.reason is None:
                     raise
         raise DriftError(

@@ -29,13 +29,15 @@ FINISHED = "finished"
 class Progress:
     """How far a run is: the step that comes next, the variables, and the steps that were left out.
 
-    `open` is a step that was begun and whose end is not written: it may have done anything, or nothing.
+    `open` is a step that was begun and whose end is not written: it may have done anything, or nothing. `running`: its
+    commands run now, or were running when Ctrl-C came.
     """
 
     at: int = 1
     values: dict[str, tuple[str, ...]] = field(default_factory=dict)
     skipped: list[int] = field(default_factory=list)
     open: int = 0
+    running: bool = False
     finished: bool = False
     fresh: bool = True
 

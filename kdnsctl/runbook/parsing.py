@@ -50,7 +50,7 @@ def parse(name: str, text: str) -> Runbook:
     """The runbook that `text` is. Raises UsageError, which names the line, when it is none."""
     if len(text.encode("utf-8", "replace")) > LARGEST:
         raise UsageError(f"runbook {name} is larger than {LARGEST // 1024} KiB")
-    sections = list(_sections(text))
+    sections = list(_sections(name, text))
     title, summary = _head(name, sections[0])
     variables = tuple(one for part in sections if part.title == "Variables" for one in _variables(name, part))
     steps = tuple(
@@ -61,7 +61,7 @@ def parse(name: str, text: str) -> Runbook:
     return book
 
 
-def _sections(text: str) -> Iterator[_Section]:
+def _sections(name: str, text: str) -> Iterator[_Section]:
     current, fence = _Section("", 1), ""
     for number, line in enumerate(text.splitlines(), 1):
         opened = _FENCE.fullmatch(line.strip())
@@ -74,7 +74,9 @@ def _sections(text: str) -> Iterator[_Section]:
         current.lines.append(line)
     yield current
     if fence:
-        raise UsageError(f"a block of code that begins below {current.title or 'the title'!r} has no end")
+        raise UsageError(
+            f"runbook {name}: a block of code that begins below {current.title or 'the title'!r} has no end"
+        )
 
 
 def _head(name: str, section: _Section) -> tuple[str, str]:

@@ -16,24 +16,34 @@ from kdnsctl.model import KdnsctlError
 from kdnsctl.runbook.words import LONGEST_VALUE
 
 
-def run(commands: Sequence[Sequence[str]], environment: Mapping[str, str], *, keep: bool) -> tuple[int, str]:
-    """Run commands joined by pipes; return an exit code, and with `keep` what the last one printed, else nothing.
-
-    The code is that of the last command that did not end with 0, as with `set -o pipefail`. Raises KdnsctlError for a
-    program that is not there, and KeyboardInterrupt when all have ended after one.
-    """
+def check(commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> None:
+    """Raises KdnsctlError for a program that is not there."""
     for words in commands:
         if shutil.which(words[0], path=environment.get("PATH")) is None:
             raise KdnsctlError(f"the program {words[0]} is not on this machine", code="programMissing")
+
+
+def run(
+    commands: Sequence[Sequence[str]], environment: Mapping[str, str], *, keep: bool, out: int | None = None
+) -> tuple[int, str]:
+    """Run commands joined by pipes; return an exit code, and with `keep` what the last one printed, else nothing.
+
+    What the last one prints goes to the file descriptor `out`, None being our own standard output. The code is that of
+    the last command that did not end with 0, as with `set -o pipefail`. Raises KdnsctlError for a program that cannot
+    be run, and KeyboardInterrupt when all have ended after one.
+    """
     begun: list[subprocess.Popen[bytes]] = []
     kept = b""
     try:
         source: int | IO[bytes] = subprocess.DEVNULL
         for place, words in enumerate(commands):
             piped = place + 1 < len(commands) or keep
-            process = subprocess.Popen(
-                words, stdin=source, stdout=subprocess.PIPE if piped else None, env=dict(environment)
-            )
+            try:
+                process = subprocess.Popen(
+                    words, stdin=source, stdout=subprocess.PIPE if piped else out, env=dict(environment)
+                )
+            except OSError as error:  # no program, not ours to run, or too many words
+                raise KdnsctlError(f"{words[0]} cannot be run: {error.strerror or error}", code="notRun") from error
             begun.append(process)
             if isinstance(source, IO) or hasattr(source, "close"):
                 source.close()  # the reader's alone now: when it goes, the writer is told

@@ -45,7 +45,8 @@ class Hands:
     """What a run needs from outside: somebody who decides, somewhere to show things, and the environment of commands.
 
     `decide` is asked before each step, with its command lines as they will be run; `again` says that the step was begun
-    before and its end is not known. `ask` gives a variable's words, or raises. `programs` replaces a first word.
+    before and its end is not known. `ask` gives a variable's words, or raises. `programs` replaces a first word. `out`
+    is the file descriptor that what steps print goes to; None is our own standard output.
     """
 
     show: Callable[[Step], None]
@@ -54,6 +55,7 @@ class Hands:
     told: Callable[[str], None]
     environment: Mapping[str, str]
     programs: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    out: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,13 @@ def _turn(now: _Run, step: Step) -> _Turned:
         now.written.append(diary.SKIPPED, {"step": step.number, "then": following})
         done = Done(step.number, step.title, choice)
         return _Turned(None if following else End.DONE, following, done=done)
+    try:
+        for pipeline in commands:
+            pipes.check([_program(now, command) for command in pipeline], now.hands.environment)
+    except KdnsctlError as error:
+        return _Turned(End.FAILED, step.number, str(error))  # nothing of the step was run
     now.written.append(diary.STEP, {"step": step.number, "commands": commands})
+    now.progress.open, now.progress.running = step.number, True
     return _carried_out(now, step, commands)
 
 
@@ -153,15 +161,19 @@ def _carried_out(now: _Run, step: Step, commands: Sequence[Sequence[Sequence[str
         return _Turned(End.FAILED, step.number, str(error))
     outcome = step.after(code)
     meaning, then = outcome.meaning if outcome else "", _then(now.book, step, outcome)
-    now.progress.open = 0
+    now.progress.open, now.progress.running = 0, False
     now.written.append(diary.ENDED, {"step": step.number, "code": code, "meaning": meaning, "then": then})
     by_hand = step.kind is Kind.BY_HAND
     seconds = time.monotonic() - began
     done = Done(step.number, step.title, Choice.RUN, None if by_hand else code, meaning, seconds)
     if outcome is None:
-        message = f"step {step.number} ended with {code}, which the runbook does not expect"
+        signal = f" (ended by signal {code - 128})" if 128 < code < 128 + 65 else ""
+        message = f"step {step.number} ended with {code}{signal}, which the runbook does not expect"
         return _Turned(End.FAILED, step.number, message, done)
-    now.hands.told(f"step {step.number}: {meaning or 'done'}" + ("" if by_hand else f" (exit code {code})"))
+    follows = f"step {then}" if outcome.next.way is not Way.STOP and then else "the end"
+    follows = "it stops here" if outcome.next.way is Way.STOP else f"next: {follows}"
+    said = "" if by_hand else f" (exit code {code})"
+    now.hands.told(f"step {step.number}: {meaning or 'done'}{said}; {follows}")
     if outcome.next.way is Way.STOP:
         return _Turned(End.STOPPED, step.number, meaning, done)
     return _Turned(None, then, done=done) if then else _Turned(End.DONE, 0, meaning, done)
@@ -230,14 +242,18 @@ def _lines(now: _Run, step: Step, commands: Sequence[Sequence[Sequence[str]]]) -
     code = 0
     for place, pipeline in enumerate(commands):
         keep = bool(step.remembers) and place == len(commands) - 1
-        prepared = [[*now.hands.programs.get(command[0], command[:1]), *command[1:]] for command in pipeline]
-        code, printed = pipes.run(prepared, now.hands.environment, keep=keep)
+        prepared = [_program(now, command) for command in pipeline]
+        code, printed = pipes.run(prepared, now.hands.environment, keep=keep, out=now.hands.out)
         if keep:
             now.hands.told(printed.rstrip("\n"))
             _remember(step, printed, now.progress, now.written)
         if code:
             break
     return code
+
+
+def _program(now: _Run, command: Sequence[str]) -> list[str]:
+    return [*now.hands.programs.get(command[0], command[:1]), *command[1:]]
 
 
 def _remember(step: Step, printed: str, progress: Progress, written: Journal) -> None:

@@ -5,6 +5,7 @@ A runbook's name is its file's, without `.md`. Where two have the same name, tha
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -61,7 +62,7 @@ def read(place: Place) -> Runbook:
     """The runbook of a file. Raises UsageError."""
     try:
         with place.path.open("rb") as file:
-            mode = stat.S_IMODE(place.path.stat().st_mode)
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             content = file.read(LARGEST + 1)
     except OSError as error:
         raise UsageError(f"the runbook {place.path} cannot be read: {error.strerror or error}") from error

@@ -71,9 +71,9 @@ def fill(word: Word, values: Mapping[str, Sequence[str]]) -> str:
             text += part.text
             continue
         found = _values(part.variable, values)
-        if len(found) != 1:
+        if part.alone and len(found) != 1:
             raise UsageError(f"{part.variable} is {len(found)} words ({' '.join(found)}), and one is needed here")
-        text += found[0]
+        text += " ".join(found)  # in quotes several words are one, as for a shell
     return text
 
 

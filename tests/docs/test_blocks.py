@@ -51,6 +51,8 @@ def our_lines(page: Path) -> list[str]:
     lines = [line for block in blocks_of(page) if block.language in SHELLS
              for command in block.commands for line in command.text.replace("\\\n", " ").splitlines()]  # fmt: skip
     inline = re.findall(r"(?<!`)`((?:kdnsctl|kubectl kdns) [^`]+)`(?!`)", re.sub(r"(?ms)^ *```.*?^ *```$", "", text))
+    # A sentence may name an option without its value.
+    inline = [f"{line} VALUE" if line.split()[-1].startswith("--") else line for line in inline]
     return [line for line in [*lines, *inline] if OURS.match(line) or "| kdnsctl " in line]
 
 

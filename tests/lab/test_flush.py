@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from kdnsctl.cluster.errors import NotFoundError
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.lab import control, incident, measure
 from kdnsctl.lab.incident import Mode
+from kdnsctl.lab.kubeproxyrules import ServicePort, service_chain
 from kdnsctl.lab.spacedir import LabDir
 from tests.lab.conftest import Kdnsctl, Ran, lab_up
 from tests.lab.space.machine import eventually
@@ -31,6 +32,21 @@ NODE = "knode2"
 VIP = "10.96.0.10"
 FLUSH = ("repair", "flush", NODE, "--settle", "1s", "--yes", "-o", "json")
 TUPLE = re.compile(r"^(udp|tcp) .*?src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+) .*?src=(\S+) .*? id=(\d+)")
+# A UDP Service of two families that has nothing to do with DNS, and one without any endpoint.
+ECHO, ECHO6, EMPTY = "10.96.0.50", "fd00:10:96::50", "10.96.0.51"
+SERVES, SERVES6, DEAD, DEAD6 = "10.244.1.9", "fd00:10:244:1::9", "10.244.1.66", "fd00:10:244:1::66"
+# What kube-proxy would write for it in IPv6; the lab's writes IPv4 only.
+RULES6 = f"""*nat
+:KUBE-SERVICES - [0:0]
+:{{svc}} - [0:0]
+:{{sep}} - [0:0]
+-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A OUTPUT -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A KUBE-SERVICES -d {ECHO6}/128 -p udp -m comment --comment "shop/echo:echo cluster IP" -m udp --dport 7 -j {{svc}}
+-A {{svc}} -m comment --comment "shop/echo:echo -> [{SERVES6}]:7" -j {{sep}}
+-A {{sep}} -p udp -m comment --comment "shop/echo:echo" -m udp -j DNAT --to-destination [{SERVES6}]:7
+COMMIT
+"""
 STALE = 10_000
 HEALTHY = 90_000
 HANDFUL = 5  # calls of conntrack -D for the 10,000
@@ -64,16 +80,18 @@ def on_node(lab: LabDir, *arguments: str) -> str:
 
 def table(lab: LabDir) -> dict[tuple[str, ...], str]:
     """(protocol, client, destination, source port, port, reply source) → the kernel's own id, read directly."""
-    found = (TUPLE.match(line) for line in on_node(lab, "conntrack", "-L", "-o", "id").splitlines())
+    listed = (on_node(lab, "conntrack", "-L", "-f", family, "-o", "id") for family in ("ipv4", "ipv6"))
+    found = (TUPLE.match(line) for text in listed for line in text.splitlines())
     return {match.groups()[:6]: match[7] for match in found if match}
 
 
-def insert(lab: LabDir, protocol: str, source_port: int, destination: str, backend: str) -> None:
+def insert(lab: LabDir, protocol: str, source_port: int, destination: str, backend: str, port: int = 53) -> None:
     state = ["--state", "ESTABLISHED"] if protocol == "tcp" else []
+    client = "fd00:10:244:2::99" if ":" in destination else "10.244.2.99"
     on_node(
         lab,
-        *("conntrack", "-I", "-p", protocol, "-s", "10.244.2.99", "-d", destination, "--sport", str(source_port)),
-        *("--dport", "53", "-r", backend, "-q", "10.244.2.99", "--reply-port-src", "53"),
+        *("conntrack", "-I", "-p", protocol, "-s", client, "-d", destination, "--sport", str(source_port)),
+        *("--dport", str(port), "-r", backend, "-q", client, "--reply-port-src", str(port)),
         *("--reply-port-dst", str(source_port), "--timeout", "600", "-u", "SEEN_REPLY,ASSURED", *state),
     )
     assert [one for one in table(lab) if one[3] == str(source_port) and one[5] == backend]
@@ -114,6 +132,32 @@ def in_kube_proxy(lab: LabDir, script: str) -> None:
     assert end.exit_code == 0, said
 
 
+def create(lab: LabDir, path: str, body: Mapping[str, object]) -> None:
+    with connected(lab) as (connection, scope):
+        connection.request("POST", path, body=json.dumps(body).encode(), scope=scope)
+
+
+def other_services(lab: LabDir, tmp_path: Path) -> None:
+    """shop/echo, with an endpoint for each family and rules for both; shop/empty, with none."""
+    create(lab, "/api/v1/namespaces", {"metadata": {"name": "shop"}})
+    for name, addresses in (("echo", [ECHO, ECHO6]), ("empty", [EMPTY])):
+        ports = [{"name": "echo", "protocol": "UDP", "port": 7}]
+        spec = {"clusterIP": addresses[0], "clusterIPs": addresses, "ports": ports}
+        create(lab, "/api/v1/namespaces/shop/services", {"metadata": {"name": name}, "spec": spec})
+    for family, address in (("IPv4", SERVES), ("IPv6", SERVES6)):
+        labels = {"kubernetes.io/service-name": "echo"}
+        metadata = {"name": f"echo-{family.lower()}", "labels": labels}
+        endpoints = [{"addresses": [address], "conditions": {"ready": True, "serving": True, "terminating": False}}]
+        ports = [{"name": "echo", "protocol": "UDP", "port": 7}]
+        body = {"metadata": metadata, "addressType": family, "endpoints": endpoints, "ports": ports}
+        create(lab, "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices", body)
+    port = ServicePort("shop/echo:echo", "UDP", ECHO6, 7)
+    chains = {"svc": service_chain(port), "sep": "KUBE-SEP-AAAAAAAAAAAAAAAA"}
+    rules = tmp_path / "rules6"
+    rules.write_text(RULES6.format(**chains), encoding="ascii")
+    on_node(lab, "sh", "-c", f"ip6tables-restore --noflush < {rules}")
+
+
 def forget_locks(lab: LabDir) -> None:
     """The lock of a run that was killed ends by itself, after a minute that no test should wait."""
     path = f"/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/{lease_name(NODE)}"
@@ -131,8 +175,11 @@ def steps(home: Path, name: str) -> list[journal.Record]:
     return list(journal.read(home / "kdnsctl" / "incidents" / name / "journal.jsonl").records)
 
 
-def test_exactly_the_stale_entries_go_and_dns_is_whole_again(lab: LabDir, kdnsctl: Kdnsctl, home: Path) -> None:
+def test_exactly_the_stale_entries_go_and_dns_is_whole_again(
+    lab: LabDir, kdnsctl: Kdnsctl, home: Path, tmp_path: Path
+) -> None:
     try:
+        other_services(lab, tmp_path)  # before: kube-proxy cleans up once for a UDP Service that is new
         dead = broken(lab, Mode.DELETE_FAILS)
         before_dns = {(one.node, one.kind): one.percent for one in measure.measure(lab, 3, 4)}
         assert before_dns[NODE, "fixed"] == 0
@@ -140,6 +187,9 @@ def test_exactly_the_stale_entries_go_and_dns_is_whole_again(lab: LabDir, kdnsct
         insert(lab, "udp", 40000, VIP, alive)  # a flow that works
         insert(lab, "tcp", 40001, VIP, dead[0])  # healthy nodes have such
         insert(lab, "udp", 40002, "10.96.0.99", dead[0])  # the same endpoint, and another Service's address
+        others = ((ECHO, SERVES), (ECHO6, SERVES6), (ECHO, DEAD), (ECHO6, DEAD6), (EMPTY, DEAD))
+        for number, (destination, backend) in enumerate(others):
+            insert(lab, "udp", 40100 + number, destination, backend, 7)
         before = table(lab)
         stale = {one for one in before if one[0] == "udp" and one[2] == VIP and one[5] in dead}
         assert stale
@@ -147,6 +197,7 @@ def test_exactly_the_stale_entries_go_and_dns_is_whole_again(lab: LabDir, kdnsct
         ran = kdnsctl(*FLUSH)
         assert ran.code == 0, ran.err
         after = table(lab)
+        assert {one for one in after if one[4] == "7"} == {one for one in before if one[4] == "7"}
         assert {one for one in after if one[0] == "udp" and one[2] == VIP and one[5] in dead} == set()
         for kept in (
             ("udp", VIP, alive, "40000"),
@@ -175,13 +226,31 @@ def test_exactly_the_stale_entries_go_and_dns_is_whole_again(lab: LabDir, kdnsct
         assert {one.percent for one in measure.measure(lab, 3, 4)} == {100}
         again = kdnsctl(*FLUSH)
         assert (again.code, node_of(again)["result"], json.loads(again.out)["incident"]) == (0, "nothingToDo", None)
-        assert json.loads(kdnsctl(*FLUSH[:-3], "--dry-run=client", "-o", "json").out)["nodes"] == []
+        (plan,) = json.loads(kdnsctl(*FLUSH[:-3], "--dry-run=client", "-o", "json").out)["nodes"]
+        assert (plan["steps"], plan["notes"][-1]) == ([], "conntrack would be run by exec")
+
+        _another_service_is_flushed_by_its_name_in_both_families(lab, kdnsctl)
+        refused = kdnsctl(*FLUSH, "--service", "shop/empty")
+        assert (refused.code, node_of(refused)["reason"]["code"]) == (5, "noEndpoints")  # type: ignore[index]
+        assert [one for one in table(lab) if one[2] == EMPTY]
 
         asked = kdnsctl(*FLUSH, "--tcp")
         assert (asked.code, node_of(asked)["deletedEntries"]) == (0, 1)
         assert not [one for one in table(lab) if one[0] == "tcp" and one[3] == "40001"]
     finally:
         heal(lab)
+
+
+def _another_service_is_flushed_by_its_name_in_both_families(lab: LabDir, kdnsctl: Kdnsctl) -> None:
+    before = {one: id_ for one, id_ in table(lab).items() if one[2] in (ECHO, ECHO6)}
+    ran = kdnsctl(*FLUSH, "--service", "shop/echo")
+    assert ran.code == 0, ran.err
+    node = node_of(ran)
+    assert (node["result"], node["deletedEntries"], json.loads(ran.out)["services"]) == ("repaired", 2, ["shop/echo"])
+    assert node["probe"] == {"well": None, "message": "no DNS Service was repaired, so none was asked"}
+    after = {one: id_ for one, id_ in table(lab).items() if one[2] in (ECHO, ECHO6)}
+    assert after == {one: id_ for one, id_ in before.items() if one[5] in (SERVES, SERVES6)}
+    assert len(after) == 2
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +16,7 @@ from kdnsctl.model import API_VERSION, ExitCode
 
 if TYPE_CHECKING:
     from kdnsctl.changes.incidents import Summary
+    from kdnsctl.changes.raised import Raised
 
 LIST_HEADINGS = ("INCIDENT", "OPENED (UTC)", "CLUSTER", "BY", "RECORDS", "TO UNDO")
 SHOW_HEADINGS = ("NUMBER", "TIME (UTC)", "WHAT")
@@ -42,6 +44,7 @@ def list_(common: Common, answer: Answer) -> int:
     Exit codes: 0 listed, 3 a journal is not as it was written, 1 failed, 2 wrong usage, 130 interrupted.
     """
     from kdnsctl.changes.incidents import incidents_directory, summaries  # noqa: PLC0415
+    from kdnsctl.changes.reminding import by_journal  # noqa: PLC0415
     from kdnsctl.changes.timeline import open_steps, summary_to_json  # noqa: PLC0415
 
     found = summaries(incidents_directory(os.environ))
@@ -58,7 +61,10 @@ def list_(common: Common, answer: Answer) -> int:
             opened = f"{one.opened:%Y-%m-%d %H:%M:%S}" if one.opened else "unknown"
             state = "damaged" if one.reading.problem else str(open_steps(one))
             rows.append((one.id, opened, one.cluster, one.operator, str(len(one.reading.records)), state))
-        put(_table(LIST_HEADINGS, rows, common))
+        put(
+            _table(LIST_HEADINGS, rows, common)
+            + _reminder([record for one in found for record in by_journal(one.reading.records)])
+        )
     return ExitCode.FOUND if any(one.reading.problem for one in found) else ExitCode.OK
 
 
@@ -71,6 +77,7 @@ def show(common: Common, answer: Answer, name: Name) -> int:
 
     Exit codes: 0 shown, 3 the journal is not as it was written, 1 failed, 2 wrong usage, 130 interrupted.
     """
+    from kdnsctl.changes.reminding import by_journal  # noqa: PLC0415
     from kdnsctl.changes.timeline import told  # noqa: PLC0415
 
     found = _summary(name)
@@ -81,7 +88,7 @@ def show(common: Common, answer: Answer, name: Name) -> int:
         output.document(to_json(found), answer.format)
     else:
         rows = [(str(one.number), f"{one.time:%Y-%m-%d %H:%M:%S}", told(one)) for one in found.reading.records]
-        put(_table(SHOW_HEADINGS, rows, common))
+        put(_table(SHOW_HEADINGS, rows, common) + _reminder(by_journal(found.reading.records)))
     return _code(found)
 
 
@@ -113,6 +120,19 @@ def _code(found: Summary) -> int:
         return ExitCode.OK
     tell(f"the journal is not as it was written: {found.reading.problem.message}")
     return ExitCode.FOUND
+
+
+def _reminder(found: Sequence[tuple[str, Raised]]) -> str:
+    """What these journals tell of a verbosity that is still raised."""
+    from kdnsctl.changes.raised import reminder  # noqa: PLC0415
+    from kdnsctl.cli import table  # noqa: PLC0415
+    from kdnsctl.cli.terminal import columns, visible  # noqa: PLC0415
+
+    width = columns(sys.stdout)
+    said = reminder(found, datetime.now(UTC))
+    if said:
+        said[-1] += "; where it was put back from another machine, this journal does not tell"
+    return "".join(f"{line}\n" for note in said for line in table.wrapped(visible(note), width, 0, 2))
 
 
 def _table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]], common: Common) -> str:

@@ -62,7 +62,7 @@ def up(
         bool,
         typer.Option(
             "--recorded",
-            help="Serve three nodes whose state is played from recordings: no namespaces, no tools, nothing to break.",
+            help="Serve five nodes whose state is played from recordings: no namespaces, no tools, nothing to break.",
             show_default=False,
         ),
     ] = False,

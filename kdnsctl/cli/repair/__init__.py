@@ -11,7 +11,7 @@ COMMANDS = {
     "flush": Entry(
         "kdnsctl.cli.repair.flush:flush",
         "Delete the stale conntrack entries of nodes, and no others",
-        needs="kdnsctl.repair.flush:NEEDS",
+        needs="kdnsctl.repair.flushplan:NEEDS",
         changes=True,
     ),
     "restart-kube-proxy": Entry(

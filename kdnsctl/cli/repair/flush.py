@@ -114,7 +114,9 @@ def flush(
     from kdnsctl.cli.ending import interruptible  # noqa: PLC0415
     from kdnsctl.evidence.ways import Via  # noqa: PLC0415
     from kdnsctl.find.scope import Chosen  # noqa: PLC0415
-    from kdnsctl.repair import flush as work  # noqa: PLC0415
+    from kdnsctl.repair import flushing  # noqa: PLC0415
+    from kdnsctl.repair import flushplan as work  # noqa: PLC0415
+    from kdnsctl.repair.session import Session  # noqa: PLC0415
 
     now = datetime.now(UTC)
     incident_name = incidents.new_id(now) if record.incident is None else incidents.checked_id(record.incident)
@@ -127,6 +129,7 @@ def flush(
         pods=pod_settings(pods) if via in (Rung.AUTO, Rung.POD) else None,
         parallel=extent.parallel,
         max_failures=extent.max_failures,
+        rehearsed=changing.dry_run is not DryRun.NONE,
         **({"settle": extent.settle} if extent.settle is not None else {}),
     )
     scope, actor = CancelScope(), incidents.this_actor()
@@ -140,20 +143,16 @@ def flush(
         with work.preparing(options, cluster, ways, scope=scope, reporter=reporter, now=now) as prepared:
             if changing.dry_run is not DryRun.NONE:
                 shown = show_plan(prepared.plan, cluster, answer, changing.dry_run, scope)
-                return max(shown, _refused(prepared.report({}, now)))
+                return shown if prepared.todo else max(shown, _refused(prepared.report({}, now)))
             ended = None
             if prepared.todo:
                 confirm(prepared.plan, cluster.target, yes=changing.yes, no_input=common.no_input)
-                with at_work(cluster, incident_name, prepared.todo, actor, lock_namespace, scope) as (incident, held):
-                    report = work.flush(
-                        prepared,
-                        cluster,
-                        incident,
-                        actor,
-                        scope=held,
-                        reporter=reporter,
-                        now=lambda: datetime.now(UTC),
-                    )
+                with at_work(cluster, incident_name, prepared.todo, actor, lock_namespace, scope, recorded=False) as (
+                    incident,
+                    held,
+                ):
+                    at = Session(cluster, incident, actor, held, reporter, lambda: datetime.now(UTC))
+                    report = flushing.flush(prepared, at)
                     ended = held.reason
             else:
                 report = prepared.report({}, now)

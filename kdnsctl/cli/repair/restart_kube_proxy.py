@@ -77,6 +77,7 @@ def restart_kube_proxy(
     from kdnsctl.find.scope import Chosen  # noqa: PLC0415
     from kdnsctl.repair import restart as work  # noqa: PLC0415
     from kdnsctl.repair.report import to_json  # noqa: PLC0415
+    from kdnsctl.repair.session import Session  # noqa: PLC0415
 
     now = datetime.now(UTC)
     name = incidents.new_id(now) if record.incident is None else incidents.checked_id(record.incident)
@@ -92,8 +93,12 @@ def restart_kube_proxy(
             report = prepared.report({}, now)
         else:
             confirm(prepared.plan, cluster.target, yes=changing.yes, no_input=common.no_input)
-            with at_work(cluster, name, prepared.todo, actor, lock_namespace, scope) as (incident, held):
-                doing = work.Work(prepared, cluster, incident, actor, held, reporter, lambda: datetime.now(UTC))
+            with at_work(cluster, name, prepared.todo, actor, lock_namespace, scope, recorded=False) as (
+                incident,
+                held,
+            ):
+                at = Session(cluster, incident, actor, held, reporter, lambda: datetime.now(UTC))
+                doing = work.Work(prepared, at)
                 doing.run()
             report = doing.report()
     if answer.output is Form.TABLE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,12 +17,15 @@ from kdnsctl.cli.commands import Entry, Group, environment_name, named_object
 from kdnsctl.cli.ending import interruptible
 from kdnsctl.cli.options import Answer, Common, Connection, Form, Record
 from kdnsctl.cli.runbook.reading import Directories, Name
-from kdnsctl.cli.terminal import flush, put, tell
+from kdnsctl.cli.terminal import FALLBACK_WIDTH, columns, flush, has_color, put, tell, visible
 from kdnsctl.model import ExitCode, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from kdnsctl.runbook.book import Runbook, Step, Variable
     from kdnsctl.runbook.running import Choice, RunReport
+
+STDERR = 2
+WIDEST = 110  # cells: longer lines are hard to read
 
 # Commands that change something without a plan of their own (`Entry.changes` has the others).
 _ALSO_CHANGING = {("cleanup",), ("incident", "undo")}
@@ -63,8 +67,9 @@ def run(
       # Go on where it was left, also after a crash
       kdnsctl runbook run dns-blackhole --incident 20261123t030239z-1f2e
 
-    The answer is y (run it), s (leave it out) or q (leave; --incident ID goes on there). Commands that change something
-    ask for themselves, with their plan. All belong to one incident, and go to the cluster that is said here.
+    The answer is y (run it), s (skip it) or q (quit; --incident ID goes on there); Enter runs nothing. Commands that
+    change something ask for themselves, with their plan. All belong to one incident, and go to the cluster that is said
+    here. With -o json what the steps print goes to standard error.
 
     Exit codes: 0 at its end, 4 left, stopped, or with steps left out, 5 nothing was run, 1 a step failed,
     2 wrong usage, 130 interrupted.
@@ -85,7 +90,7 @@ def run(
     with written, interruptible():
         if progress.finished:
             tell(f"runbook {book.name} is at its end in incident {incident}; --from STEP goes through it again")
-            return ExitCode.OK
+            return _ended(work.RunReport(book.name, incident, work.End.DONE, 0, ()), (), answer)
         about = {"runbook": book.name, "digest": book.digest, "operator": actor.operator, "run": actor.run}
         written.append(diary.BEGUN, {**about, "at": progress.at})
         for key, value in given.items():
@@ -94,17 +99,19 @@ def run(
         tell(f"runbook {book.name} in incident {incident}: {'begins' if progress.fresh else 'goes on'} with step "
              f"{progress.at} of {len(book.steps)}")  # fmt: skip
         hands = work.Hands(
-            show=_show,
-            decide=_Decider(agreed, no_input=common.no_input),
+            show=lambda step: _show(step, common),
+            decide=_Decider(agreed, len(book.steps), no_input=common.no_input),
             ask=lambda variable: _asked_value(variable, no_input=common.no_input or agreed.yes),
             told=_told,
             environment=_environment(connection, common, incident, yes=agreed.yes),
             programs=_programs(connection),
+            out=None if answer.output is Form.TABLE else STDERR,  # stdout is the report's alone
         )
         try:
             report = work.run(book, incident, progress, written, hands)
         except KeyboardInterrupt:
-            tell(f"interrupted in step {progress.at}: {_resume(book.name, incident)}")
+            place = "in" if progress.running else "before"
+            tell(f"interrupted {place} step {progress.at}; {_resume(book.name, incident)}")
             raise
     return _ended(report, progress.skipped, answer)
 
@@ -206,26 +213,30 @@ def _programs(connection: Connection) -> dict[str, list[str]]:
 class _Decider:
     """Asks before each step, unless it was agreed to beforehand."""
 
-    def __init__(self, agreed: Agreed, *, no_input: bool) -> None:
-        self._agreed, self._no_input = agreed, no_input
+    def __init__(self, agreed: Agreed, steps: int, *, no_input: bool) -> None:
+        self._agreed, self._steps, self._no_input = agreed, steps, no_input
         self._ran = False
 
     def __call__(self, step: Step, lines: Sequence[str], again: bool) -> Choice:  # noqa: FBT001 - as `Hands` has it
         from kdnsctl.runbook.book import Kind  # noqa: PLC0415
         from kdnsctl.runbook.running import Choice  # noqa: PLC0415
 
+        tell("")
         for line in lines:
-            tell(f"  $ {line}")
-        if again:
-            tell("this step was begun before, and how it ended is not known: look before you run it again")
-        reads = step.kind is Kind.READS and self._agreed.yes_to_reads
-        # What a person has to do is not done because somebody said --yes beforehand.
-        if not again and step.kind is not Kind.BY_HAND and (self._agreed.yes or reads):
+            _plain(f"  $ {visible(line)}")
+        if step.kind is Kind.READS and self._agreed.yes_to_reads:  # it can be read again
             self._ran = True
             return Choice.RUN
-        question = "Is it done?" if step.kind is Kind.BY_HAND else f"Run step {step.number} ({step.kind.value})?"
+        if again:
+            tell("this step was begun before and has no known end: look what it did, before you run it again")
+        # What a person has to do is not done because somebody said --yes beforehand.
+        if not again and step.kind is not Kind.BY_HAND and self._agreed.yes:
+            self._ran = True
+            return Choice.RUN
         try:
-            said = confirming.ask(f"{question} [y/s/q]", no_input=self._no_input)
+            choice = _asked(_question(step, self._steps), no_input=self._no_input)
+        except confirming.ClosedError:
+            return Choice.LEAVE
         except RefusedError as error:
             if not self._ran:
                 raise RefusedError(
@@ -234,27 +245,70 @@ class _Decider:
                 ) from error
             tell(f"nobody can be asked about step {step.number}")
             return Choice.LEAVE
-        choice = {"y": Choice.RUN, "yes": Choice.RUN, "s": Choice.SKIP, "skip": Choice.SKIP}.get(said, Choice.LEAVE)
         self._ran = self._ran or choice is not Choice.LEAVE
         return choice
 
 
-def _show(step: Step) -> None:
+def _question(step: Step, steps: int) -> str:
+    from kdnsctl.runbook.book import Kind  # noqa: PLC0415
+
+    which = f"step {step.number} of {steps}"
+    return {
+        Kind.READS: f"Run {which}? It only reads.",
+        Kind.CHANGES: f"Run {which}? It CHANGES something.",
+        Kind.BY_HAND: f"{which.capitalize()} is done by hand. Is it done?",
+    }[step.kind] + " [y]es, [s]kip, [q]uit:"
+
+
+def _asked(question: str, *, no_input: bool) -> Choice:
+    """One of the three answers; anything else, Enter too, is asked again. Raises as `confirming.ask`."""
+    from kdnsctl.runbook.running import Choice  # noqa: PLC0415
+
+    choices = {"y": Choice.RUN, "yes": Choice.RUN, "s": Choice.SKIP, "skip": Choice.SKIP, "q": Choice.LEAVE,
+               "quit": Choice.LEAVE}  # fmt: skip
+    while (choice := choices.get(confirming.ask(question, no_input=no_input, fresh=True))) is None:
+        tell("y runs it. s leaves it out and goes on with the next. q quits here, and you can go on later.")
+    return choice
+
+
+def _show(step: Step, common: Common) -> None:
+    from kdnsctl.cli import table  # noqa: PLC0415
+    from kdnsctl.cli.runbook import page  # noqa: PLC0415
+
     flush()
-    tell("")
-    for line in step.text.splitlines():
-        tell(line)
+    paint = table.painter(color=has_color(sys.stderr, common.color))
+    width = min(columns(sys.stderr) or FALLBACK_WIDTH, WIDEST)
+    _plain("")
+    for line in page.lines_of(step.text, commands=bool(step.commands), width=width, paint=paint):
+        _plain(line)
+
+
+def _plain(line: str) -> None:
+    """One line on stderr that is safe and laid out already, or must not be broken so that it can be copied."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
 
 
 def _told(text: str) -> None:
     flush()
+    tell("")  # apart from what the step printed
     for line in text.splitlines():
         tell(line)
 
 
-def _asked_value(variable: Variable, *, no_input: bool) -> list[str]:
+def _asked_value(variable: Variable, *, no_input: bool) -> Sequence[str]:
+    """What the operator gives for a variable; what cannot be a value is asked for again."""
+    from kdnsctl.runbook.words import checked  # noqa: PLC0415
+
+    question = f"{variable.name}, {variable.about}:"
     try:
-        return confirming.ask(f"{variable.name}, {variable.about}:", no_input=no_input, lower=False).split()
+        while True:
+            said = confirming.ask(question, no_input=no_input, lower=False, fresh=True)
+            try:
+                return checked(variable.name, said.split())
+            except UsageError as error:
+                tell(str(error))
     except RefusedError as error:
         raise UsageError(
             f"{variable.name} ({variable.about}) has no value", hint=f"give it one: --set {variable.name}=VALUE"

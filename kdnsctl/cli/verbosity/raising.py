@@ -25,17 +25,16 @@ from kdnsctl.cli.changing import (
     confirm,
     show_plan,
 )
+from kdnsctl.cli.nextsteps import caller_of
 from kdnsctl.cli.options import Answer, Common, Connection, Record
 from kdnsctl.cli.terminal import tell
 from kdnsctl.cli.verbosity.show import print_report
 from kdnsctl.model import CancelledError, KdnsctlError
 
 if TYPE_CHECKING:
-    from kdnsctl.changes.incidents import Actor, Incident
-    from kdnsctl.cluster.transport import Connection as Connected
-    from kdnsctl.model import Reporter
     from kdnsctl.repair.raiseplan import Prepared
     from kdnsctl.repair.raising import Work
+    from kdnsctl.repair.session import Session
     from kdnsctl.repair.verbosityreport import VerbosityReport
 
 
@@ -103,6 +102,7 @@ def raise_(
     from kdnsctl.find.scope import Chosen  # noqa: PLC0415
     from kdnsctl.repair import raiseplan  # noqa: PLC0415
     from kdnsctl.repair import raising as doing  # noqa: PLC0415
+    from kdnsctl.repair.session import Session  # noqa: PLC0415
 
     now = datetime.now(UTC)
     options = raiseplan.RaiseOptions(
@@ -127,53 +127,44 @@ def raise_(
             report = prepared.report({}, now)
         else:
             confirm(prepared.plan, cluster.target, yes=changing.yes, no_input=common.no_input)
-            with at_work(cluster, prepared.incident, prepared.locks, actor, lock_namespace, scope) as (incident, held):
-                work = doing.Work(prepared, cluster, incident, actor, held, reporter, lambda: datetime.now(UTC))
+            with at_work(cluster, prepared.incident, prepared.locks, actor, lock_namespace, scope, recorded=False) as (
+                incident,
+                held,
+            ):
+                at = Session(cluster, incident, actor, held, reporter, lambda: datetime.now(UTC))
+                work = doing.Work(prepared, at)
                 if raising.lasts is None:
                     work.run()
                     report = work.report()
                 else:
-                    report = _for_a_while(work, prepared, cluster, incident, actor, reporter)
-    print_report(report, common, answer)
+                    report = _for_a_while(work)
+    print_report(report, common, answer, caller_of(ctx))
     return report.exit_code
 
 
-def _for_a_while(
-    work: Work,
-    prepared: Prepared,
-    cluster: Connected,
-    incident: Incident,
-    actor: Actor,
-    reporter: Reporter,
-) -> VerbosityReport:
+def _for_a_while(work: Work) -> VerbosityReport:
     """Raise, wait, and put back: also when it is interrupted, or fails, in between."""
     from kdnsctl.cancel import INTERRUPTED  # noqa: PLC0415
     from kdnsctl.repair.raising import hold  # noqa: PLC0415
 
+    prepared, scope = work.prepared, work.session.scope
     try:
         work.run()
         report = work.report()
         if any(node.result.value == "raised" for node in report.nodes):
             tell(f"raised until {prepared.until:%Y-%m-%d %H:%M:%SZ}; Ctrl-C puts it back now")
-            why = hold(prepared, cluster, scope=work.scope)
+            why = hold(prepared, work.session.connection, scope=scope)
             tell(f"{why}: putting it back" if why else "the time is over: putting it back")
     except KeyboardInterrupt:
         tell("interrupted: putting it back")
     except CancelledError:
-        if work.scope.reason is not INTERRUPTED:
+        if scope.reason is not INTERRUPTED:
             raise
         tell("interrupted: putting it back")
-    return _put_back(prepared, cluster, incident, actor, reporter, work.report())
+    return _put_back(prepared, work.session, work.report())
 
 
-def _put_back(
-    prepared: Prepared,
-    cluster: Connected,
-    incident: Incident,
-    actor: Actor,
-    reporter: Reporter,
-    raised: VerbosityReport,
-) -> VerbosityReport:
+def _put_back(prepared: Prepared, at: Session, raised: VerbosityReport) -> VerbosityReport:
     """Restore the nodes that were raised; what was not raised keeps its answer."""
     from dataclasses import replace  # noqa: PLC0415
 
@@ -186,8 +177,10 @@ def _put_back(
     with CancelScope() as again:  # the one before may have ended
         now = datetime.now(UTC)
         try:
-            back = restoring.prepare(chosen, cluster, incident=incident.id, collect=collect, scope=again, now=now)
-            work = restoring.Work(back, cluster, incident, actor, collect, again, reporter, lambda: datetime.now(UTC))
+            back = restoring.prepare(
+                chosen, at.connection, incident=at.incident.id, collect=collect, scope=again, now=now
+            )
+            work = restoring.Work(back, replace(at, scope=again), collect=collect)
             work.run()
         except (KeyboardInterrupt, KdnsctlError):
             tell("it is not all put back: run kdnsctl verbosity restore")

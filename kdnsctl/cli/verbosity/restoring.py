@@ -10,11 +10,13 @@ import typer
 from kdnsctl.changes.plan import DryRun
 from kdnsctl.cli import completing
 from kdnsctl.cli.changing import LOCK_NAMESPACE, Changing, LockNamespace, at_work, confirm, nodes_of, show_plan
+from kdnsctl.cli.nextsteps import caller_of
 from kdnsctl.cli.options import Answer, Common, Connection, Record
 from kdnsctl.cli.verbosity.show import print_report
 
 
 def restore(
+    ctx: typer.Context,
     common: Common,
     connection: Connection,
     record: Record,
@@ -56,6 +58,7 @@ def restore(
     from kdnsctl.cli.connecting import connected  # noqa: PLC0415
     from kdnsctl.find.scope import Chosen  # noqa: PLC0415
     from kdnsctl.repair import restoring as work  # noqa: PLC0415
+    from kdnsctl.repair.session import Session  # noqa: PLC0415
 
     name = None if record.incident is None else incidents.checked_id(record.incident)
     scope, actor, now = CancelScope(), incidents.this_actor(), datetime.now(UTC)
@@ -67,11 +70,13 @@ def restore(
             report = prepared.report({}, now)
         else:
             confirm(prepared.plan, cluster.target, yes=changing.yes, no_input=common.no_input)
-            with at_work(cluster, prepared.incident, prepared.locks, actor, lock_namespace, scope) as (incident, held):
-                doing = work.Work(
-                    prepared, cluster, incident, actor, not no_collect, held, reporter, lambda: datetime.now(UTC)
-                )
+            with at_work(cluster, prepared.incident, prepared.locks, actor, lock_namespace, scope, recorded=False) as (
+                incident,
+                held,
+            ):
+                at = Session(cluster, incident, actor, held, reporter, lambda: datetime.now(UTC))
+                doing = work.Work(prepared, at, collect=not no_collect)
                 doing.run()
             report = doing.report()
-    print_report(report, common, answer)
+    print_report(report, common, answer, caller_of(ctx))
     return report.exit_code

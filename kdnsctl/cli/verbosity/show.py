@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdnsctl.cli import completing, values
+from kdnsctl.cli.nextsteps import Caller, caller_of, next_lines
 from kdnsctl.cli.options import Answer, Common, Connection, Form
 from kdnsctl.cli.terminal import put
 
@@ -20,6 +21,7 @@ _STYLES = {"failed": "red", "refused": "yellow", "notTried": "yellow", "raised":
 
 
 def show(
+    ctx: typer.Context,
     common: Common,
     connection: Connection,
     answer: Answer,
@@ -57,22 +59,22 @@ def show(
     scope = CancelScope()
     with progress.reporting(common.color) as reporter, connected(connection, common, scope, reporter) as cluster:
         report = work.show(Chosen(tuple(nodes or ()), selector), cluster, scope=scope, now=datetime.now(UTC))
-    print_report(report, common, answer)
+    print_report(report, common, answer, caller_of(ctx))
     return report.exit_code
 
 
-def print_report(report: VerbosityReport, common: Common, answer: Answer) -> None:
+def print_report(report: VerbosityReport, common: Common, answer: Answer, caller: Caller) -> None:
     """The report of any of the three commands, as asked."""
     from kdnsctl.cli import output  # noqa: PLC0415
     from kdnsctl.repair.verbosityreport import to_json  # noqa: PLC0415
 
     if answer.output is Form.TABLE:
-        put("\n".join(_lines(report, common)) + "\n")
+        put("\n".join(_lines(report, common, caller)) + "\n")
     else:
         output.document(to_json(report), answer.format)
 
 
-def _lines(report: VerbosityReport, common: Common) -> list[str]:
+def _lines(report: VerbosityReport, common: Common, caller: Caller) -> list[str]:
     from kdnsctl.changes.raised import sentence  # noqa: PLC0415
     from kdnsctl.cli import table  # noqa: PLC0415
     from kdnsctl.cli.terminal import columns, has_color, visible  # noqa: PLC0415
@@ -99,4 +101,6 @@ def _lines(report: VerbosityReport, common: Common) -> list[str]:
         lines += table.wrapped(visible(f"note: {note}"), width)
     if report.bundle is not None:
         lines += table.wrapped(visible(f"The evidence from before the restart: {report.bundle}"), width)
-    return [*lines, "", visible(f"Incident {report.incident}.")] if report.incident else lines
+    lines += ["", visible(f"Incident {report.incident}.")] if report.incident else []
+    left = any(node.raised is not None for node in report.nodes)
+    return [*lines, "", *next_lines([caller.on_cluster("verbosity", "restore")])] if left else lines

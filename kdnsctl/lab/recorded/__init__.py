@@ -1,4 +1,4 @@
-"""A lab for machines that cannot run one: the same API with three nodes whose state is played from recordings.
+"""A lab for machines that cannot run one: the same API with five nodes whose state is played from recordings.
 
 What is played, and where each piece was recorded, is in `data/README.md`. Nothing can be broken or healed here, no
 command runs, and no root, namespace or tool is needed. `cluster` fills the API's store, `playback` answers for the

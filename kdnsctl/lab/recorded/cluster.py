@@ -16,7 +16,12 @@ from kdnsctl.lab.seed import NodeSeed, numbered_nodes, seed_cluster
 from kdnsctl.lab.store import Store, utc_now
 
 DATA: Final = Path(__file__).parent / "data"
-NODES: Final = numbered_nodes(3)
+NODES: Final = numbered_nodes(5)
+_FAULTS: Final = {
+    "knode2": ["kube-proxy stopped"],
+    "knode4": ["conntrack table full"],
+    "knode5": ["races between packets"],
+}
 _RECORDED: Final = datetime(2026, 11, 23, 2, 38, 27, tzinfo=UTC)
 """When the recorded pods were made."""
 
@@ -48,8 +53,7 @@ def fill(store: Store) -> None:
 
 def node_status(node: NodeSeed) -> JSON:
     """What `lab status` shows of a node."""
-    faults = ["kube-proxy stopped"] if node.name == "knode2" else []
-    return {"name": node.name, "address": node.address, "faults": faults, "clients": {}}
+    return {"name": node.name, "address": node.address, "faults": _FAULTS.get(node.name, []), "clients": {}}
 
 
 def _load(name: str) -> Any:

@@ -365,6 +365,9 @@ def test_a_plan_asks_the_server_and_makes_nothing(
         assert states == {"exec": "works", "pod": "works", "pod-netadmin": "works", **SSH}
         rungs = {item["item"]: item["rung"] for item in node["items"]}
         assert (rungs["conntrack.a"], rungs["kubeProxy.log"]) == ("exec", "api")
+        # Of a pod of the same image is nothing to be hoped.
+        assert node["flush"]["rung"] == "exec"
+        assert "if kube-proxy's image has conntrack (up to about 1.31); else by ssh, " in node["flush"]["why"]
     dry = server.journal.entries(lambda entry: entry.method == "POST" and entry.path.endswith("/pods"))
     assert len(dry) == 6
     assert all(entry.query["dryRun"] == "All" for entry in dry)
@@ -373,6 +376,23 @@ def test_a_plan_asks_the_server_and_makes_nothing(
     assert not (tmp_path / "evidence").exists()
     asked = server.journal.entries(lambda entry: "exec" in entry.path)
     assert asked == []
+
+
+def test_a_plan_says_with_which_conntrack_flush_would_delete(
+    kubelet: Kubelet, kdnsctl: Kdnsctl, collect: Callable[..., Ran]
+) -> None:
+    del collect
+    words = ("collect", "knode2", "--plan", "-o", "json", "--image", "kdnsctl.io/lab/tools:1")
+    for via, rung, why in (
+        ("auto", "exec", "; else by pod-netadmin, with conntrack of the named image"),
+        ("pod", "pod-netadmin", "with conntrack of the named image"),
+    ):
+        (node,) = json.loads(kdnsctl(*words, "--via", via).out)["nodes"]
+        assert node["flush"]["rung"] == rung
+        assert node["flush"]["why"].endswith(why)
+    (alone,) = json.loads(kdnsctl(*words[:-2], "--via", "exec").out)["nodes"]
+    assert "; else by no way: name the tools image (--image)" in alone["flush"]["why"]
+    assert kubelet.seen == []
 
 
 def test_a_plan_says_what_is_missing_for_what(
@@ -394,10 +414,14 @@ def test_a_plan_says_what_is_missing_for_what(
     items = {item["item"]: item["rung"] for item in node["items"]}
     assert items["conntrack.a"] == "ssh"
     assert items["kubeProxy.metrics"] is None
+    assert node["flush"]["rung"] == "ssh"
     assert ran.code == 4
     text = kdnsctl("collect", "knode2", "--plan", "--via", "pod", "--pod-namespace", "tight")
     assert "0 of 1 nodes would be read whole" in text.out
     assert "missing of knode2: conntrack.a" in text.out
+    told = " ".join(text.out.split())
+    assert "repair flush would run conntrack for knode2 by no way: pod-netadmin: " in told
+    assert "name the tools image (--image), or allow SSH" in told
 
 
 def test_with_the_printed_role_a_stranger_reads_through_pods_and_cleans_up(

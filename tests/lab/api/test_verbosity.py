@@ -17,9 +17,11 @@ import pytest
 
 from kdnsctl.changes.journal import Journal
 from kdnsctl.changes.proxies import ANNOTATION
+from kdnsctl.lab.api.faults import Fault, Respond
 from kdnsctl.lab.api.server import ApiServer
 from kdnsctl.lab.controllers.manager import ControllerManager
 from kdnsctl.lab.kinds import CONFIG_MAPS, DAEMON_SETS, LEASES, NODES, PODS
+from kdnsctl.lab.replies import Refused
 from kdnsctl.lab.store import Store
 from tests.lab.api.fake_kubelet import Cluster, settle
 from tests.lab.api.memory_runtime import MemoryRuntime
@@ -218,9 +220,43 @@ def test_overdue_is_said_by_every_command_that_lists_nodes(kdnsctl: Kdnsctl, sto
     node["metadata"]["annotations"][ANNOTATION] = json.dumps({**record, "until": "2026-01-01T00:00:00Z"})
     store.update(NODES, node)
 
-    for command in (("status",), ("find-affected",), ("verbosity", "show")):
+    for command in (("status",), ("find-affected",), ("verbosity", "show"), ("release", "--yes"), ("cleanup",)):
         ran = kdnsctl(*command)
-        assert "OVERDUE" in " ".join((ran.out + ran.err).split()), command
+        said = " ".join((ran.out + ran.err).split())
+        assert "OVERDUE" in said, command
+        assert "kdnsctl verbosity restore" in said or command[0] == "verbosity", command
+
+
+@pytest.mark.usefixtures("profiling_on")
+def test_an_incident_says_what_it_has_left_raised(kdnsctl: Kdnsctl) -> None:
+    incident = document(kdnsctl(*RAISE))["incident"]
+    for words in (("list",), ("show", incident)):
+        said = " ".join(kdnsctl("incident", *words).out.split())
+        assert f"node {NODE}: kube-proxy's verbosity is raised to 4" in said
+        assert "kdnsctl verbosity restore puts it back" in said
+    assert kdnsctl(*RESTORE).code == 0
+    for words in (("list",), ("show", incident)):
+        assert "puts it back" not in kdnsctl("incident", *words).out
+
+
+def test_a_daemon_set_that_was_raised_before_any_node_is_told_of(
+    kdnsctl: Kdnsctl, store: Store, proxies: Proxies
+) -> None:
+    proxies.profiling = False
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        die_at(monkeypatch, 8)
+        with pytest.raises(Killed):
+            kdnsctl(*RAISE)
+    assert left(store) == ["kube-proxy"]
+    told = kdnsctl("status")
+    assert "DaemonSet kube-system/kube-proxy: kube-proxy's verbosity is raised to 4" in " ".join(told.out.split())
+    assert "kdnsctl verbosity restore" in told.out
+    status = document(kdnsctl("status", "-o", "json"))
+    assert [one["daemonSet"] for one in status["raisedDaemonSets"]] == ["kube-system/kube-proxy"]
+    for lease in store.select(LEASES):  # it would expire
+        store.delete(LEASES, lease["metadata"]["name"], lease["metadata"]["namespace"])
+    assert kdnsctl(*RESTORE).code == 0
+    assert document(kdnsctl("status", "-o", "json"))["raisedDaemonSets"] == []
 
 
 @pytest.mark.usefixtures("profiling_on")
@@ -343,6 +379,57 @@ def test_who_sets_the_strategy_back_stops_it_and_nobody_else_restarts(
     assert (daemon_set(store)["spec"], pods(store), left(store)) == (spec, before, [])
 
 
+def reconciling(monkeypatch: pytest.MonkeyPatch, store: Store, verb: str, kind: str, spec: dict[str, Any]) -> None:
+    """A manager that writes this into the DaemonSet when a step of `verb` about a `kind` is about to be taken."""
+    append = Journal.append
+
+    def meddling(self: Journal, record: str, body: Any) -> Any:
+        step = body.get("step") or {}
+        if record == "stepBegun" and step["verb"] == verb and kind in str(step["args"]):
+            monkeypatch.undo()
+            change_set(store, lambda found: found["spec"].update(spec))
+        return append(self, record, body)
+
+    monkeypatch.setattr(Journal, "append", meddling)
+
+
+@pytest.mark.parametrize(("verb", "kind"), [("verbosity.record", "/nodes/"), ("pod.delete", NODE)])
+def test_a_manager_that_puts_the_command_line_back_stops_it_and_nobody_else_restarts(
+    kdnsctl: Kdnsctl, store: Store, proxies: Proxies, verb: str, kind: str
+) -> None:
+    """GitOps, or an addon manager, has its manifest again after the command line was raised."""
+    proxies.profiling = False
+    spec, beside = daemon_set(store)["spec"], others(store)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        reconciling(monkeypatch, store, verb, kind, spec)
+        ran = kdnsctl("verbosity", "raise", NODE, "knode2", *RAISE[3:])
+
+    assert ran.code == 1, ran.err
+    first, second = document(ran)["nodes"]
+    assert (first["result"], first["reason"]["code"], second["result"]) == ("failed", "drift", "notTried")
+    assert "kdnsctl verbosity restore" in first["advice"]
+    assert (daemon_set(store)["spec"], others(store)) == (spec, beside)
+
+    back = kdnsctl(*RESTORE)
+    assert back.code == 0, back.err
+    assert (left(store), daemon_set(store)["spec"], others(store)) == ([], spec, beside)
+
+
+def test_who_sets_only_the_strategy_back_has_the_command_line_put_back_at_once(
+    kdnsctl: Kdnsctl, store: Store, proxies: Proxies
+) -> None:
+    proxies.profiling = False
+    spec = daemon_set(store)["spec"]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        reconciling(monkeypatch, store, "pod.delete", NODE, {"updateStrategy": spec["updateStrategy"]})
+        ran = kdnsctl(*RAISE)
+
+    assert (ran.code, one(ran)["reason"]["code"]) == (1, "drift")
+    assert daemon_set(store)["spec"] == spec
+    assert kdnsctl(*RESTORE).code == 0
+    assert left(store) == []
+
+
 @pytest.mark.parametrize(
     ("metadata", "name", "way"),
     [
@@ -399,6 +486,19 @@ def test_the_printed_role_is_enough_and_without_it_nothing_is_changed(
 
 
 @pytest.mark.usefixtures("profiling_on")
+def test_where_leases_are_forbidden_it_is_said_that_nothing_locks(
+    kdnsctl: Kdnsctl, store: Store, server: ApiServer
+) -> None:
+    refusal = Refused(403, "Forbidden", "leases is forbidden: you may not", details={}).status()
+    server.faults.add(Fault(Respond(403, status=refusal), path="/leases", times=None))
+    for words in (RAISE, RESTORE, ("repair", "restart-kube-proxy", NODE, "--no-collect", "--yes")):
+        told = " ".join(kdnsctl(*words).err.split())
+        assert f"no Lease for {NODE}: nothing keeps another operator off it meanwhile" in told, words
+        assert "is the lock" not in told
+    assert left(store) == []
+
+
+@pytest.mark.usefixtures("profiling_on")
 def test_a_record_that_is_none_is_not_acted_on(kdnsctl: Kdnsctl, store: Store, proxies: Proxies) -> None:
     node = store.get(NODES, NODE)
     node["metadata"].setdefault("annotations", {})[ANNOTATION] = '{"version": 1, "level": 99}'
@@ -408,12 +508,27 @@ def test_a_record_that_is_none_is_not_acted_on(kdnsctl: Kdnsctl, store: Store, p
     assert proxies.put == []
 
 
+def test_the_plan_of_a_restart_says_that_the_next_kube_proxy_is_another_one(kdnsctl: Kdnsctl, store: Store) -> None:
+    """Under OnDelete, or in the middle of a rollout: who restarts a kube-proxy then upgrades it."""
+
+    def newer(found: dict[str, Any]) -> None:
+        found["spec"]["updateStrategy"] = {"type": "OnDelete"}
+        found["spec"]["template"]["spec"]["containers"][0]["image"] = "registry.k8s.io/kube-proxy:v9.9.9"
+
+    change_set(store, newer)
+    plan = document(kdnsctl("repair", "restart-kube-proxy", NODE, "--dry-run=client", "-o", "json"))
+    assert (
+        "the next kube-proxy has image registry.k8s.io/kube-proxy:v9.9.9 instead of " in plan["nodes"][0]["notes"][-1]
+    )
+
+
 def test_without_evidence_no_kube_proxy_is_restarted(kdnsctl: Kdnsctl, store: Store, runtime: MemoryRuntime) -> None:
     for pod in store.select(PODS, NAMESPACE):
         runtime.unreachable[pod["metadata"]["name"]] = "the node's kubelet does not answer"
     plan = document(kdnsctl("repair", "restart-kube-proxy", NODE, "--dry-run=client", "-o", "json"))
     assert [step["verb"] for step in plan["nodes"][0]["steps"]] == ["pod.delete"]
     assert plan["nodes"][0]["steps"][0]["uid"] == pods(store)[NODE]
+    assert plan["nodes"][0]["notes"] == ["its evidence is captured before"]
     before = pods(store)
     ran = kdnsctl("repair", "restart-kube-proxy", NODE, "--yes", "-o", "json")
     assert ran.code == 5

@@ -77,6 +77,14 @@ class FastClock:
 
         return revoke
 
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        """Wait for `event`, so many seconds of this clock at most; whether it is set."""
+        over = self.now() + seconds
+        while not event.wait(self.TICK):
+            if self.now() >= over:
+                return False
+        return True
+
     def stop(self) -> None:
         """Let time stand still for good: nobody goes by it any more."""
         self._stopped.set()

@@ -79,7 +79,14 @@ class Operator:
         uid = incidents.cluster_uid(connection, scope=scope)
         with (
             runs.running(alive, actor),
-            locked(connection, names, actor, scope=scope, is_over=lambda run: runs.is_over(alive, run)) as held,
+            locked(
+                connection,
+                names,
+                actor,
+                scope=scope,
+                wait=self.made.clock.wait,
+                is_over=lambda run: runs.is_over(alive, run),
+            ) as held,
         ):
             opened = incidents.open_incident(self.directory / "incidents", incident, uid, "lab", actor)
             with opened.journal:

@@ -226,6 +226,16 @@ def test_the_command_deletes_this_group_and_no_healed_flow() -> None:
     assert finding.commands == (command,)
     assert finding.advice.startswith("Collect the evidence first")
     assert "conntrack -D" not in finding.advice
+    assert finding.repair == "kdnsctl repair flush knode2"
+
+
+def test_the_repair_names_the_node_and_a_service_that_is_not_dns() -> None:
+    known = truth(service(name="syslog", namespace="logs", port=514, addresses=("10.96.7.7",)))
+    found = replace(evidence(flows(4, destination="10.96.7.7", port=514), known), node="knode2; reboot")
+    assert the(judge(found, known), "C1").repair == "kdnsctl repair flush NODE --service logs/syslog"
+    wrong = replace(evidence(flows(2)), rules=(rules(truth(), instead=(DEAD,)),))
+    assert the(judge(wrong), "C1").repair == ""
+    assert the(judge(wrong), "R2").repair == "kdnsctl repair restart-kube-proxy knode2"
 
 
 def test_nothing_is_to_be_deleted_that_kube_proxy_may_be_about_to_delete() -> None:

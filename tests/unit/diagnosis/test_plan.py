@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kdnsctl.diagnosis.findings import Finding, Severity
 from kdnsctl.diagnosis.plan import Measure, plan
 from kdnsctl.diagnosis.wording import COLLECT_FIRST
@@ -38,14 +40,14 @@ def test_entries_that_may_be_deleted_are_before_the_restart_that_would_do_it_too
     )
     assert found == (
         Measure(COLLECT_FIRST),
-        Measure("Endpoints first. Delete:", ("conntrack -D",)),
+        Measure("Endpoints first. Delete:", commands=("conntrack -D",)),
         Measure("Restart."),
     )
 
 
 def test_the_same_is_said_once_with_all_of_its_commands() -> None:
     found = plan([finding("C1", "Delete:", "a", "b"), finding("C3", "Delete:", "b", "c")])
-    assert found == (Measure("Delete:", ("a", "b", "c")),)
+    assert found == (Measure("Delete:", commands=("a", "b", "c")),)
 
 
 def test_a_tcp_twin_is_left_out_and_tcp_alone_is_not() -> None:
@@ -64,3 +66,11 @@ def test_what_the_repair_of_rules_does_is_not_advised_again() -> None:
 
 def test_nothing_to_do() -> None:
     assert plan([finding("Q1", "")]) == ()
+
+
+def test_a_repair_is_named_once() -> None:
+    twice = [
+        replace(finding("R1", "Rules.", "a"), repair="restart"),
+        replace(finding("C10", "Heals."), repair="restart"),
+    ]
+    assert plan(twice) == (Measure("Rules.", ("restart",), ("a",)), Measure("Heals."))

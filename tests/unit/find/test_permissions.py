@@ -11,6 +11,7 @@ import pytest
 from kdnsctl.access.needs import granted
 from kdnsctl.access.review import PATH as REVIEWS
 from kdnsctl.cancel import CancelScope
+from kdnsctl.changes.incidents import NOTED
 from kdnsctl.cluster.permission import Permission
 from kdnsctl.cluster.retries import NO_RETRIES
 from kdnsctl.find.online import NEEDS, OnlineOptions, find_in_cluster
@@ -138,6 +139,7 @@ def test_nothing_is_declared_that_is_never_asked_for(api: Server, find: Find) ->
         find(kubelet_logs=True)
         asked |= {permission_of(request) for request in api.requests if request.path != REVIEWS}
     of_logs = dict.fromkeys((*NEEDS.needed, *NEEDS.helpful, *NEEDS.with_option["--kubelet-logs"]))
+    del of_logs[NOTED]  # asked for by the command, and only when an incident is named
     assert [one for one in of_logs if not any(covered(wanted, (one,)) for wanted in asked)] == []
 
 

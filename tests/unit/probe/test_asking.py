@@ -61,7 +61,7 @@ def test_or_ports_that_are_held_take_turns_and_what_fails_for_one_fails_for_no_o
 ) -> None:
     one, other = free_ports(2)
     server.reply = lambda query, port: [] if port == other else [answer(query)]
-    told = ask(asker, batch_for(server, count=4, ports=(one, other), wait=300))
+    told = ask(asker, batch_for(server, count=4, ports=(one, other), wait=1000))
     assert [attempt.port for attempt in told] == [one, other, one, other]
     assert [attempt.answered for attempt in told] == [True, False, True, False]
     assert [attempt.error for attempt in told] == ["", TIMEOUT, "", TIMEOUT]

@@ -91,7 +91,7 @@ def test_nothing_that_was_lost_or_not_asked_is_called_well(
         assert fresh is not None
         assert fresh.sent == fresh.answered > 0
         assert not {Held.DEAD, Held.DIED, Held.LOSSY} & set(held.values())
-        assert tcp is None or not tcp.lost
+        assert tcp is None or (tcp.sent and not tcp.lost)
         assert not any(pod.lost and pod.answered for pod in pods.values())
     if not inside and not (fresh and fresh.answered) and not any(pod.answered for pod in pods.values()):
         assert worst.result in UNTOLD or (tcp and tcp.answered)
@@ -118,9 +118,17 @@ def test_what_became_of_a_held_port(answered: str, state: Held) -> None:
     assert held_state([*attempts, taken]) is state  # what was not sent tells nothing
 
 
-def test_a_nodes_own_cache_that_is_silent_is_told_and_one_that_was_not_asked_is_not() -> None:
-    (down,) = judge_local("169.254.20.10:53", Tally(3, 0), others_answer=True)
-    assert down.result is Result.NODE_LOCAL_DOWN
-    assert "while the Service does" in down.message
-    assert judge_local("169.254.20.10:53", Tally(3, 1), others_answer=True) == []
-    assert judge_local("169.254.20.10:53", tally([Attempt(0, 0, error=next(iter(UNSENT)))]), others_answer=True) == []
+def test_of_a_nodes_own_cache_all_is_told_that_was_lost_or_not_asked() -> None:
+    where, unsent = "169.254.20.10:53", tally([Attempt(0, 0, error=next(iter(UNSENT)))])
+
+    def told(udp: Tally, tcp: Tally | None = None) -> list[tuple[Result, str]]:
+        found = judge_local(where, udp, tcp, others_answer=True)
+        return [(one.result, one.message.removeprefix(f"node-local-dns at {where}")) for one in found]
+
+    assert told(Tally(3, 3), Tally(3, 3)) == told(Tally(3, 3)) == []
+    assert told(Tally(3, 0), Tally(3, 0)) == [(Result.NODE_LOCAL_DOWN, " does not answer while the Service does")]
+    assert told(Tally(3, 3), Tally(3, 0)) == [
+        (Result.NODE_LOCAL_DOWN, " does not answer over TCP while the Service does")
+    ]
+    assert told(Tally(3, 2), Tally(3, 3)) == [(Result.LOSSY, ": 1 of 3 queries over UDP are lost")]
+    assert [result for result, _ in told(unsent, Tally(3, 3))] == [Result.UNKNOWN]

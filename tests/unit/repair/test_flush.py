@@ -15,16 +15,18 @@ from kdnsctl.changes.incidents import Actor, Incident
 from kdnsctl.changes.journal import Journal
 from kdnsctl.changes.plan import Plan
 from kdnsctl.cluster.retries import NO_RETRIES
+from kdnsctl.facts.pairs import MODE
 from kdnsctl.find.live import LiveOptions, judging
 from kdnsctl.find.scope import Chosen, InScope
-from kdnsctl.model import NodeChange, Reason, Scope, SilentReporter, Toolset, Verdict
+from kdnsctl.model import Fact, NodeChange, Reason, Scope, SilentReporter, Toolset, Verdict
 from kdnsctl.netfilter.dump import Completeness, Proof
 from kdnsctl.reach.shell import Reading, Sink
-from kdnsctl.repair import flush as work
-from kdnsctl.repair.flush import FlushOptions, Prepared
+from kdnsctl.repair.flushing import flush as flush_nodes
+from kdnsctl.repair.flushplan import FlushOptions, Prepared
 from kdnsctl.repair.hands import Hands
 from kdnsctl.repair.proving import Prober
 from kdnsctl.repair.report import NodeRepair, Probed, RepairReport, Result
+from kdnsctl.repair.session import Session
 from tests.unit.cluster.apiserver import Server
 from tests.unit.cluster.conftest import Connect
 from tests.unit.find.scripted import NEW, OLD, RULES, STALE_RULES, STALE_TABLE, Shell, Slices, endpoint_slice, proxy
@@ -43,13 +45,32 @@ STALE = sum(is_stale(line) for line in STALE_TABLE.splitlines())
 
 
 class Node(Shell):
-    """A node with a table from which `change` deletes, as conntrack does: `most` entries a call, then it aborts."""
+    """A node with a table from which `change` deletes, as conntrack does: `most` entries a call, then it aborts.
 
-    def __init__(self, name: str, table: Any = STALE_TABLE, *, rules: bytes = RULES, most: int | None = None) -> None:
+    `mode` is what its kube-proxy says on /proxyMode; None: it cannot be asked, as by SSH.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        table: Any = STALE_TABLE,
+        *,
+        rules: bytes = RULES,
+        most: int | None = None,
+        mode: bytes | None = None,
+    ) -> None:
         super().__init__(name, table, rules=rules)
+        self.mode = mode
         self.changes: list[tuple[str, ...]] = []
         self.most = most
         self.before: Callable[[], None] = lambda: None
+
+    def read(self, fact: Fact, sink: Sink, *, scope: CancelScope) -> Reading:
+        if fact.id != MODE.fact.id or self.mode is None:
+            return super().read(fact, sink, scope=scope)
+        sink(self.mode)
+        now = dt.datetime.now(dt.UTC)
+        return Reading(fact.id, self.node, self.rung, Completeness(Proof.TRAILER), now, now, 0.0, len(self.mode), 200)
 
     def can_change(self, change: NodeChange) -> bool:
         return bool(change.commands)
@@ -148,15 +169,10 @@ def flush(api: Server, connect_to: Connect, place: Path, scope: CancelScope) -> 
                 None,
                 probe,
             )
-            report: RepairReport = work.flush(
-                prepared,
-                connection,
-                Incident("i", place.parent, "u", written, fresh=True),
-                Actor("me@here", "run"),
-                scope=scope,
-                reporter=SilentReporter(),
-                now=lambda: now,
-            )
+            incident = Incident("i", place.parent, "u", written, fresh=True)
+            actor = Actor("me@here", "run")
+            session = Session(connection, incident, actor, scope, SilentReporter(), lambda: now)
+            report: RepairReport = flush_nodes(prepared, session)
         return {node.name: node for node in report.nodes}
 
     yield run
@@ -206,6 +222,15 @@ def test_entries_that_cannot_be_deleted_end_it_and_no_other_node_is_begun(api: S
     assert second.changes == []
 
 
+def test_a_node_that_is_well_already_proves_nothing_for_the_others(api: Server, flush: Flush) -> None:
+    Slices(api, endpoint_slice(NEW))
+    well = Node("a", b"".join(line for line in STALE_TABLE.splitlines(keepends=True) if not is_stale(line)))
+    second, third = Node("b", most=0), Node("c")
+    answers = flush(well, second, third)
+    assert [answers[name].result for name in "abc"] == [Result.NOTHING_TO_DO, Result.FAILED, Result.NOT_TRIED]
+    assert third.changes == []
+
+
 def test_rules_that_lead_to_the_dead_and_evidence_that_is_cut_change_nothing(api: Server, flush: Flush) -> None:
     Slices(api, endpoint_slice(NEW))
     stale, cut = Node("a", rules=STALE_RULES), Node("b", (STALE_TABLE, CUT))
@@ -213,6 +238,25 @@ def test_rules_that_lead_to_the_dead_and_evidence_that_is_cut_change_nothing(api
         (answer,) = flush(node).values()
         assert (answer.result, answer.reason.code, answer.before) == (Result.REFUSED, code, Verdict.AFFECTED)
         assert node.changes == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "rules", "code"),
+    [
+        (b"ipvs", RULES, "ipvs"),
+        (b"nftables", RULES, "incomplete"),  # what is left of another mode proves nothing
+        (None, b"*nat\nCOMMIT\n", "incomplete"),
+    ],
+    ids=["ipvs", "rules-of-another-mode", "mode-unknown"],
+)
+def test_where_deleting_may_not_help_or_rules_are_not_proven_nothing_is_deleted(
+    api: Server, flush: Flush, mode: bytes | None, rules: bytes, code: str
+) -> None:
+    Slices(api, endpoint_slice(NEW))
+    node = Node("a", mode=mode, rules=rules)
+    (answer,) = flush(node).values()
+    assert (answer.result, answer.reason.code, node.changes) == (Result.REFUSED, code, [])
+    assert ("ipvs mode" in answer.advice) is (code == "ipvs")
 
 
 def test_an_endpoint_that_came_back_is_not_touched(api: Server, flush: Flush) -> None:

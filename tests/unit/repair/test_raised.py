@@ -86,7 +86,7 @@ def test_what_is_overdue_comes_first_and_the_rest_is_counted() -> None:
     nodes = [node(json.dumps(RAISED.to_json()), f"knode{number}") for number in range(5)]
     told = reminders([*nodes, node(json.dumps(late.to_json()), "late")], NOW + timedelta(seconds=1))
     assert told[0].startswith("OVERDUE: late: ")
-    assert told[-2:] == ["and 3 more nodes are raised", "kdnsctl verbosity restore puts it back"]
+    assert told[-2:] == ["and 3 more are raised", "kdnsctl verbosity restore puts it back"]
     assert reminders([Node()], NOW) == []
 
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
+import os
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
-from kdnsctl.__main__ import main
+from kdnsctl.cli import table
+from kdnsctl.cli.runbook.page import lines_of as page_lines
 from kdnsctl.model import UsageError
 from kdnsctl.runbook import parsing, shelf, words
+from tests.unit.runbook.conftest import Run
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = sorted((ROOT / "docs/runbooks").glob("*.md"))
-Run = Callable[..., tuple[int, str, str]]
+
 
 STEP = """## {number}. Step
 
@@ -42,25 +43,8 @@ def page(*steps: tuple[str, str, str]) -> str:
     )
 
 
-@pytest.fixture
-def kdnsctl(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command line here; runbooks are in `tmp_path/books`."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    (tmp_path / "books").mkdir()
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["kdnsctl", "runbook", *arguments, "--runbook-dir", "books"])
-        code = main()
-        captured = capfd.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
 def report(out: str) -> dict[str, Any]:
-    data: dict[str, Any] = json.loads(out[out.index("{") :])
+    data: dict[str, Any] = json.loads(out)  # nothing else is on standard output
     jsonschema.validate(data, json.loads((ROOT / f"docs/schemas/{data['kind']}.schema.json").read_text("utf-8")))
     return data
 
@@ -89,10 +73,15 @@ def test_list_has_them_and_yours_and_names_what_is_no_runbook(kdnsctl: Run) -> N
         ("a 'b c' \"d $WORDS\" | e\\ f # not this", [["a", "b c", "d one"], ["e f"]]),
         ("a $WORDS x${WORDS}y '$WORDS' a#b", [["a", "one", "xoney", "$WORDS", "a#b"]]),
         ("", []),
+        ('a $TWO "$TWO" "x $TWO"', [["a", "2", "3", "2 3", "x 2 3"]]),
     ],
 )
 def test_words_mean_what_they_mean_to_a_shell(line: str, expected: list[list[str]]) -> None:
-    found = [words.arguments(command, {"WORDS": ["one"]}) for one in words.pipelines(line) for command in one]
+    found = [
+        words.arguments(command, {"WORDS": ["one"], "TWO": ["2", "3"]})
+        for one in words.pipelines(line)
+        for command in one
+    ]
     assert found == expected
 
 
@@ -138,7 +127,61 @@ def test_a_run_stops_where_it_cannot_go_on_and_goes_on_from_there(kdnsctl: Run) 
     code, out, _ = kdnsctl("run", "mine", "--yes", "--incident", "try", "-o", "json")
     assert (code, [step["step"] for step in report(out)["steps"]]) == (0, [2, 3])
     assert Path("two").is_dir()
-    assert kdnsctl("run", "mine", "--yes", "--incident", "try")[0] == 0  # at its end: mkdir would fail
+    code, out, _ = kdnsctl("run", "mine", "--yes", "--incident", "try", "-o", "json")
+    assert (code, report(out)["end"], report(out)["steps"]) == (0, "done", [])  # at its end: mkdir would fail
+
+
+def test_what_steps_print_is_on_standard_output_or_beside_the_report(kdnsctl: Run) -> None:
+    steps = page(("Reads", "echo seen", "go on"), ("Reads", "printf '1\\n2\\n' | sort -r", "done"))
+    Path("books/mine.md").write_text(steps, "utf-8")
+    code, out, err = kdnsctl("run", "mine", "--yes")
+    assert (code, out) == (0, "seen\n2\n1\n")
+    assert "\nseen\n" not in err
+    code, out, err = kdnsctl("run", "mine", "--yes", "-o", "json")
+    assert (code, report(out)["end"]) == (0, "done")
+    assert "\nseen\n" in err
+    assert "\n2\n1\n" in err
+
+
+def test_files_that_are_no_runbooks_are_named_and_never_run(kdnsctl: Run) -> None:
+    books = Path("books")
+    (books / "latin.md").write_bytes(b"# Titl\xe9\n")
+    (books / "large.md").write_text("# Title\n" + "x" * parsing.LARGEST, "utf-8")
+    (books / "empty.md").touch()
+    (books / "open.md").write_text("# Title\n\n## 1. Step\n\n```sh\ntrue\n", "utf-8")
+    (books / "directory.md").mkdir()
+    (books / "gone.md").symlink_to("nowhere")
+    (books / "Not a name.md").write_text(page(("Reads", "true", "done")), "utf-8")
+    os.mkfifo(books / "pipe.md")
+    code, out, err = kdnsctl("list", "-o", "json")
+    assert code == 4
+    assert {item["name"] for item in report(out)["items"]} == {path.stem for path in PAGES}
+    whys = {"latin": "not UTF-8", "large": "larger than", "empty": "no title", "open": "has no end"}
+    for name, why in whys.items():
+        assert [line for line in err.splitlines() if name in line and why in line], (name, err)
+        code, out, said = kdnsctl("run", name, "--yes")
+        assert (code, out) == (2, "")
+        assert why in said
+    for name in ("directory", "gone", "pipe", "Not a name"):
+        code, out, said = kdnsctl("run", name, "--yes")
+        assert (code, f"there is no runbook {name}" in said) == (2, True)
+
+
+def test_a_step_is_laid_out_for_the_terminal_and_nothing_of_it_is_lost() -> None:
+    step = parsing.parse("x", page(("Reads", "true", "done"))).steps[0]
+    more = step.text + "\nA [page](other.md) and an [issue](https://example.com/1), and a good many words more.\n"
+    more += "\n```\nas it   stands \x1b[2J\n```\n\n- one\n- two\n"
+    plain, bold = table.painter(color=False), table.painter(color=True)
+    for width in (40, 60, 200):
+        lines = page_lines(more, commands=True, width=width, paint=plain)
+        assert all(len(line) <= width for line in lines)
+        text = " ".join(" ".join(lines).split())
+        assert text.startswith("1. Step Reads: something.")
+        assert "A page and an issue (https://example.com/1), and a good" in text
+        assert "as it stands \\x1b[2J - one - two" in text
+        assert "```" not in text
+        assert "EXIT CODE" in text
+    assert "\x1b[1mReads:\x1b[0m something." in page_lines(more, commands=True, width=60, paint=bold)
 
 
 def test_yes_to_reads_says_yes_to_no_change(kdnsctl: Run) -> None:
