@@ -52,7 +52,7 @@ def our_lines(page: Path) -> list[str]:
              for command in block.commands for line in command.text.replace("\\\n", " ").splitlines()]  # fmt: skip
     inline = re.findall(r"(?<!`)`((?:kdnsctl|kubectl kdns) [^`]+)`(?!`)", re.sub(r"(?ms)^ *```.*?^ *```$", "", text))
     # A sentence may name an option without its value.
-    inline = [f"{line} VALUE" if line.split()[-1].startswith("--") else line for line in inline]
+    inline = [f"{line} COMMAND" if line.split()[-1].startswith("--") else line for line in inline]
     return [line for line in [*lines, *inline] if OURS.match(line) or "| kdnsctl " in line]
 
 
