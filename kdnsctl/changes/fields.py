@@ -5,7 +5,8 @@ meanwhile is overwritten. A test that fails is answered 422 `Invalid` (recorded 
 server refuses: the object is read again before anything is concluded. Maps and lists that are not there are created,
 and removed again with their last entry; other entries are left alone (`spec.taints` is an atomic list).
 
-All of these are symmetrical: what takes a step back is the same verb with `before` and `after` exchanged.
+All of these are symmetrical: what takes a step back is the same verb with `before` and `after` exchanged. A step about
+a node with a record marks in it, by the same patch, that it is done (`marks`): what others set is not taken back.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
+from kdnsctl.changes import marks
 from kdnsctl.changes.pods import POD_VERBS
 from kdnsctl.changes.verbs import DriftError, Effect, Means, Verb
 from kdnsctl.cluster.answers import decode
@@ -77,12 +79,14 @@ class FieldVerb:
             found = means.connection.get(path, dict[str, Any], scope=means.scope)
             version = _metadata(found).get("resourceVersion", "")
             self._ours(found, step)
-            now = self.read(found, step.args)
+            now, record = self.read(found, step.args), self._record(found)
             if self.same(now, step.after):
-                # After an answer that got lost, this is what it would have said.
-                return Effect(changed=sent)
+                # After an answer that got lost, this is what it would have said: unless somebody else was faster.
+                return Effect(changed=sent and marks.says_taken(record, step) is not False)
             if not self.same(now, step.before):
                 raise DriftError(f"{object_of(step)}: {self._drift(step, now)}", now)
+            if marks.is_others(record, step):
+                raise DriftError(f"{object_of(step)}: {step.verb} is {_shown(now)}, which somebody else has set", now)
             if problem is not None and version == last:
                 raise problem  # nobody changed it meanwhile: it is our content that the server refuses
             last = version
@@ -102,6 +106,8 @@ class FieldVerb:
             {"op": "test", "path": "/metadata/resourceVersion", "value": version},
             *self.write(found, step.args, step.after),
         ]
+        if (marked := marks.with_mark(self._record(found), step)) is not None:
+            operations += _set_record(found, step.args, marked)
         reply = means.connection.request(
             "PATCH",
             path,
@@ -116,6 +122,11 @@ class FieldVerb:
                 f"{object_of(step)}: the server took the change, and has something else now: {became!r}", became
             )
         return Effect(changed=True, audit_id=reply.audit_id)
+
+    def _record(self, found: Mapping[str, Any]) -> marks.Record:
+        """The record of the node that a step is about; nothing for other objects, and for the record itself."""
+        record = _record(found, {}) if self.read is not _record else None
+        return record if isinstance(record, Mapping) else {}
 
     def _ours(self, found: Mapping[str, Any], step: Step) -> None:
         uid = _metadata(found).get("uid", "")
@@ -217,8 +228,6 @@ def _set_hook(found: Mapping[str, Any], args: Mapping[str, Any], value: Value) -
     entries = hooks.get(moment) or []
     if value is not None and not hooks:
         return [{"op": "add", "path": path, "value": {moment: [value]}}]
-    if value is None and len(entries) == 1 and not any(hooks[other] for other in hooks if other != moment):
-        return [{"op": "remove", "path": path}]
     return _set_in_list(f"{path}/{escaped(moment)}", entries, _hook(found, args), value)
 
 
@@ -271,8 +280,9 @@ VERBS: Final[Mapping[str, Verb]] = {
     "node.record": FieldVerb(
         (),
         _record,
-        _set_record,
+        lambda found, args, value: _set_record(found, args, marks.kept(_record(found, args), value)),
         lambda name, _, value: f"remove the record from {name}" if value is None else f"write the record on {name}",
+        marks.same,
     ),
     **POD_VERBS,
 }

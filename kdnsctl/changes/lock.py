@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -34,7 +34,9 @@ RENEWED: Final = 20  # seconds
 ATTEMPTS: Final = 5
 CLOCKS_DIFFER: Final = timedelta(seconds=5)
 NODE: Final = "kdnsctl.io/node"  # annotation: whose lock it is, for people
-WITHOUT: Final = "the record on the node is the lock instead"
+WITHOUT: Final = (
+    "the record on the node is the lock instead: it keeps other incidents off, not another run in the same one"
+)
 UNPROTECTED: Final = "nothing keeps another operator off it meanwhile"  # for work that writes no such record
 Waiter = Callable[[threading.Event, float], bool]
 
@@ -66,12 +68,12 @@ def lease_of(connection: Connection, node: str, *, scope: CancelScope, namespace
     except NotFoundError:
         return ""
     spec = decode(reply.body, dict[str, Any], f"GET {path}").get("spec") or {}
-    until = _until(spec)
-    return str(spec.get("holderIdentity") or "") if until and until > _date(reply) else ""
+    until = end_of(spec)
+    return str(spec.get("holderIdentity") or "") if until and until > server_time(reply) else ""
 
 
-def _until(spec: dict[str, Any]) -> datetime | None:
-    """When a Lease ends; None for one that was never renewed, or not in a way that can be read."""
+def end_of(spec: Mapping[str, Any]) -> datetime | None:
+    """When a Lease with this spec ends; None for one that was never renewed, or not in a way that can be read."""
     try:
         renewed = datetime.fromisoformat(spec.get("renewTime") or "")
         return renewed + timedelta(seconds=float(spec.get("leaseDurationSeconds", LASTS)))
@@ -126,7 +128,7 @@ def locked(
             except ForbiddenError as error:
                 taken.remove(node)
                 held.without.append(node)
-                held.notes.append(f"no Lease for {node}: {instead} ({error})")
+                held.notes.append(f"no Lease for {node}: {instead}; see that nobody else works on it ({error})")
             except LockedError:
                 taken.remove(node)
                 raise
@@ -228,7 +230,7 @@ class _Leases:
                     return
                 continue  # somebody was faster: look who
             lease = decode(reply.body, dict[str, Any], f"GET {self._of(node)}")
-            self._refuse_if_held(node, lease, _date(reply))
+            self._refuse_if_held(node, lease, server_time(reply))
             if self._begun(node, "PUT", self._of(node), lease, scope):
                 return
         raise LockedError(f"the lock of {node} changes all the time: others want it too; nothing was changed")
@@ -239,7 +241,7 @@ class _Leases:
             reply = self._write(method, path, self._lease(node, lease), scope)
         except ConflictError:
             return False
-        ahead = _date(reply) - datetime.now(UTC)  # to the second
+        ahead = server_time(reply) - datetime.now(UTC)  # to the second
         if abs(ahead - self._ahead) > CLOCKS_DIFFER:  # what was written is of our clock; others go by the server's
             self._ahead = ahead
             self.renew(node, scope)
@@ -267,13 +269,13 @@ class _Leases:
         body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": same}
         self._write("DELETE", self._of(node), body, scope)
 
-    def _refuse_if_held(self, node: str, lease: dict[str, Any], server_time: datetime) -> None:
+    def _refuse_if_held(self, node: str, lease: dict[str, Any], now: datetime) -> None:
         spec = lease.get("spec") or {}
-        holder, until = spec.get("holderIdentity"), _until(spec)
+        holder, until = spec.get("holderIdentity"), end_of(spec)
         if not holder or holder == str(self._actor) or until is None:
             return
-        if until > server_time and not self._is_over(str(holder).rpartition("/")[2]):
-            left = max(1, round((until - server_time).total_seconds()))
+        if until > now and not self._is_over(str(holder).rpartition("/")[2]):
+            left = max(1, round((until - now).total_seconds()))
             raise LockedError(
                 f"{node} is being worked on by {self._holder(lease)}; nothing was changed",
                 hint=f"the lock ends in {left} s unless it is renewed; ask them, or wait and run this again",
@@ -305,7 +307,7 @@ class _Leases:
         return self._connection.request(method, path, body=msgspec.json.encode(body), scope=scope)
 
 
-def _date(reply: Reply) -> datetime:
+def server_time(reply: Reply) -> datetime:
     """The server's time; ours where it does not say."""
     try:
         return parsedate_to_datetime(reply.date)

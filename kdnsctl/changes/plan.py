@@ -26,12 +26,16 @@ class DryRun(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NodePlan:
-    """What will be done about one node: steps that change something, and `then` in words what does not."""
+    """What will be done about one node: steps that change something, and `then` in words what does not.
+
+    `by_hand` are commands that are not run: what this command cannot do, and somebody with access can.
+    """
 
     node: str
     steps: tuple[Step, ...] = ()
     then: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    by_hand: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,7 @@ def to_json(plan: Plan, verbs: Mapping[str, Verb] = VERBS) -> dict[str, Any]:
                 ],
                 "then": list(node.then),
                 "notes": list(node.notes),
+                "byHand": list(node.by_hand),
             }
             for node in plan.nodes
         ],

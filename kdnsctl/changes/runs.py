@@ -62,12 +62,21 @@ def running(directory: Path, actor: Actor) -> Iterator[Running]:
 
 def is_over(directory: Path, run: str) -> bool:
     """Whether a run of this machine has ended for sure; False when nothing is known of it."""
+    return _ended(directory, run) is True
+
+
+def goes_on(directory: Path, run: str) -> bool:
+    """Whether a run of this machine goes on, as far as it can be known; False when nothing is known of it."""
+    return _ended(directory, run) is False
+
+
+def _ended(directory: Path, run: str) -> bool | None:
     if not _RUN.fullmatch(run):
-        return False
+        return None
     try:
         descriptor = os.open(directory / run, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
-        return False
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:  # it goes on, or this file system has no locks

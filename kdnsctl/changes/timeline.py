@@ -31,10 +31,14 @@ def told(record: Record) -> str:
         case "repaired":
             deleted = f", {body.get('deleted')} entries deleted" if body.get("deleted") else ""
             return f"{body.get('node')}: {body.get('result')}{deleted}: {body.get('message')}"
+        case "captureBegun":
+            return f"capturing {', '.join(map(str, body.get('nodes') or []))} into {body.get('bundle')}"
         case "captured":
             found = body.get("nodes") or {}
             nodes = ", ".join(f"{name} {one.get('verdict')}" for name, one in found.items() if isinstance(one, dict))
             return f"evidence in {body.get('bundle')} (SHA256SUMS {body.get('sumsSha256')}): {nodes}"
+        case "dnsAsked":
+            return f"DNS was asked: {body.get('message')}"
         case _:
             return _of_step(record)
 

@@ -74,8 +74,8 @@ COMMANDS = {
     "runbook": Entry("kdnsctl.cli.runbook:RUNBOOK", "Go through an incident by a runbook, step by step"),
     "cleanup": Entry(
         "kdnsctl.cli.cleanup:cleanup",
-        "Delete the pods that interrupted runs have left on the cluster",
-        needs="kdnsctl.evidence.leftovers:NEEDS",
+        "Delete what interrupted runs have left on the cluster: pods, and locks of nodes",
+        needs="kdnsctl.evidence.leftleases:NEEDS",
     ),
     "verbosity": Entry(
         "kdnsctl.cli.verbosity:VERBOSITY",

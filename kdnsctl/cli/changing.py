@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +19,7 @@ from kdnsctl.changes.plan import DryRun
 from kdnsctl.cli import completing, confirming
 from kdnsctl.cli.ending import interruptible
 from kdnsctl.cli.options import Answer, Form
-from kdnsctl.cli.terminal import put, tell
+from kdnsctl.cli.terminal import columns, put, tell
 from kdnsctl.model import CancelledError, ExitCode, RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -42,27 +43,35 @@ class Changing:
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.", show_default=False)] = False
 
 
-def plan_lines(plan: Plan, target: Target) -> list[str]:
-    """The plan for people: where, as whom, and what will be sent, node by node."""
+def plan_lines(plan: Plan, target: Target, width: int | None) -> list[str]:
+    """The plan for people, at most `width` cells wide: where, as whom, and what will be sent, node by node.
+
+    A command that is to be run by hand is one line, however long: it is there to be copied.
+    """
     from kdnsctl.changes.plan import sentences  # noqa: PLC0415
+    from kdnsctl.cli.table import wrapped  # noqa: PLC0415
     from kdnsctl.cli.terminal import visible  # noqa: PLC0415
 
-    lines = [f"{plan.command} on {target}"]
+    lines = wrapped(visible(f"{plan.command} on {target}"), width, 0, 2)
     for node in plan.nodes:
-        lines.append(f"  {node.node}:")
+        lines.append(visible(f"  {node.node}:"))
         for place, sentence in enumerate(sentences(node)):
             refused = (plan.refused or {}).get((node.node, place))
-            lines.append(f"    {sentence}" + (f"  [the server refuses: {refused.message}]" if refused else ""))
-        lines += [f"    note: {note}" for note in node.notes]
-    lines += [f"note: {note}" for note in plan.notes]
-    return [visible(line) for line in lines]
+            said = sentence + (f"  [the server refuses: {refused.message}]" if refused else "")
+            lines += wrapped(visible(said), width, 4, 2)
+        for note in node.notes:
+            lines += wrapped(visible(f"note: {note}"), width, 4, 2)
+        lines += [visible(f"    by hand: {command}") for command in node.by_hand]
+    for note in plan.notes:
+        lines += wrapped(visible(f"note: {note}"), width, 0, 2)
+    return lines
 
 
 def confirm(plan: Plan, target: Target, *, yes: bool, no_input: bool) -> None:
     """Show what will be done and ask. Raises RefusedError for a no, and where there is nobody to ask."""
     if yes:
         return
-    lines = plan_lines(plan, target)
+    lines = plan_lines(plan, target, columns(sys.stderr))
     for line in lines[:MOST_LINES]:
         tell(line)
     if len(lines) > MOST_LINES:
@@ -90,6 +99,9 @@ Selector = Annotated[
 ]
 
 
+AllNodes = Annotated[bool, typer.Option("--all", help="All nodes.", show_default=False)]
+
+
 def nodes_of(words: list[str] | None) -> tuple[str, ...]:
     """The nodes that are named: as words, or on standard input for the word `-`, of a report the affected only.
 
@@ -113,12 +125,26 @@ def nodes_of(words: list[str] | None) -> tuple[str, ...]:
     return named.names
 
 
-def chosen_nodes(ctx: typer.Context, words: list[str] | None, selector: str | None) -> tuple[str, ...]:
-    """`nodes_of`, for a command that has to be told which: by name, or by --selector (then none). Raises UsageError."""
+def one_way(chosen: Sequence[str], selector: str | None, *, all_nodes: bool = False) -> bool:
+    """Whether nodes were chosen at all: by name, by --selector, or by --all. Raises UsageError for two of them."""
+    ways = [*(["NODE"] if chosen else []), *(["--selector"] if selector is not None else [])]
+    ways += ["--all"] if all_nodes else []
+    if len(ways) > 1:
+        raise UsageError(f"{' and '.join(ways)} exclude each other: choose nodes in one way")
+    return bool(ways)
+
+
+def chosen_nodes(
+    ctx: typer.Context, words: list[str] | None, selector: str | None, *, all_nodes: bool | None = None
+) -> tuple[str, ...]:
+    """`nodes_of`, for a command that has to be told which: by name, or by --selector or --all (then none).
+
+    `all_nodes` None: the command has no --all. Raises UsageError.
+    """
     chosen = nodes_of(words)
-    if bool(chosen) == (selector is not None):
-        how = "NODE and --selector exclude each other" if chosen else "which nodes? Name them, or -l SELECTOR, or -"
-        raise UsageError(how, hint=f"see {ctx.command_path} --help")
+    if not one_way(chosen, selector, all_nodes=bool(all_nodes)):
+        how = "Name them, or -l SELECTOR, or -" if all_nodes is None else "Name them, or --all, or -l SELECTOR, or -"
+        raise UsageError(f"which nodes? {how}", hint=f"see {ctx.command_path} --help")
     return chosen
 
 
@@ -200,7 +226,8 @@ def show_plan(plan: Plan, cluster: Connected, answer: Answer, dry_run: DryRun, s
         plan = rehearsed(plan, Means(cluster, scope))
     plan = replace(plan, dry_run=dry_run)
     if answer.output is Form.TABLE:
-        put("\n".join([*plan_lines(plan, cluster.target), f"nothing was changed (--dry-run={dry_run})"]) + "\n")
+        lines = plan_lines(plan, cluster.target, columns(sys.stdout))
+        put("\n".join([*lines, f"nothing was changed (--dry-run={dry_run})"]) + "\n")
     else:
         output.document(to_json(plan), answer.format)
     return ExitCode.REFUSED if plan.refused else ExitCode.OK

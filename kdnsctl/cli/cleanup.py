@@ -1,11 +1,13 @@
 """`kdnsctl cleanup`: what earlier runs have left on the cluster, told and then deleted (kind `CleanupReport`).
 
-What counts as left, and what is never touched, is known to `evidence.leftovers`.
+What counts as left, and what is never touched, is known to `evidence.leftovers` for pods, and to `evidence.leftleases`
+for the locks of nodes.
 """
 
 from __future__ import annotations
 
 import enum
+import os
 import re
 import sys
 from datetime import datetime, timedelta
@@ -14,13 +16,16 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from kdnsctl.cli import values
+from kdnsctl.cli.changing import LOCK_NAMESPACE, LockNamespace
 from kdnsctl.cli.options import Answer, Common, Connection, Form
 from kdnsctl.cli.terminal import put, tell
 from kdnsctl.model import ExitCode
 
 if TYPE_CHECKING:
+    from kdnsctl.evidence.leftleases import FoundLeases
     from kdnsctl.evidence.leftovers import Found
 
+LEASE_HEADINGS = ("LEASE", "NODE", "HOLDER", "ENDED", "FATE", "WHY")
 HEADINGS = ("POD", "NODE", "RUN", "OPERATOR", "PHASE", "AGE", "FATE", "WHY")
 _STYLES = {"deleted": "green", "gone": "green", "failed": "red", "kept": "yellow"}
 _RUN = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", re.ASCII)  # a label's value
@@ -67,13 +72,14 @@ def cleanup(
             help="Where to look if pods may not be listed in all namespaces.",
         ),
     ] = "kube-system",
+    lock_namespace: LockNamespace = LOCK_NAMESPACE,
     dry_run: Annotated[
         DryRun,
         typer.Option("--dry-run", help="client: only say what would be done. server: have the server check it, too."),
     ] = DryRun.NONE,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.", show_default=False)] = False,  # noqa: FBT002  # typer's way
 ) -> int:
-    """Delete the pods that interrupted runs have left on the cluster.
+    """Delete what interrupted runs have left on the cluster: pods, and locks of nodes.
 
     Examples:
       # What is there?
@@ -83,42 +89,54 @@ def cleanup(
       # In a job that looks after it
       kdnsctl cleanup --older-than 1h --yes
 
-    A pod that still runs and is somebody else's is only deleted when its run, or an age, is named. Every pod of kdnsctl
-    ends by itself; this takes away what is left of it.
+    A pod that still runs and is somebody else's is only deleted when its run, or an age, is named; a lock only when it
+    has expired, or its run has ended on this machine. All of it ends by itself; this takes away what is left of it.
 
     Exit codes: 0 nothing is left, 4 something could not be deleted or seen, 5 not confirmed and nothing changed,
     1 failed, 2 wrong usage, 130 interrupted.
     """
     from kdnsctl.cancel import INTERRUPTED, CancelScope  # noqa: PLC0415
+    from kdnsctl.changes import runs  # noqa: PLC0415
     from kdnsctl.changes.reminding import reminded  # noqa: PLC0415
     from kdnsctl.cli import output, progress  # noqa: PLC0415
     from kdnsctl.cli.confirming import confirm  # noqa: PLC0415
     from kdnsctl.cli.connecting import connected  # noqa: PLC0415
-    from kdnsctl.evidence import leftovers  # noqa: PLC0415
+    from kdnsctl.evidence import leftleases, leftovers  # noqa: PLC0415
     from kdnsctl.reach.podkeeper import operator  # noqa: PLC0415
 
     scope = CancelScope()
     with progress.reporting(common.color) as reporter, connected(connection, common, scope, reporter) as cluster:
         wanted = leftovers.Wanted(operator(), run, older_than)
         found = leftovers.find(cluster, wanted, pod_namespace, scope=scope)
-        if found.note:
-            tell(found.note)
-        if found.to_delete and dry_run is DryRun.NONE:
+        alive = runs.runs_directory(os.environ)
+        locks = leftleases.find(
+            cluster,
+            lock_namespace,
+            run=run,
+            older_than=older_than,
+            is_over=lambda name: runs.is_over(alive, name),
+            goes_on=lambda name: runs.goes_on(alive, name),
+            scope=scope,
+        )
+        for note in filter(None, (found.note, locks.note)):
+            tell(note)
+        if (found.to_delete or locks.to_delete) and dry_run is DryRun.NONE:
             if not yes:
-                for line in _lines(found, common, sys.stderr):
+                for line in _lines(found, locks, common, sys.stderr):
                     tell(line)
                 tell(f"on {cluster.target}")
-            number = len(found.to_delete)
-            what = "this pod" if number == 1 else f"these {number} pods"
-            confirm(f"Delete {what}?", yes=yes, no_input=common.no_input)
-        if found.to_delete and dry_run is not DryRun.CLIENT:
+            confirm(f"Delete {_what(found, locks)}?", yes=yes, no_input=common.no_input)
+        if dry_run is not DryRun.CLIENT:
             server = dry_run is DryRun.SERVER
-            found = leftovers.delete(cluster, found, server_dry_run=server, scope=scope, reporter=reporter)
+            if found.to_delete:
+                found = leftovers.delete(cluster, found, server_dry_run=server, scope=scope, reporter=reporter)
+            locks = leftleases.delete(cluster, locks, server_dry_run=server, scope=scope)
         raised = reminded(cluster, found.generated_at, scope=scope) if scope.reason is None else []
     if answer.output is not Form.TABLE:
-        output.document(leftovers.to_json(found, leftovers.DryRun(dry_run.value)), answer.format)
-    elif found.pods:
-        put("\n".join(_lines(found, common, sys.stdout)) + "\n")
+        how = leftovers.DryRun(dry_run.value)
+        output.document(leftovers.to_json(found, how, leftleases.to_json(locks), (locks.note,)), answer.format)
+    elif found.pods or locks.leases:
+        put("\n".join(_lines(found, locks, common, sys.stdout)) + "\n")
     else:
         put("Nothing is left.\n" if not found.note else f"Nothing is left in {pod_namespace}.\n")
     for note in raised:  # it is no pod, and is not put back here
@@ -127,10 +145,18 @@ def cleanup(
         program = ctx.find_root().info_name or "kdnsctl"
         tell(f"interrupted; what was not deleted is still there: {program} cleanup")
         return ExitCode.INTERRUPTED
-    return found.exit_code
+    return found.exit_code if locks.complete else ExitCode.INCOMPLETE
 
 
-def _lines(found: Found, common: Common, stream: TextIO) -> list[str]:
+def _what(found: Found, locks: FoundLeases) -> str:
+    counts = ((len(found.to_delete), "pod"), (len(locks.to_delete), "lock"))
+    parts = [f"{number} {word}" + ("s" if number > 1 else "") for number, word in counts if number]
+    if len(parts) == 1:
+        return f"this {parts[0].removeprefix('1 ')}" if parts[0].startswith("1 ") else f"these {parts[0]}"
+    return " and ".join(parts)
+
+
+def _lines(found: Found, locks: FoundLeases, common: Common, stream: TextIO) -> list[str]:
     from kdnsctl.cli import table  # noqa: PLC0415
     from kdnsctl.cli.terminal import columns, has_color  # noqa: PLC0415
 
@@ -142,8 +168,17 @@ def _lines(found: Found, common: Common, stream: TextIO) -> list[str]:
         row = [table.Cell.of(text) for text in cells]
         row += [table.Cell.of(one.fate.value, style=_STYLES.get(one.fate.value, "")), table.Cell.of(one.why or "-")]
         rows.append(row)
-    paint = table.painter(color=has_color(stream, common.color))
-    return list(table.lay_out(HEADINGS, rows, width=columns(stream), paint=paint))
+    paint, width = table.painter(color=has_color(stream, common.color)), columns(stream)
+    lines = list(table.lay_out(HEADINGS, rows, width=width, paint=paint)) if rows else []
+    rows = []
+    for lease in locks.leases:
+        ended = _age(lease.end, found.generated_at) if lease.end and lease.end <= found.generated_at else "-"
+        cells = [lease.place, lease.node, lease.holder or "-", ended]
+        fate = table.Cell.of(lease.fate.value, style=_STYLES.get(lease.fate.value, ""))
+        rows.append([*(table.Cell.of(text) for text in cells), fate, table.Cell.of(lease.why or "-")])
+    if rows:
+        lines += [*([""] if lines else []), *table.lay_out(LEASE_HEADINGS, rows, width=width, paint=paint)]
+    return lines
 
 
 def _age(made: datetime | None, now: datetime) -> str:

@@ -5,12 +5,9 @@ What is collected, and how, is known to `evidence`.
 
 from __future__ import annotations
 
-import enum
-import getpass
 import sys
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,101 +17,22 @@ import typer
 from kdnsctl import __version__
 from kdnsctl.cli import completing, values
 from kdnsctl.cli.nextsteps import Caller, next_lines
-from kdnsctl.cli.options import Answer, Common, Connection, Form, said
+from kdnsctl.cli.options import Answer, Common, Connection, Form
+from kdnsctl.cli.reaching import Pods, Rung, Ssh, check_via, pod_settings, ssh_ways
 from kdnsctl.cli.terminal import put, tell
 from kdnsctl.model import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from kdnsctl.cancel import CancelScope
     from kdnsctl.cluster.transport import Connection as Connected
-    from kdnsctl.evidence.collect import CollectOptions, CollectReport
+    from kdnsctl.evidence.collect import CollectOptions
+    from kdnsctl.evidence.collected import CollectReport
     from kdnsctl.evidence.sshways import SshWays
     from kdnsctl.model import Reporter
-    from kdnsctl.reach.podkeeper import PodSettings
 
 DEADLINE = timedelta(minutes=10)
 HEADINGS = ("NODE", "STATUS", "VIA", "WHOLE", "MISSING", "REASON")
-_LONGEST_PASSWORD = 4096  # bytes
 _STYLES = {"complete": "green", "partial": "yellow", "failed": "red"}
-
-
-class Rung(enum.StrEnum):
-    """How nodes are reached, as `evidence.ways.Via`."""
-
-    AUTO = "auto"
-    EXEC = "exec"
-    POD = "pod"
-    SSH = "ssh"
-    OPENSSH = "openssh"
-
-
-class HostKeyPolicy(enum.StrEnum):
-    """What becomes of a host that no known_hosts file knows, as `reach.hostkeys.Policy`."""
-
-    STRICT = "strict"
-    ACCEPT_NEW = "accept-new"
-
-
-@dataclass(frozen=True, slots=True)
-class Ssh:
-    """How nodes are reached over SSH. What is not said is as in the ssh_config."""
-
-    ssh_user: Annotated[str | None, typer.Option("--ssh-user", metavar="NAME", help="User to log in as.")] = None
-    ssh_key: Annotated[
-        list[Path], typer.Option("--ssh-key", metavar="FILE", help="Key to log in with (repeatable).")
-    ] = field(default_factory=list)
-    ssh_port: Annotated[
-        int | None, typer.Option("--ssh-port", metavar="PORT", min=1, max=65535, help="Port of the nodes' SSH servers.")
-    ] = None
-    ssh_jump: Annotated[
-        list[str],
-        typer.Option("--ssh-jump", metavar="[USER@]HOST[:PORT]", help="Host to go through (repeatable, in order)."),
-    ] = field(default_factory=list)
-    ssh_config: Annotated[
-        Path | None, typer.Option("--ssh-config", metavar="FILE", help="File to read instead of ~/.ssh/config.")
-    ] = None
-    known_hosts: Annotated[
-        Path | None, typer.Option("--known-hosts", metavar="FILE", help="The only file with known host keys.")
-    ] = None
-    host_key_policy: Annotated[
-        HostKeyPolicy,
-        typer.Option("--host-key-policy", help="strict: only known hosts. accept-new: note those of new ones."),
-    ] = HostKeyPolicy.STRICT
-    sudo_password_fd: Annotated[
-        int | None,
-        typer.Option(
-            "--sudo-password-fd",
-            metavar="N",
-            min=0,
-            help="File descriptor to read sudo's password from. Default: ask, on a terminal.",
-        ),
-    ] = None
-
-
-@dataclass(frozen=True, slots=True)
-class Pods:
-    """How pods of our own are made, where nodes are read through them."""
-
-    image: Annotated[
-        str | None,
-        typer.Option(
-            "--image",
-            metavar="REF",
-            help="Image of kdnsctl's own pods: the tools image, or one like it. Default: the one that kube-proxy runs "
-            "on the node.",
-        ),
-    ] = None
-    pod_namespace: Annotated[
-        str, typer.Option("--pod-namespace", metavar="NS", parser=values.namespace, help="Where those pods are made.")
-    ] = "kube-system"
-    allow_privileged: Annotated[
-        bool,
-        typer.Option(
-            "--allow-privileged",
-            help="Allow a privileged pod, which enters the node's mount namespace, for what nothing else yields.",
-            show_default=False,
-        ),
-    ] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +163,7 @@ def collect(
     from kdnsctl.cli.connecting import connected  # noqa: PLC0415
     from kdnsctl.cli.ending import interruptible  # noqa: PLC0415
     from kdnsctl.evidence import collect as collecting  # noqa: PLC0415
+    from kdnsctl.evidence.collected import to_json  # noqa: PLC0415
     from kdnsctl.evidence.items import chosen as chosen_items  # noqa: PLC0415
     from kdnsctl.evidence.ways import Via  # noqa: PLC0415
     from kdnsctl.find.scope import Chosen  # noqa: PLC0415
@@ -256,7 +175,7 @@ def collect(
         directory=place,
         chosen=Chosen(tuple(dict.fromkeys(chosen)), selector),
         via=Via(via.value),
-        pods=pod_settings(pods) if via in (Rung.AUTO, Rung.POD) else None,
+        pods=pod_settings(pods, via),
         items=chosen_items(extent.item, extent.skip) if extent.item or extent.skip else (),
         resume=resume is not None,
         again=again,
@@ -272,8 +191,7 @@ def collect(
         progress.reporting(common.color) as reporter,
         connected(connection, common, scope, reporter) as cluster,
     ):
-        by_ssh = via not in (Rung.EXEC, Rung.POD)
-        ways = ssh_ways(ssh, common, reporter, openssh=via is Rung.OPENSSH) if by_ssh else None
+        ways = ssh_ways(ssh, via, common, reporter)
         if plan:
             return _planned(ctx, options, cluster, ways, scope, reporter, common, answer)
         report = collecting.collect(options, cluster, ways, scope=scope, reporter=reporter, about=about)
@@ -283,21 +201,11 @@ def collect(
     if answer.output is Form.TABLE:
         put("\n".join(_lines(report, packed, common, ctx.find_root().info_name or "kdnsctl")) + "\n")
     else:
-        output.document(collecting.to_json(report, packed), answer.format)
+        output.document(to_json(report, packed), answer.format)
     if scope.reason is INTERRUPTED:
         tell("interrupted; what was had by then is in the bundle")
         return ExitCode.INTERRUPTED
     return report.exit_code if target is None or packed is not None else ExitCode.INCOMPLETE
-
-
-def check_via(ctx: typer.Context, via: Rung) -> None:
-    """Raises UsageError for options of ways that are not taken."""
-    useless = said(ctx, *(one.name for one in fields(Ssh)))
-    if via in (Rung.EXEC, Rung.POD) and useless:
-        raise UsageError(f"{', '.join(useless)} has no effect with --via {via.value}")
-    useless = said(ctx, "image", "pod_namespace", "allow_privileged")
-    if via not in (Rung.AUTO, Rung.POD) and useless:
-        raise UsageError(f"{', '.join(useless)} has no effect with --via {via.value}")
 
 
 def _target(archive: Path | None, place: Path, *, resumed: bool) -> Path:
@@ -338,13 +246,6 @@ def _chosen(ctx: typer.Context, nodes: list[str] | None, selector: str | None, *
     return nodes or []
 
 
-def pod_settings(pods: Pods) -> PodSettings:
-    """How pods of our own are made, from the options."""
-    from kdnsctl.reach.podkeeper import PodSettings  # noqa: PLC0415
-
-    return PodSettings(namespace=pods.pod_namespace, image=pods.image, privileged=pods.allow_privileged)
-
-
 def _planned(
     ctx: typer.Context,
     options: CollectOptions,
@@ -371,73 +272,11 @@ def _planned(
     return made.exit_code
 
 
-def ssh_ways(ssh: Ssh, common: Common, reporter: Reporter, *, openssh: bool) -> SshWays:
-    """SSH to any node, from the options; nothing is connected yet."""
-    from kdnsctl.evidence.sshways import SshWays  # noqa: PLC0415
-    from kdnsctl.reach.sshconfig import SshOptions  # noqa: PLC0415
-
-    options = SshOptions(
-        config=None if ssh.ssh_config is None else str(ssh.ssh_config),
-        user=ssh.ssh_user,
-        port=ssh.ssh_port,
-        identity_files=tuple(str(key) for key in ssh.ssh_key),
-        jumps=tuple(ssh.ssh_jump),
-        known_hosts=None if ssh.known_hosts is None else str(ssh.known_hosts),
-    )
-    asking = not common.no_input and sys.stdin is not None and sys.stdin.isatty()
-    return SshWays(
-        options,
-        _Asked(asking=asking, password=_password(ssh.sudo_password_fd)),
-        policy=ssh.host_key_policy.value,
-        openssh=openssh,
-        note=reporter.noted,
-    )
-
-
-def _password(descriptor: int | None) -> str | None:
-    """The first line of a file descriptor, which is closed; None without one. Raises UsageError."""
-    if descriptor is None:
-        return None
-    try:
-        with open(descriptor, "rb") as file:  # noqa: PTH123 - of a descriptor, not of a path
-            line = file.readline(_LONGEST_PASSWORD + 1)
-        password = line.removesuffix(b"\n").removesuffix(b"\r").decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"no password can be read from file descriptor {descriptor}: {error}") from error
-    if not password or len(line) > _LONGEST_PASSWORD:
-        raise UsageError(f"there is no password of 1 to {_LONGEST_PASSWORD} bytes on file descriptor {descriptor}")
-    return password
-
-
-class _Asked:
-    """Secrets from the terminal, each asked for once; nobody is asked without one. Never kept on disk, never shown."""
-
-    def __init__(self, *, asking: bool, password: str | None = None) -> None:
-        self._asking = asking
-        self._password = password
-        self._lock = threading.Lock()
-        self._known: dict[str, str | None] = {}
-
-    def passphrase(self, file: str) -> str | None:
-        return self._ask(f"passphrase of {file}: ")
-
-    def sudo_password(self, node: str) -> str | None:  # noqa: ARG002  # one for all nodes
-        return self._password or self._ask("password for sudo on the nodes: ")
-
-    def _ask(self, question: str) -> str | None:
-        if not self._asking:
-            return None
-        with self._lock:
-            if question not in self._known:
-                self._known[question] = getpass.getpass(question) or None
-            return self._known[question]
-
-
 def _lines(report: CollectReport, packed: Path | None, common: Common, program: str) -> list[str]:
     from kdnsctl.cli import table  # noqa: PLC0415
     from kdnsctl.cli.coverage import count  # noqa: PLC0415
     from kdnsctl.cli.terminal import columns, has_color, visible  # noqa: PLC0415
-    from kdnsctl.evidence.collect import Status  # noqa: PLC0415
+    from kdnsctl.evidence.collected import Status  # noqa: PLC0415
 
     width, paint = columns(sys.stdout), table.painter(color=has_color(sys.stdout, common.color))
     rows: list[table.Row] = []

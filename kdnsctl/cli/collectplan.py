@@ -26,6 +26,13 @@ def lines(plan: CollectPlan, common: Common, program: str) -> list[str]:
                 lacking.setdefault((node.name, item.why), []).append(item.item)
     for (name, why), items in lacking.items():
         told += table.wrapped(visible(f"missing of {name}: {', '.join(items)}: {why}"), width)
+    conditions: dict[str, dict[str, None]] = {}
+    for node in plan.nodes:
+        for item in node.items:
+            if item.rung and item.only_if:
+                conditions.setdefault(item.only_if, {})[item.item] = None
+    for condition, names in conditions.items():
+        told += table.wrapped(visible(f"only if {condition}: {', '.join(names)}"), width)
     for what, ways in (
         ("probe would ask DNS from", [(node.name, node.probe) for node in plan.nodes]),
         ("repair flush would run conntrack for", [(node.name, node.flush) for node in plan.nodes]),

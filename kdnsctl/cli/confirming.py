@@ -34,10 +34,10 @@ def confirm(question: str, *, yes: bool, no_input: bool) -> None:
         raise RefusedError("not confirmed; nothing was changed")
 
 
-def ask(question: str, *, no_input: bool, lower: bool = True, fresh: bool = False) -> str:
+def ask(question: str, *, no_input: bool, lower: bool = True) -> str:
     """What the operator types, one line, in small letters unless `lower` is False.
 
-    `fresh`: what was typed before the question was there is no answer to it, and is thrown away.
+    What was typed before the question was there is no answer to it, and is thrown away.
     Raises ClosedError at the end of what is typed, and RefusedError when nobody can be asked.
     """
     if no_input:
@@ -47,9 +47,8 @@ def ask(question: str, *, no_input: bool, lower: bool = True, fresh: bool = Fals
             open(TERMINAL, encoding="utf-8", errors="replace") as answers,  # noqa: PTH123 - a device, not a path
             open(TERMINAL, "w", encoding="utf-8") as questions,  # noqa: PTH123
         ):
-            if fresh:
-                with contextlib.suppress(termios.error):
-                    termios.tcflush(answers.fileno(), termios.TCIFLUSH)
+            with contextlib.suppress(termios.error):
+                termios.tcflush(answers.fileno(), termios.TCIFLUSH)
             questions.write(f"{question} ")
             questions.flush()
             line = answers.readline()

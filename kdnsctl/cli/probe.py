@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdnsctl.cli import completing, values
-from kdnsctl.cli.collect import Pods, Rung, Ssh, pod_settings, ssh_ways
 from kdnsctl.cli.nextsteps import Caller, caller_of, next_lines
 from kdnsctl.cli.options import Answer, Common, Connection, Form, Record, said
+from kdnsctl.cli.reaching import Pods, Rung, Ssh, check_via, pod_settings, said_of_ways, ssh_ways
 from kdnsctl.cli.terminal import put, tell
 from kdnsctl.model import ExitCode, UsageError
 
@@ -164,7 +164,7 @@ def probe(
         services=tuple(dict.fromkeys(asking.service or ())),
         options=_options(asking),
         via=Via(via.value),
-        pods=pod_settings(pods) if via in (Rung.AUTO, Rung.POD) else None,
+        pods=pod_settings(pods, via),
         parallel=asking.parallel,
     )
     scope = CancelScope((asking.deadline or DEADLINE).total_seconds())
@@ -175,8 +175,7 @@ def probe(
         noting(cluster, record, "probe", scope) as noted,
         probeview.watching(common.color) as watch,
     ):
-        by_ssh = via not in (Rung.EXEC, Rung.POD) and bool(from_nodes)
-        ways = ssh_ways(ssh, common, reporter, openssh=via is Rung.OPENSSH) if by_ssh else None
+        ways = ssh_ways(ssh, via, common, reporter) if from_nodes else None
         report = probing.probe(question, cluster, ways, scope=scope, reporter=reporter, watch=watch)
         noted(_by_result(report))
     for note in (*report.notes, *report.pods_left):
@@ -192,17 +191,13 @@ def probe(
 
 
 def _check(ctx: typer.Context, via: Rung, nodes: tuple[str, ...]) -> None:
-    of_ssh = said(ctx, "ssh_user", "ssh_key", "ssh_port", "ssh_jump", "ssh_config", "known_hosts", "host_key_policy")
-    of_pods = said(ctx, "image", "pod_namespace", "allow_privileged")
     if not nodes:
-        useless = [*of_ssh, *of_pods, *said(ctx, "via", "parallel")]
+        useless = [*said_of_ways(ctx), *said(ctx, "via", "parallel")]
         if useless:
             raise UsageError(f"{', '.join(useless)} has no effect without --from NODE")
     if via is Rung.EXEC:
         raise UsageError("--via exec: kube-proxy's image has nothing to ask DNS with; use pod (--image) or ssh")
-    useless = of_ssh if via is Rung.POD else of_pods if via is not Rung.AUTO else []
-    if useless:
-        raise UsageError(f"{', '.join(useless)} has no effect with --via {via.value}")
+    check_via(ctx, via)
 
 
 def _options(asking: Asking) -> Options:

@@ -17,6 +17,7 @@ from kdnsctl.changes.plan import DryRun
 from kdnsctl.cli import values
 from kdnsctl.cli.changing import (
     LOCK_NAMESPACE,
+    AllNodes,
     Changing,
     LockNamespace,
     NodeWords,
@@ -26,16 +27,17 @@ from kdnsctl.cli.changing import (
     confirm,
     show_plan,
 )
-from kdnsctl.cli.collect import Pods, Rung, Ssh, check_via, pod_settings, ssh_ways
+from kdnsctl.cli.collect import DEADLINE
 from kdnsctl.cli.nextsteps import Caller, caller_of, next_lines
 from kdnsctl.cli.options import Answer, Common, Connection, Form, Record, said
+from kdnsctl.cli.reaching import Pods, Rung, Ssh, check_via, pod_settings, ssh_ways
 from kdnsctl.cli.terminal import put
 from kdnsctl.model import UsageError, Verdict
 
 if TYPE_CHECKING:
     from kdnsctl.quarantine.guards import Most
+    from kdnsctl.quarantine.outcome import NodeResult, QuarantineReport
     from kdnsctl.quarantine.podfilters import DrainOptions
-    from kdnsctl.quarantine.quarantine import NodeResult, QuarantineReport
 
 HEADINGS = ("NODE", "PHASE", "VERDICT", "STALE", "REASON")
 _STYLES = {"affected": "red", "suspect": "yellow", "unknown": "yellow", "clean": "green"}
@@ -140,10 +142,20 @@ def quarantine(
     own_pods: Pods,
     nodes: NodeWords = None,
     selector: Selector = None,
+    all_nodes: AllNodes = False,  # noqa: FBT002  # typer's way
     via: Annotated[
         Rung,
-        typer.Option("--via", help="How nodes are read for the capture, as for collect."),
+        typer.Option("--via", help="How nodes are read for the capture, and asked for DNS between two of its pods."),
     ] = Rung.AUTO,
+    deadline: Annotated[
+        timedelta | None,
+        typer.Option(
+            "--deadline",
+            metavar="DURATION",
+            parser=values.duration,
+            help="Stop a capture after this time, and judge what was had by then. Default: 10m.",
+        ),
+    ] = None,
     lock_namespace: LockNamespace = LOCK_NAMESPACE,
 ) -> int:
     """Stop nodes from hurting, and keep them for forensics: hold, cordon, capture, judge, drain.
@@ -166,14 +178,17 @@ def quarantine(
     Exit codes: 0 all done, 4 some of it was not, or a node is not proven affected and therefore not drained; 5 refused,
     nothing was changed; 1 failed, 2 wrong usage, 130 interrupted.
     """
-    chosen = chosen_nodes(ctx, nodes, selector)
+    chosen = chosen_nodes(ctx, nodes, selector, all_nodes=all_nodes)
 
     if pods.no_drain and (useless := said(ctx, *(one.name for one in fields(Draining) if one.name != "no_drain"))):
         raise UsageError(f"{', '.join(useless)} has no effect with --no-drain")
 
+    if guarding.no_collect and said(ctx, "deadline"):
+        raise UsageError("--deadline has no effect with --no-collect")
     useless = said(ctx, "via", *(one.name for kind in (Ssh, Pods) for one in fields(kind)))
-    if guarding.no_collect and useless:
-        raise UsageError(f"{', '.join(useless)} has no effect with --no-collect")
+    drained = not pods.no_drain and (pods.drain_anyway or not guarding.no_collect)
+    if guarding.no_collect and not drained and useless:
+        raise UsageError(f"{', '.join(useless)} has no effect with --no-collect, where nothing is drained")
     check_via(ctx, via)
 
     # Late: what changes a cluster is not needed for --help and TAB.
@@ -184,8 +199,8 @@ def quarantine(
     from kdnsctl.evidence.ways import Via  # noqa: PLC0415
     from kdnsctl.find.scope import Chosen  # noqa: PLC0415
     from kdnsctl.quarantine import quarantine as work  # noqa: PLC0415
-    from kdnsctl.quarantine.capture import Reach  # noqa: PLC0415
     from kdnsctl.quarantine.guards import DEFAULT_MOST  # noqa: PLC0415
+    from kdnsctl.quarantine.reaching import Reach  # noqa: PLC0415
     from kdnsctl.quarantine.report import quarantine_to_json  # noqa: PLC0415
 
     now = datetime.now(UTC)
@@ -198,23 +213,24 @@ def quarantine(
         allow_control_plane=guarding.allow_control_plane,
         hold=tuple(guarding.hold) or ("auto",),
         collect=not guarding.no_collect,
+        seconds=(deadline or DEADLINE).total_seconds(),
         drain=None if pods.no_drain else _drain_options(pods),
         drain_anyway=pods.drain_anyway,
     )
     scope, actor = CancelScope(), incidents.this_actor()
     with progress.reporting(common.color) as reporter, connected(connection, common, scope, reporter) as cluster:
-        prepared = work.prepare(options, cluster, actor, scope=scope, now=now)
+        prepared = work.prepare(options, cluster, actor, scope=scope, now=lambda: datetime.now(UTC))
         if changing.dry_run is not DryRun.NONE:
             return show_plan(prepared.plan, cluster, answer, changing.dry_run, scope)
         confirm(prepared.plan, cluster.target, yes=changing.yes, no_input=common.no_input)
         names = [one.name for one in prepared.nodes]
-        by_ssh = via not in (Rung.EXEC, Rung.POD) and not guarding.no_collect
         reach = Reach(
             Via(via.value),
-            pod_settings(own_pods) if via in (Rung.AUTO, Rung.POD) else None,
-            ssh_ways(ssh, common, reporter, openssh=via is Rung.OPENSSH) if by_ssh else None,
+            pod_settings(own_pods, via),
+            None if guarding.no_collect else ssh_ways(ssh, via, common, reporter),
         )
-        with at_work(cluster, prepared.incident, names, actor, lock_namespace, scope) as (incident, held):
+        with at_work(cluster, prepared.incident, names, actor, lock_namespace, scope, recorded=True) as working:
+            incident, held = working
             report = work.quarantine(
                 prepared,
                 cluster,
@@ -248,9 +264,8 @@ def _drain_options(asked: Draining) -> DrainOptions:
 
 
 def _lines(report: QuarantineReport, common: Common, caller: Caller) -> list[str]:
-    from kdnsctl.cli import table  # noqa: PLC0415
+    from kdnsctl.cli import holds, table  # noqa: PLC0415
     from kdnsctl.cli.terminal import columns, has_color, visible  # noqa: PLC0415
-    from kdnsctl.quarantine.planning import told  # noqa: PLC0415
 
     width, paint = columns(sys.stdout), table.painter(color=has_color(sys.stdout, common.color))
     rows: list[table.Row] = []
@@ -272,9 +287,15 @@ def _lines(report: QuarantineReport, common: Common, caller: Caller) -> list[str
     for node in report.nodes:
         lines.append(visible(f"{node.name}:"))
         for hold in node.planned.holds:
-            lines += table.wrapped(visible(told(hold)), width, 2, 2)
+            lines += holds.lines(hold, width)
         for text in _pods(node):
             lines += table.wrapped(visible(text), width, 2, 2)
+    for asked in report.asked:
+        if asked.answer.well is None:
+            continue  # said of the pods that therefore stay
+        lines += table.wrapped(
+            visible(f"DNS between two of its pods: {asked.service}: {asked.answer.message}"), width, 0, 2
+        )
     for note in report.notes:
         lines += table.wrapped(visible(f"note: {note}"), width)
     lines += table.wrapped(visible(f"Incident {report.incident}." + _where(report)), width)
@@ -294,9 +315,12 @@ def _pods(node: NodeResult) -> Iterable[str]:
     gone = [name_of(pod.pod) for pod in node.drained.pods if pod.left]
     if gone:
         yield f"gone: {', '.join(gone)}"
+    staying: dict[str, list[str]] = {}
     for pod in node.drained.pods:
         if not pod.left:
-            yield f"still there: {name_of(pod.pod)}: {pod.reason.message if pod.reason else 'kept'}"
+            staying.setdefault(pod.reason.message if pod.reason else "kept", []).append(name_of(pod.pod))
+    for why, names in staying.items():
+        yield f"still there: {', '.join(names)}: {why}"
     for name in node.drained.arrived:
         yield f"came meanwhile: {name}"
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kdnsctl.cli import completing, values
+from kdnsctl.cli import completing
+from kdnsctl.cli.changing import AllNodes, Selector, nodes_of, one_way
 from kdnsctl.cli.nextsteps import Caller, caller_of, next_lines
 from kdnsctl.cli.options import Answer, Common, Connection, Form
 from kdnsctl.cli.terminal import put
@@ -29,11 +30,12 @@ def status(
         list[str] | None,
         typer.Argument(
             metavar="[NODE]...",
-            parser=values.node,
             autocompletion=completing.complete_node,
-            help="Nodes. Default: all that are in quarantine.",
+            help="Nodes; - reads names from standard input. Default: all that are in quarantine.",
         ),
     ] = None,
+    selector: Selector = None,
+    all_nodes: AllNodes = False,  # noqa: FBT002  # typer's way
 ) -> int:
     """Show the nodes in quarantine: how far, since when, by whom, what is in force, and what was changed since.
 
@@ -46,6 +48,9 @@ def status(
 
     Exit codes: 0 shown, 1 failed, 2 wrong usage, 130 interrupted.
     """
+    chosen = nodes_of(nodes)
+    one_way(chosen, selector, all_nodes=all_nodes)
+
     # Late: what connects is not needed for --help and TAB.
     from kdnsctl.cancel import CancelScope  # noqa: PLC0415
     from kdnsctl.cli import output, progress  # noqa: PLC0415
@@ -55,7 +60,9 @@ def status(
 
     scope = CancelScope()
     with progress.reporting(common.color) as reporter, connected(connection, common, scope, reporter) as cluster:
-        report = work.status(nodes or (), cluster, scope=scope, now=datetime.now(UTC))
+        report = work.status(
+            chosen, cluster, scope=scope, now=datetime.now(UTC), selector=selector, all_nodes=all_nodes
+        )
     if answer.output is Form.TABLE:
         put("\n".join(_lines(report, common, caller_of(ctx))) + "\n")
     else:
@@ -66,7 +73,7 @@ def status(
 def _lines(report: StatusReport, common: Common, caller: Caller) -> list[str]:
     from kdnsctl.changes.raised import sentence  # noqa: PLC0415
     from kdnsctl.changes.reminding import StillRaised  # noqa: PLC0415
-    from kdnsctl.cli import table  # noqa: PLC0415
+    from kdnsctl.cli import holds, table  # noqa: PLC0415
     from kdnsctl.cli.terminal import columns, has_color, visible  # noqa: PLC0415
 
     width, paint = columns(sys.stdout), table.painter(color=has_color(sys.stdout, common.color))
@@ -80,6 +87,11 @@ def _lines(report: StatusReport, common: Common, caller: Caller) -> list[str]:
         told += [f"{node.holder} works on it right now"] if node.holder else []
         for text in told:
             lines += table.wrapped(visible(f"{node.name}: {text}"), width, 0, 2)
+    for node in report.nodes:
+        if node.holds:
+            lines.append(visible(f"{node.name} and what may remove it:"))
+        for hold in node.holds:
+            lines += holds.lines(hold, width, in_force=hold.in_force)
     raised = StillRaised(report.raised, report.raised_sets).all
     told = [sentence(name, one, report.generated_at) for name, one in raised]
     for text in [*told, *report.notes]:

@@ -99,7 +99,9 @@ class Evidence:
     the same thing; `rules` has one record for each backend and address family that was read, at `rules_at`. Counters
     are named as `conntrack -S` names them, summed over the CPUs. `table_full` counts lines of the kernel log that say
     so, None when it was not read. `replacement` names what does kube-proxy's work where there is none by design.
-    `local_ports` are the first and last port that the node's own clients choose from, None when not known.
+    `local_ports` are the first and last port that the node's own clients choose from, None when not known. `broken` is
+    why, beyond what the readings themselves say, something that is judged is not all that was there: whatever else is
+    whole, it proves no health then.
     """
 
     node: str = ""
@@ -121,6 +123,7 @@ class Evidence:
     replacement: str = ""
     local_ports: tuple[int, int] | None = None
     missing: tuple[Missing, ...] = ()
+    broken: tuple[Reason, ...] = ()
 
     @property
     def running_mode(self) -> Mode | None:

@@ -35,6 +35,7 @@ def gaps_of(case: Case) -> Iterator[Reason]:
         for service in services:
             for family in families(service):
                 yield from _rule_gaps(case, service, family)
+    yield from case.evidence.broken
 
 
 def _truth_gaps(case: Case) -> Iterator[Reason]:
@@ -64,14 +65,13 @@ def truth_is_of_another_time(case: Case) -> bool:
 
 
 def _reading_gaps(case: Case, services: tuple[ServicePort, ...]) -> Iterator[Reason]:
-    """What the better of the readings leaves open; nothing when one of them proves what it should."""
+    """What the last reading leaves open: an earlier one that is whole tells nothing of what has come since."""
     evidence = case.evidence
-    readings = [reading for reading in (evidence.conntrack_later, evidence.conntrack) if reading is not None]
-    if not readings:
+    last = evidence.conntrack_later or evidence.conntrack
+    if last is None:
         yield evidence.why_missing(Item.CONNTRACK) or Reason("conntrackNotRead", "connection tracking was not read")
         return
-    found = [list(_gaps_of_reading(reading, case, services)) for reading in readings]
-    yield from min(found, key=len)
+    yield from _gaps_of_reading(last, case, services)
 
 
 def _gaps_of_reading(reading: Reading, case: Case, services: tuple[ServicePort, ...]) -> Iterator[Reason]:

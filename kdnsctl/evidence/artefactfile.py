@@ -10,8 +10,9 @@ import contextlib
 import errno
 import hashlib
 import os
+import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -70,10 +71,34 @@ def new_file(bundle: Path, folder: str, name: str, *, compress: bool) -> NewFile
     raise BundleWriteError(f"{name} was attempted {_MOST_ATTEMPTS} times already")
 
 
+class Room:
+    """The room that artefacts may be written into, by any number of threads, until it is closed.
+
+    What is being written when it is closed is written to its end first: nothing gets into what was kept for others.
+    """
+
+    def __init__(self) -> None:
+        self._one_write = threading.Lock()
+        self._open = True
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """For the length of one write. Raises OSError, as a full disk does, when there is no room."""
+        with self._one_write:
+            if not self._open:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            yield
+
+    def close(self) -> None:
+        """No further write begins, and none is under way any more."""
+        with self._one_write:
+            self._open = False
+
+
 class ArtefactFile:
     """One artefact, written from one thread. When it is closed, its record goes to `finished`.
 
-    `room` tells whether artefacts may still be written: what is left on a full disk is kept for the journal.
+    `room` is what artefacts may still be written into: what is left on a full disk is kept for the journal.
     `write` raises BundleWriteError when there is no room; `close` then still records what was had, as incomplete.
     """
 
@@ -86,7 +111,7 @@ class ArtefactFile:
         file: NewFile,
         now: Callable[[], datetime],
         finished: Callable[[Artefact], None],
-        room: Callable[[], bool] = lambda: True,
+        room: Room | None = None,
     ) -> None:
         self.path = file.path
         self.size = 0
@@ -95,7 +120,7 @@ class ArtefactFile:
         self._file = file
         self._now = now
         self._finished = finished
-        self._room = room
+        self._room = room or Room()
         self._started = now()
         self._content = hashlib.sha256()
         self._stored = hashlib.sha256()
@@ -174,9 +199,10 @@ class ArtefactFile:
     def _write_errors(self, errors: bytes) -> str:
         """What came on stderr, beside the artefact; "" when there is no room for it."""
         try:
-            descriptor = _exclusive(Path(f"{self._file.place}{ERRORS}"))
-            with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor, not of a path
-                file.write(errors)
+            with self._room.writing():
+                descriptor = _exclusive(Path(f"{self._file.place}{ERRORS}"))
+                with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor, not of a path
+                    file.write(errors)
         except OSError as error:
             self._failed = self._failed or write_error(self.path + ERRORS, error)
             return ""
@@ -185,10 +211,9 @@ class ArtefactFile:
     def _store(self, block: bytes | memoryview) -> None:
         view = memoryview(block)
         try:
-            if not self._room():
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301 - as if the disk had said so
             while view:
-                written = os.write(self._file.descriptor, view)
+                with self._room.writing():
+                    written = os.write(self._file.descriptor, view)
                 self._stored.update(view[:written])
                 self._stored_size += written
                 view = view[written:]

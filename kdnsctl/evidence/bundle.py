@@ -30,7 +30,7 @@ from typing import Any, Final, Self
 import msgspec
 
 from kdnsctl.changes.journal import Journal, Record, read, utc_now
-from kdnsctl.evidence.artefactfile import CUT, PART, ArtefactFile, Source, new_file, write_error
+from kdnsctl.evidence.artefactfile import CUT, PART, ArtefactFile, Room, Source, new_file, write_error
 from kdnsctl.evidence.artefacts import CLUSTER, Artefact, safe_name, unsafe_name
 from kdnsctl.model import API_VERSION, KdnsctlError, Reason, RefusedError, UsageError
 
@@ -52,7 +52,7 @@ class Bundle:
     _now: Callable[[], datetime]
     _artefacts: list[Artefact] = field(default_factory=list)
     _one_thread: threading.Lock = field(default_factory=threading.Lock)
-    _full: bool = False  # the reserve is in use: nothing but journal, manifest and sums may be written any more
+    _room: Room = field(default_factory=Room)  # closed: nothing but journal, manifest and sums may be written any more
 
     @classmethod
     def create(cls, directory: Path, about: Mapping[str, Any], now: Callable[[], datetime] | None = None) -> Self:
@@ -141,7 +141,7 @@ class Bundle:
         """
         place = "cluster" if node == CLUSTER else f"nodes/{safe_name(node)}"
         file = new_file(self.directory, f"{place}/{self.capture:02d}", safe_name(name), compress=compress)
-        return ArtefactFile(node, item, self.capture, source, file, self._now, self.add, lambda: not self._full)
+        return ArtefactFile(node, item, self.capture, source, file, self._now, self.add, self._room)
 
     def add(self, artefact: Artefact) -> None:
         """Record an artefact that is finished."""
@@ -195,7 +195,7 @@ class Bundle:
             os.close(descriptor)
 
     def _give_up_reserve(self) -> bool:
-        self._full = True
+        self._room.close()
         try:
             (self.directory / RESERVE).unlink()
         except OSError:

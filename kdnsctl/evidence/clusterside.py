@@ -85,6 +85,7 @@ KINDS: Final = (
 PODS: Final = Kind("pods", "PodList", "v1", "/api/v1/namespaces/kube-system/pods")
 CLIENTS: Final = Kind("pods.clients", "PodList", "v1", "/api/v1/pods", extra=True)
 CLOCK: Final = "clock"
+ASK_CLOCK: Final = ("GET", "/version")
 FEW_NODES: Final = 20  # as many are asked for their pods one by one; of more, all pods are listed
 NEEDED: Final = (
     Permission("list", "services", without="what was collected cannot be judged"),
@@ -212,7 +213,7 @@ class ClusterCollector:
             self._missing(CLOCK, error, extra=True)
             return
         said = {"began": began.isoformat(), "date": reply.date, "ended": utc_now().isoformat()}
-        self._write(CLOCK, ("GET", "/version"), [msgspec.json.encode({**said, "version": version})])
+        self._write(CLOCK, ASK_CLOCK, [msgspec.json.encode({**said, "version": version})])
 
     def _write_list(self, kind: Kind, items: Iterable[bytes], version: str) -> None:
         head = {"apiVersion": kind.version, "kind": kind.kind, "metadata": {"resourceVersion": version}}
@@ -223,7 +224,7 @@ class ClusterCollector:
                 yield (b",\n" if number else b"") + without_secrets(item)
             yield b"\n]}\n"
 
-        self._write(kind.id, ("GET", kind.path), pieces())
+        self._write(kind.id, command_of(kind), pieces())
 
     def _write(self, item: str, command: tuple[str, ...], pieces: Iterable[bytes]) -> None:
         try:
@@ -246,7 +247,7 @@ class ClusterCollector:
             return None
         self._write_list(kind, (bytes(item) for item in first.items), first.resource_version)
         try:
-            source = Source(API, ("WATCH", kind.path))
+            source = Source(API, watching(kind))
             file = self._bundle.begin(CLUSTER, WATCH, "endpointslices-watch.jsonl", source)
         except BundleWriteError as error:
             self.gaps.append(Gap(WATCH, Reason(error.code, str(error))))
@@ -273,6 +274,16 @@ class ClusterCollector:
         (self.lacking if extra else self.gaps).append(Gap(item, Reason(error.code, str(error))))
         problem = {"code": error.code, "message": str(error)}
         self._bundle.record("missing", {"node": CLUSTER, "item": item, "problem": problem})
+
+
+def command_of(kind: Kind) -> tuple[str, ...]:
+    """How a kind is listed, as the record of the list has it."""
+    return ("GET", kind.path)
+
+
+def watching(kind: Kind) -> tuple[str, ...]:
+    """How changes of a kind are followed, as their record has it."""
+    return ("WATCH", kind.path)
 
 
 def without_secrets(item: bytes) -> bytes:

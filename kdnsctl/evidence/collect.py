@@ -7,7 +7,6 @@ cluster, and nothing is judged: `analyze` does that with the bundle.
 from __future__ import annotations
 
 import contextlib
-import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from kdnsctl.cluster.transport import Connection
 from kdnsctl.evidence import clusterside
 from kdnsctl.evidence.bundle import Bundle, sealed
 from kdnsctl.evidence.clusterside import ClusterCollector
+from kdnsctl.evidence.collected import CollectReport, NodeRow, Status
 from kdnsctl.evidence.items import ITEMS, Item
 from kdnsctl.evidence.nodeside import NodeCollector, NodeSide
 from kdnsctl.evidence.resuming import Earlier, Gap, Had, earlier, node_record
@@ -30,7 +30,7 @@ from kdnsctl.evidence.room import check_room, most_of
 from kdnsctl.evidence.ways import VIA_POD, Ladder, Via
 from kdnsctl.find.online import identity_of
 from kdnsctl.find.scope import Chosen, InScope, nodes_in_scope
-from kdnsctl.model import API_VERSION, ExitCode, Outcome, Reason, Reporter, Scope
+from kdnsctl.model import Outcome, Reason, Reporter
 from kdnsctl.reach import ownpod
 from kdnsctl.reach.podkeeper import PodKeeper, PodSettings
 
@@ -59,14 +59,6 @@ NEEDS: Final = Needs(
 )
 
 
-class Status(enum.StrEnum):
-    """What came of one node."""
-
-    COMPLETE = "complete"
-    PARTIAL = "partial"
-    FAILED = "failed"
-
-
 @dataclass(frozen=True, slots=True)
 class CollectOptions:
     """What collect was asked. `seconds` replaces how long each command may take on a node, None: as the facts say.
@@ -88,58 +80,6 @@ class CollectOptions:
     packed: bool = False
     seconds: int | None = None
     parallel: int = PARALLEL
-
-
-@dataclass(frozen=True, slots=True)
-class NodeRow:
-    """One node: by which rung it was reached ("" for none), how many items are whole, and what is missing.
-
-    `capture` is the one that counts for it: an earlier one, when it was finished there and not read again.
-    `lacking` are extra items that are not there on the node, or not by this rung: it is complete without them.
-    """
-
-    name: str
-    status: Status
-    via: str = ""
-    whole: int = 0
-    missing: tuple[Gap, ...] = ()
-    capture: int = 1
-    lacking: tuple[Gap, ...] = ()
-
-    @property
-    def reason(self) -> str:
-        """Why it is not complete: each reason once, in words."""
-        return "; ".join(dict.fromkeys(gap.reason.message for gap in self.missing))
-
-
-@dataclass(frozen=True, slots=True)
-class CollectReport:
-    """What was collected. `sums_digest` is the SHA-256 of SHA256SUMS.
-
-    `cluster_missing` is what was not had of the cluster's side, `cluster_lacking` what no verdict hangs on. `run` is
-    what pods of our own were labelled with, `pods_left` those that could not be deleted, in words.
-    """
-
-    cluster: str
-    bundle: Path
-    capture: int
-    started: datetime
-    ended: datetime
-    nodes: tuple[NodeRow, ...]
-    cluster_missing: tuple[Gap, ...]
-    cluster_lacking: tuple[Gap, ...]
-    scope: Scope
-    sums_digest: str
-    notes: tuple[str, ...] = ()
-    run: str = ""
-    pods_left: tuple[str, ...] = ()
-
-    @property
-    def exit_code(self) -> ExitCode:
-        """OK when nothing is missing and no pod is left, else INCOMPLETE."""
-        whole = all(node.status is Status.COMPLETE for node in self.nodes)
-        whole = whole and not self.cluster_missing and not self.pods_left
-        return ExitCode.OK if whole and self.scope is Scope.FULL else ExitCode.INCOMPLETE
 
 
 def collect(
@@ -255,39 +195,6 @@ class _Told:
             run=self.options.pods.run if self.options.pods is not None else "",
             pods_left=left,
         )
-
-
-def to_json(report: CollectReport, archive: Path | None = None) -> dict[str, Any]:
-    """The report as plain data (docs/schemas/CollectReport.schema.json). `archive`: what the bundle was packed into."""
-    return {
-        "apiVersion": API_VERSION,
-        "kind": "CollectReport",
-        "cluster": report.cluster,
-        "bundle": str(report.bundle),
-        "archive": None if archive is None else str(archive),
-        "capture": report.capture,
-        "startedAt": report.started.isoformat(),
-        "endedAt": report.ended.isoformat(),
-        "scope": report.scope.value,
-        "sumsSha256": report.sums_digest,
-        "nodes": [
-            {
-                "name": node.name,
-                "status": node.status.value,
-                "via": node.via or None,
-                "whole": node.whole,
-                "capture": node.capture,
-                "missing": [gap.to_json() for gap in node.missing],
-                "lacking": [gap.to_json() for gap in node.lacking],
-            }
-            for node in report.nodes
-        ],
-        "clusterMissing": [gap.to_json() for gap in report.cluster_missing],
-        "clusterLacking": [gap.to_json() for gap in report.cluster_lacking],
-        "notes": list(report.notes),
-        "run": report.run or None,
-        "podsLeft": list(report.pods_left),
-    }
 
 
 @dataclass(frozen=True, slots=True)

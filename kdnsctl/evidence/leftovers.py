@@ -164,8 +164,10 @@ def delete(
     )
 
 
-def to_json(found: Found, dry_run: DryRun) -> dict[str, Any]:
-    """The report as plain data (docs/schemas/CleanupReport.schema.json)."""
+def to_json(
+    found: Found, dry_run: DryRun, leases: Sequence[dict[str, Any]] = (), notes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The report as plain data (docs/schemas/CleanupReport.schema.json). `leases` and `notes` are those of locks."""
     return {
         "apiVersion": API_VERSION,
         "kind": "CleanupReport",
@@ -188,7 +190,8 @@ def to_json(found: Found, dry_run: DryRun) -> dict[str, Any]:
             }
             for one in found.pods
         ],
-        "notes": [found.note] if found.note else [],
+        "leases": list(leases),
+        "notes": [note for note in (found.note, *notes) if note],
     }
 
 

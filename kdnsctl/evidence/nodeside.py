@@ -20,7 +20,7 @@ from kdnsctl.evidence.artefactfile import ArtefactFile, BundleWriteError, Source
 from kdnsctl.evidence.bundle import Bundle
 from kdnsctl.evidence.items import HAVE_TEXT, MODE, Item
 from kdnsctl.evidence.resuming import Gap
-from kdnsctl.model import Fact, KdnsctlError, Proof, Reason
+from kdnsctl.model import Endpoint, Fact, KdnsctlError, Proof, Reason
 from kdnsctl.netfilter.kubeproxy import parse_proxy_mode
 from kdnsctl.netfilter.rules import Mode
 from kdnsctl.netfilter.trailer import MARKER
@@ -314,9 +314,12 @@ class NodeCollector:
 
 
 def _words(shell: NodeShell, fact: Fact) -> tuple[str, ...]:
-    if fact.endpoint is not None:
-        return ("GET", f"http://127.0.0.1:{fact.endpoint.port}{fact.endpoint.path}")
-    return shell.command(fact) or ()
+    return shell.command(fact) or () if fact.endpoint is None else command_of_endpoint(fact.endpoint)
+
+
+def command_of_endpoint(endpoint: Endpoint) -> tuple[str, ...]:
+    """A request to kube-proxy as the record of its answer has it."""
+    return ("GET", f"http://127.0.0.1:{endpoint.port}{endpoint.path}")
 
 
 def _with_complaint(problem: Reason, reading: Reading) -> Reason:

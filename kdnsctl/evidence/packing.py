@@ -51,6 +51,11 @@ def compression_of(archive: Path) -> Compression:
     raise UsageError(f"{archive} is not called as an archive is: *{', *'.join(_ENDINGS.values())}")
 
 
+def is_named_as_one(place: Path) -> bool:
+    """Whether something is called as an archive is; one that is a directory is none."""
+    return place.name.endswith(tuple(_ENDINGS.values())) and not place.is_dir()
+
+
 def is_bundle(archive: Path) -> bool:
     """Whether a file is an archive that begins as those of bundles do, and not somebody's something else."""
     try:

@@ -20,6 +20,7 @@ from kdnsctl.access.review import Access, review
 from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster import execs, logs, pods, portforward
 from kdnsctl.cluster.errors import ApiError, BadRequestError, ServerError
+from kdnsctl.cluster.kubeproxy import PodPlace
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.evidence.items import Item
 from kdnsctl.evidence.nodeside import API, Way
@@ -66,11 +67,15 @@ class RungPlan:
 
 @dataclass(frozen=True, slots=True)
 class ItemPlan:
-    """Which rung would be used first for an item; "" when none is left, and `why` then says what there was."""
+    """Which rung would be used first for an item; "" when none is left, and `why` then says what there was.
+
+    `only_if` is what else has to be so for it to be read, "" where nothing has.
+    """
 
     item: str
     rung: str
     why: str = ""
+    only_if: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +170,10 @@ def to_json(plan: CollectPlan) -> dict[str, Any]:
             {
                 "name": node.name,
                 "rungs": [{"rung": one.rung, "state": one.state.value, "why": one.why} for one in node.rungs],
-                "items": [{"item": one.item, "rung": one.rung or None, "why": one.why} for one in node.items],
+                "items": [
+                    {"item": one.item, "rung": one.rung or None, "why": one.why, "onlyIf": one.only_if or None}
+                    for one in node.items
+                ],
                 "probe": {"rung": node.probe.rung or None, "why": node.probe.why},
                 "flush": {"rung": node.flush.rung or None, "why": node.flush.why},
             }
@@ -198,7 +206,8 @@ class _Planner:
         with contextlib.ExitStack() as nothing:
             ways = self._ladder.ways(node, nothing)
             states = {way.rung: self._rung(way.rung, node, scope) for way in ways}
-            planned = tuple(self._item(item, node, ways, states) for item in items)
+            place = self._ladder.place(node)
+            planned = tuple(self._item(item, node, ways, states) for item in items if can_exist(item, place))
             flush = _flush(ways, states, image_named=self._image_named)
             return NodePlan(node, tuple(states.values()), planned, self._probe(ways, states), flush)
 
@@ -246,9 +255,9 @@ class _Planner:
         able = [states[way.rung] for way in ways if way.can(item.fact)]
         for one in able:
             if one.state in (State.WORKS, State.UNTESTED):
-                return ItemPlan(item.id, one.rung, one.why)
+                return ItemPlan(item.id, one.rung, one.why, only_if(item, place))
         why = "; ".join(dict.fromkeys(one.why for one in able)) or "there is no way to it"
-        return ItemPlan(item.id, "", why)
+        return ItemPlan(item.id, "", why, only_if(item, place))
 
     def _probe(self, ways: list[Way], states: Mapping[str, RungPlan]) -> ItemPlan:
         why: list[str] = []
@@ -261,6 +270,25 @@ class _Planner:
             else:
                 why.append(f"{one.rung}: {one.why}")
         return ItemPlan(ANY.id, "", "; ".join(dict.fromkeys(why)) or "there is no way to it")
+
+
+def can_exist(item: Item, place: PodPlace | None) -> bool:
+    """Whether collect would ask for it, as far as is known before the node is: `place` is its running kube-proxy's."""
+    if place is None:
+        return item.fact is not None and item.fact.endpoint is None and not item.known
+    return not item.previous or place.restarts > 0
+
+
+def only_if(item: Item, place: PodPlace | None) -> str:
+    """What else it depends on whether it is read, which only the node can tell; "" for nothing."""
+    if item.instead:
+        return f"{item.instead} cannot be read"
+    if not item.modes:
+        return ""
+    if place is None:
+        return "it is there: without a running kube-proxy nobody tells its mode"
+    runs = f"kube-proxy runs in {' or '.join(sorted(mode.value for mode in item.modes))} mode"
+    return runs if item.known else f"{runs}, or does not tell its mode"
 
 
 def _flush(ways: Iterable[Way], states: Mapping[str, RungPlan], *, image_named: bool) -> ItemPlan:

@@ -35,6 +35,7 @@ from kdnsctl.reach import ownpod
 from kdnsctl.reach.kubeproxyexec import RUNG as EXEC
 from kdnsctl.reach.podkeeper import PodKeeper, PodSettings
 from kdnsctl.reach.podspec import PodRung
+from kdnsctl.reach.sshshell import OPENSSH
 
 if TYPE_CHECKING:
     from kdnsctl.evidence.sshways import SshWays
@@ -80,7 +81,8 @@ class LadderAsker:
         tried: list[str] = []
         for way in self._ways:
             if not way.can(ANY):
-                tried.append(why_not(way.rung))
+                if way.rung != OPENSSH:  # which is only for where SSH could not log in
+                    tried.append(why_not(way.rung))
                 continue
             taken = _Counting(take)
             try:
@@ -123,7 +125,7 @@ def why_not(rung: str) -> str:
     """Why a rung that is there can ask nothing."""
     if rung == EXEC:
         return f"{rung}: kube-proxy's image has nothing to ask DNS with"
-    return f"{rung}: no image with a prober is named (--image)"
+    return "pod: no image with a prober is named (--image)"
 
 
 def needs_of(rung: str) -> str:

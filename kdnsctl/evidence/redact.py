@@ -9,10 +9,11 @@ the pseudonyms is never written.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import os
-import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,12 @@ import msgspec
 
 from kdnsctl import __version__
 from kdnsctl.changes.journal import Journal, Record, read_from, utc_now
+from kdnsctl.evidence import known
 from kdnsctl.evidence.artefactfile import CUT, ERRORS, ArtefactFile, Source, new_file
 from kdnsctl.evidence.artefacts import CLUSTER, Artefact, safe_name, unsafe_name
 from kdnsctl.evidence.bundle import JOURNAL, seal
 from kdnsctl.evidence.contents import Allowance, File, files
+from kdnsctl.evidence.packing import compression_of, pack
 from kdnsctl.evidence.pseudonyms import Pseudonyms
 from kdnsctl.evidence.redactfiles import handler_of, is_withheld
 from kdnsctl.evidence.renaming import Renaming
@@ -43,10 +46,11 @@ MOST_ERRORS: Final = 1 << 20  # bytes of what one command said on standard error
 class Redaction:
     """What was made: how many artefacts, which were left out (by their paths before), and the new sums' SHA-256.
 
-    `withheld` are those that never are in a redacted bundle, `left_out` those of which nothing is known.
+    `place` is the copy, a directory or an archive. `withheld` are those that never are in a redacted bundle, `left_out`
+    those of which nothing is known.
     """
 
-    directory: Path
+    place: Path
     artefacts: int
     left_out: tuple[str, ...]
     withheld: tuple[str, ...]
@@ -75,6 +79,7 @@ def redact(location: Path, directory: Path, key: bytes, *, reporter: Reporter) -
             f"{location} is not as it was collected, or not finished ({why}); nothing was written",
             hint="look at `kdnsctl bundle verify`; where collecting was interrupted, finish it with collect --resume",
         )
+    _must_be_beside(location, directory)
     new = not directory.exists()
     _make(directory)
     try:
@@ -82,6 +87,28 @@ def redact(location: Path, directory: Path, key: bytes, *, reporter: Reporter) -
     except BaseException:  # half of a bundle is of no use, and in the way of the next attempt
         _unmake(directory, whole=new)
         raise
+
+
+def redact_to_archive(location: Path, archive: Path, key: bytes, *, reporter: Reporter) -> Redaction:
+    """The same into an archive, which is made: its ending (.tar.zst, .tar.gz) tells how it is compressed.
+
+    Raises what `redact` and `pack` raise, and UsageError when the archive is there or its name has no such ending; then
+    nothing is left of it. Meanwhile the copy is in a directory beside it.
+    """
+    compression = compression_of(archive)
+    _must_be_beside(location, archive)
+    if os.path.lexists(archive):
+        raise UsageError(f"{archive} is there already; nothing was written", hint="name another file")
+    try:
+        within = Path(tempfile.mkdtemp(prefix=f".{archive.name}-", dir=archive.parent))
+    except OSError as error:
+        raise RefusedError(f"nothing can be written beside {archive}: {error.strerror}; nothing was written") from error
+    try:
+        made = redact(location, within / archive.name.partition(".tar")[0], key, reporter=reporter)
+        pack(made.place, archive, compression)
+    finally:
+        shutil.rmtree(within, ignore_errors=True)
+    return dataclasses.replace(made, place=archive)
 
 
 def _redacted(location: Path, directory: Path, key: bytes, found: Verification, reporter: Reporter) -> Redaction:
@@ -158,9 +185,10 @@ class _Made:
         )
         times = iter((record.started, record.ended))
         written: list[Artefact] = []
-        source = Source(_word(record.via), command_of(record.command))
-        one = ArtefactFile(node, _word(record.item), record.capture, source, new, lambda: next(times), written.append)
-        problem = record.problem and Reason(_word(record.problem.code) or "other", _word(record.problem.code))
+        source = Source(known.rung(record.via), known.command(record.command))
+        item = known.item(record.item)
+        one = ArtefactFile(node, item, record.capture, source, new, lambda: next(times), written.append)
+        problem = record.problem and Reason(known.code(record.problem.code), known.code(record.problem.code))
         try:
             for piece in handler[0](_pieces(_plain(file)), self.renaming):
                 one.write(piece)
@@ -168,9 +196,10 @@ class _Made:
             # Half a list, or half a packed file: what came before it is kept, and it was called incomplete before.
             problem = problem or UNREADABLE
         errors = self._errors(record)
-        one.close(exit_code=record.exit_code, errors=errors, proof=_word(record.proof), problem=problem)
+        one.close(exit_code=record.exit_code, errors=errors, proof=known.proof(record.proof), problem=problem)
         moment = record.ended.timestamp()
-        os.utime(self._directory / new.path, (moment, moment))
+        with contextlib.suppress(OSError, OverflowError):  # no file system has any year
+            os.utime(self._directory / new.path, (moment, moment))
         self.artefacts[file.path] = written[0]
         return True
 
@@ -178,6 +207,12 @@ class _Made:
         said = self._texts.get(record.errors, b"")
         handler = handler_of(record.errors) if said else None
         return b"".join(handler[0]([said], self.renaming)) if handler else b""
+
+
+def _must_be_beside(location: Path, place: Path) -> None:
+    """Raises UsageError for a copy inside the bundle that it is of, which would not be what was collected any more."""
+    if location.is_dir() and place.resolve().is_relative_to(location.resolve()):
+        raise UsageError(f"{place} lies inside the bundle that it is of; nothing was written", hint="name another")
 
 
 def _make(directory: Path) -> None:
@@ -273,22 +308,22 @@ def _renamed(record: Record, made: _Made) -> Iterator[tuple[str, dict[str, Any]]
 
     match record.kind:
         case "begun" | "resumed" | "finished":
-            body: dict[str, Any] = {key: _word(said[key]) for key in ("kdnsctl", "via") if key in said}
+            told = {"kdnsctl": known.release(said.get("kdnsctl")), "via": known.via(said.get("via"))}
+            body: dict[str, Any] = {key: word for key, word in told.items() if word}
             if isinstance(said.get("items"), list):
-                body["items"] = [_word(item) for item in said["items"]]
+                body["items"] = known.items(said["items"])
             nodes = said.get("nodes")
             if isinstance(nodes, dict):
-                body["nodes"] = {node(name): _word(status) for name, status in nodes.items()}
+                body["nodes"] = {node(name): known.status(status) for name, status in nodes.items()}
             elif isinstance(nodes, list):
                 body["nodes"] = [node(name) for name in nodes]
             if isinstance(said.get("kept"), dict):
                 body["kept"] = {node(name): one for name, one in said["kept"].items() if isinstance(one, int)}
             yield record.kind, {**capture, **body}
         case "node":
-            items = [_word(item) for item in _listed(said.get("items"))]
-            missing = [_missing(one) for one in _listed(said.get("missing")) if isinstance(one, dict)]
-            rungs = str(said.get("via", "")).replace(", ", ",")
-            told = {"status": _word(said.get("status", "")), "via": _word(rungs)}
+            items = known.items(said.get("items"))
+            missing = [_missing(one) for one in known.listed(said.get("missing")) if isinstance(one, dict)]
+            told = {"status": known.status(said.get("status")), "via": known.rungs(said.get("via"))}
             whole = said.get("whole")
             about = {"node": node(said.get("node")), "whole": whole if isinstance(whole, int) else 0}
             yield "node", {**capture, **about, **told, "missing": missing, "items": items}
@@ -306,32 +341,14 @@ def _renamed(record: Record, made: _Made) -> Iterator[tuple[str, dict[str, Any]]
 
 
 def _item(said: Mapping[str, Any], node: Callable[[object], str]) -> dict[str, str]:
-    return {"node": node(said.get("node")), "item": _word(said.get("item", ""))}
+    return {"node": node(said.get("node")), "item": known.item(said.get("item"))}
 
 
 def _missing(said: Mapping[str, Any]) -> dict[str, str]:
-    return {"item": _word(said.get("item")), **_problem(said)}
-
-
-def _listed(said: object) -> list[Any]:
-    """A list, where a journal can say anything."""
-    return said if isinstance(said, list) else []
+    return {"item": known.item(said.get("item")), **_problem(said)}
 
 
 def _problem(said: object) -> dict[str, str]:
     """Why something is missing, by the code alone: the words may name anything."""
-    code = _word(said.get("code", "")) if isinstance(said, dict) else ""
+    code = known.code(said.get("code") if isinstance(said, dict) else None)
     return {"code": code, "message": code}
-
-
-def _word(said: object) -> str:
-    """A word of ours; what may be anything is none."""
-    return said if isinstance(said, str) and _OURS.fullmatch(said) else ""
-
-
-_OURS: Final = re.compile(r"[A-Za-z0-9][\w.,+-]{0,63}")
-
-
-def command_of(words: Sequence[str]) -> tuple[str, ...]:
-    """A command, as far as it is the same on every node: not whose pod it was asked of."""
-    return tuple(words[:1] if words[:1] == ("logs",) else words)

@@ -30,10 +30,11 @@ _HEALTH: Final = frozenset({"lastUpdated", "currentTime", "nodeEligible", "statu
 
 def handler_of(path: str) -> tuple[Redact, Learn] | None:
     """What redacts a file of that path in a bundle, and what learns names from it; None: nothing is known of it."""
-    name = _plain_name(path)
+    name, files = _plain_name(path), _OF_CLUSTER if path.startswith("cluster/") else _OF_NODE
     if name.endswith(".err"):
-        return _log, _learn_text
-    return (_OF_CLUSTER if path.startswith("cluster/") else _OF_NODE).get(name)
+        beside = _plain_name(name.removesuffix(".err"))
+        return (_log, _learn_text) if beside in files or beside in WITHHELD else None
+    return files.get(name)
 
 
 def is_withheld(path: str) -> bool:
@@ -120,14 +121,14 @@ _TABLE_FULL: Final = re.compile(
 )
 
 
-def _identity(pieces: Pieces, _: Renaming) -> Iterator[bytes]:
+def _identity(pieces: Pieces, renaming: Renaming) -> Iterator[bytes]:
     """Which kernel and distribution it is, not which machine."""
     for line in lines_of(pieces):
-        if _KERNEL.match(line):
-            yield bytes_of(line)
+        if (match := _KERNEL.match(line)) is not None:
+            yield bytes_of(f"{match[1]}{renaming.prose(match[2])}\n")
 
 
-_KERNEL: Final = re.compile(r"/proc/sys/kernel/osrelease:[\w.+~-]{1,80}\n|(?:ID|VERSION_ID)=\"?[\w.-]{1,40}\"?\n")
+_KERNEL: Final = re.compile(r"(/proc/sys/kernel/osrelease:|ID=|VERSION_ID=)(\"?[\w.+~-]{1,80}\"?)\n")
 
 
 def _resolver(pieces: Pieces, renaming: Renaming) -> Iterator[bytes]:
@@ -223,7 +224,7 @@ def _changed(pieces: Pieces) -> Iterator[_Change]:
             change = msgspec.json.decode(line, type=_Change)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             continue
-        if re.fullmatch(r"[A-Z]{1,20}", change.type) and re.fullmatch(r"[0-9T:.+Z-]*", change.time):
+        if re.fullmatch(r"[A-Z]{1,20}", change.type) and (not change.time or redactobjects.TIME.fullmatch(change.time)):
             yield msgspec.structs.replace(change, resource_version=re.sub(r"\D", "", change.resource_version))
 
 

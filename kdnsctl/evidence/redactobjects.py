@@ -106,14 +106,18 @@ def _object(one: Mapping[str, Any], renaming: Renaming, kind: str) -> dict[str, 
     }
 
 
-def _as_it_is(value: Any, _: Renaming, __: str) -> Any:
-    """Numbers, booleans, and words of the API's own; nothing else is of this kind."""
+def _as_it_is(value: Any, renaming: Renaming, _: str) -> Any:
+    """Numbers, booleans, times, and words of the API's own; a word that is known as a name is none of those."""
     if isinstance(value, (bool, int, float)):
         return value
-    return value if isinstance(value, str) and (_WORD.fullmatch(value) or _TIME.fullmatch(value)) else ""
+    if not isinstance(value, str) or TIME.fullmatch(value):
+        return value if isinstance(value, str) else ""
+    return renaming.prose(value) if _WORD.fullmatch(value) else ""
 
 
-_TIME: Final = re.compile(r"[0-9T:.+Z-]{1,40}")
+TIME: Final = re.compile(
+    r"[0-9]{1,20}|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9.]{2,12}(?:Z|[+-][0-9]{2}:[0-9]{2})"
+)
 
 
 def _version(value: Any, _: Renaming, __: str) -> Any:
@@ -130,17 +134,24 @@ def _addresses(value: Any, renaming: Renaming, kind: str) -> Any:
             _node_address(each, renaming) if isinstance(each, dict) else _addresses(each, renaming, kind)
             for each in value
         ]
-    return value if value in ("None", "") else renaming.address(value) if isinstance(value, str) else ""
+    return value if value in ("None", "") else _address(value, renaming) if isinstance(value, str) else ""
 
 
+def _address(said: str, renaming: Renaming) -> str:
+    """An address or a network; anything else that stands there, as in EndpointSlices of hosts, is a host's name."""
+    return renaming.address(said) if _ADDRESS.fullmatch(said) else renaming.name("host", said)
+
+
+_ADDRESS: Final = re.compile(r"[0-9A-Fa-f:.]+(?:/[0-9]{1,3})?")
 _HOSTS: Final = frozenset({"Hostname", "InternalDNS", "ExternalDNS"})
+_TYPES: Final = _HOSTS | {"InternalIP", "ExternalIP"}
 
 
 def _node_address(value: Mapping[str, Any], renaming: Renaming) -> dict[str, str]:
     kind, address = str(value.get("type", "")), str(value.get("address", ""))
     if kind in _HOSTS:
         return {"type": kind, "address": renaming.prose(address)}
-    return {"type": kind if _WORD.fullmatch(kind) else "", "address": renaming.address(address)}
+    return {"type": kind if kind in _TYPES else "", "address": _address(address, renaming)}
 
 
 def _uid(value: Any, renaming: Renaming, _: str) -> str:

@@ -18,11 +18,13 @@ from typing import BinaryIO
 from kdnsctl.cluster.kubeproxy import KubeProxy, locate
 from kdnsctl.cluster.objects import EndpointSlice
 from kdnsctl.diagnosis.evidence import Evidence, Item, Missing, Terms
+from kdnsctl.diagnosis.findings import Diagnosis
 from kdnsctl.diagnosis.index import Index
 from kdnsctl.diagnosis.truth import Truth
 from kdnsctl.diagnosis.verdict import diagnose
 from kdnsctl.diagnosis.wording import count
 from kdnsctl.find.analysis import AnalyzeReport, NodeAnalysis, judged
+from kdnsctl.find.brokenoff import broken_off
 from kdnsctl.find.captures import Bundles, Moment, bundles_in
 from kdnsctl.find.commands import NODE_NAME
 from kdnsctl.find.dumps import Dumps, evidence_of, read_at
@@ -30,13 +32,13 @@ from kdnsctl.find.inputs import Sifted, read_dumps, sift
 from kdnsctl.find.moments import changes_of, slices_at
 from kdnsctl.find.nodefiles import NodeFiles, by_node
 from kdnsctl.find.objectfiles import Objects
-from kdnsctl.find.recognise import Sort
+from kdnsctl.find.recognise import RULES, Sort
 from kdnsctl.find.report import KubeProxy as Proxy
 from kdnsctl.find.report import Problem, in_order
 from kdnsctl.find.services import checked
 from kdnsctl.find.truths import truth_of
 from kdnsctl.logs.sources.files import Inputs
-from kdnsctl.model import Coverage, Reason, Reporter, UsageError
+from kdnsctl.model import Coverage, Reason, Reporter, UsageError, Verdict
 
 _LOG = re.compile(r"kube-proxy[^/]*\.log(?:\.[^/.]+)*$")
 """By its name, since nothing is judged by it: what is in it is looked at by who reads it."""
@@ -73,7 +75,7 @@ def analyze_files(options: FileOptions, *, stdin: BinaryIO, reporter: Reporter, 
             raise _nothing(options.paths, sifted)
         nodes += _without_files(nodes, sifted.bundles)
         truths = _Truths(sifted, options.at)
-        indexes = [(node.files, Index(truths.of(node), node.name)) for node in nodes]
+        indexes = [(node.files, Index(truths.in_the_end(node), node.name)) for node in nodes]
         dumps = read_dumps(inputs, sifted, indexes, reporter)
     terms = Terms(services)
     found: list[NodeAnalysis] = []
@@ -81,8 +83,9 @@ def analyze_files(options: FileOptions, *, stdin: BinaryIO, reporter: Reporter, 
         proxy = truths.proxy(node)
         version = (proxy.version if proxy else None) or options.version or ""
         evidence = evidence_of(held, node.name, version=version, unread=_unread(node, sifted))
-        evidence = replace(evidence, replacement=_replacement(proxy, evidence))
-        found.append(_judged(node, evidence, truths.of(node), terms, proxy, options.at or read_at(held)))
+        evidence = replace(evidence, replacement=_replacement(proxy, evidence), broken=tuple(_broken_off(node, sifted)))
+        said = _settled(diagnose(evidence, truths.of(node), terms), evidence, truths.in_the_end(node), terms)
+        found.append(_judged(node, evidence, said, proxy, options.at or read_at(held)))
     analyses = in_order(found)
     return AnalyzeReport(
         generated_at=now,
@@ -96,12 +99,12 @@ def analyze_files(options: FileOptions, *, stdin: BinaryIO, reporter: Reporter, 
 
 
 def _judged(
-    node: NodeFiles, evidence: Evidence, truth: Truth, terms: Terms, proxy: KubeProxy | None, at: datetime | None
+    node: NodeFiles, evidence: Evidence, said: Diagnosis, proxy: KubeProxy | None, at: datetime | None
 ) -> NodeAnalysis:
     mode = evidence.running_mode
     return judged(
         node.name,
-        diagnose(evidence, truth, terms),
+        said,
         identified=node.identified,
         name_from=node.name_from,
         kube_proxy=Proxy(
@@ -112,6 +115,30 @@ def _judged(
         read_at=at,
         sources=tuple(file.name for file in node.files),
     )
+
+
+def _settled(said: Diagnosis, evidence: Evidence, in_the_end: Truth, terms: Terms) -> Diagnosis:
+    """A diagnosis that is not clean only because endpoints that went while the node was read are taken for serving."""
+    if said.verdict is not Verdict.CLEAN or diagnose(evidence, in_the_end, terms).verdict is not Verdict.AFFECTED:
+        return said
+    why = Reason("notSettled", "endpoints went while the node was read, and its table or rules still lead to them")
+    return replace(said, verdict=Verdict.UNKNOWN, reason=why, complete=False, missing=(*said.missing, why))
+
+
+def _read_at(node: NodeFiles) -> datetime | None:
+    """When the last of a node's tables and rules had been read, None when that is not known."""
+    judged = [file for file in node.files if file.sort is Sort.CONNTRACK or file.sort in RULES]
+    return max((file.modified for file in judged if file.began and file.modified), default=None)
+
+
+def _broken_off(node: NodeFiles, sifted: Sifted) -> Iterator[Reason]:
+    """Why a node's evidence is not all there was, as far as the bundle tells that it lies in."""
+    moment = sifted.moment_of(node)
+    if moment is not None:
+        root = moment[0]
+        above = f"{root}/" if root else ""
+        captures = sifted.bundles.by_root[root]
+        yield from broken_off(node.name, captures, lambda path: sifted.sizes.get(above + path), _read_at(node))
 
 
 class _Truths:
@@ -125,10 +152,17 @@ class _Truths:
         self._found: dict[tuple[Moment | None, datetime | None], Truth] = {}
 
     def of(self, node: NodeFiles) -> Truth:
-        """The truth for a node."""
+        """The truth for a node as it was when its reading began: what went only later is not dead for it."""
+        tables = (file.began for file in node.files if file.began and file.sort is Sort.CONNTRACK)
+        return self._when(node, min(tables, default=None))
+
+    def in_the_end(self, node: NodeFiles) -> Truth:
+        """The truth as it was when all of the node had been read: what went meanwhile does not serve in it."""
+        return self._when(node, _read_at(node))
+
+    def _when(self, node: NodeFiles, began: datetime | None) -> Truth:
         moment = self._sifted.moment_of(node)
         changes = self._changes.get(moment, []) if moment else []
-        began = min((file.began for file in node.files if file.began and file.sort is Sort.CONNTRACK), default=None)
         # All that nothing changed for share one.
         key = (moment, max((one.at for one in changes if began and one.at <= began), default=None))
         if key not in self._found:

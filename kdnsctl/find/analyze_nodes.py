@@ -1,4 +1,4 @@
-"""analyze on live nodes: nodes in scope → their state, read through kube-proxy's pod → verdicts → a report.
+"""analyze on live nodes: nodes in scope → their state, read through kube-proxy's pod or as told → verdicts → a report.
 
 Every node in scope is in the report exactly once. Nothing is written on a node, and nothing is changed. How nodes are
 read and judged is in `live`; here the report is made of it.
@@ -6,7 +6,7 @@ read and judged is in `live`; here the report is made of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -30,6 +30,7 @@ from kdnsctl.find.report import in_order
 from kdnsctl.find.scope import Chosen, InScope, nodes_in_scope
 from kdnsctl.find.services import checked
 from kdnsctl.model import Coverage, Outcome, Reason, Reporter, Verdict
+from kdnsctl.reach.shell import NodeShell
 
 NEEDS: Final = Needs(
     needed=(*proxyload.NEEDED, *live.NEEDED),
@@ -49,15 +50,23 @@ class NodeOptions:
 
 
 def analyze_nodes(
-    options: NodeOptions, connection: Connection, *, scope: CancelScope, reporter: Reporter, now: datetime
+    options: NodeOptions,
+    connection: Connection,
+    *,
+    scope: CancelScope,
+    reporter: Reporter,
+    now: datetime,
+    about: InScope | None = None,
+    shell_of: Callable[[KubeProxy], NodeShell] | None = None,
 ) -> AnalyzeReport:
     """Judge every node in scope by its state.
 
-    When `scope` ends while nodes are read, the report has what is known by then, and `scope.reason` tells. Raises what
-    `nodes_in_scope` and `judge_nodes` raise.
+    `about` are the nodes in scope, where they are known already. `shell_of` says how a node is reached that has a
+    kube-proxy, whether its pod runs or not; by default through that pod. When `scope` ends while nodes are read, the
+    report has what is known by then, and `scope.reason` tells. Raises what `nodes_in_scope` and `judge_nodes` raise.
     """
     services = checked(options.services)
-    about = nodes_in_scope(connection, options.chosen, scope=scope, command="analyze")
+    about = about or nodes_in_scope(connection, options.chosen, scope=scope, command="analyze")
     asked = LiveOptions(
         services=services,
         settle=options.settle,
@@ -65,9 +74,12 @@ def analyze_nodes(
         version=options.version,
         parallel=options.parallel,
     )
-    readable = [about.proxies[name] for name in about.names if why_unread(name, about) is None]
-    found = judge_nodes(connection, readable, about.nodes, asked, scope=scope, reporter=reporter, now=now)
-    analyses = in_order(_analysis(name, about, found.outcomes.get(name)) for name in about.names)
+    unread = {name: why_unread(name, about, through_pod=shell_of is None) for name in about.names}
+    readable = [about.proxies[name] for name, why in unread.items() if why is None]
+    found = judge_nodes(
+        connection, readable, about.nodes, asked, scope=scope, reporter=reporter, now=now, shell_of=shell_of
+    )
+    analyses = in_order(_analysis(name, about, unread[name], found.outcomes.get(name)) for name in about.names)
     return AnalyzeReport(
         generated_at=now,
         nodes=analyses,
@@ -79,15 +91,18 @@ def analyze_nodes(
     )
 
 
-def why_unread(name: str, about: InScope) -> tuple[Verdict, Reason] | None:
-    """Why a node's state cannot be read through its kube-proxy's pod, and what follows; None when it can be tried."""
+def why_unread(name: str, about: InScope, *, through_pod: bool = True) -> tuple[Verdict, Reason] | None:
+    """Why a node's state cannot be read, and what follows; None when it can be tried.
+
+    Not `through_pod`: also where kube-proxy is in no pod that runs.
+    """
     proxy = about.proxies.get(name)
     if proxy is None:
         if about.blind:
             return Verdict.UNKNOWN, Reason(ForbiddenError.code, about.blind)
         why = "no kube-proxy pod is seen on it, and whether there is such a node cannot be known"
         return Verdict.UNKNOWN, Reason("noKubeProxyPod", why)
-    if proxy.place is not None and proxy.place.running:
+    if (proxy.place is not None and proxy.place.running) or (not through_pod and proxy.kind is not Kind.ABSENT):
         return None
     match proxy.kind:
         case Kind.ABSENT:
@@ -101,9 +116,10 @@ def why_unread(name: str, about: InScope) -> tuple[Verdict, Reason] | None:
             return Verdict.UNKNOWN, Reason("notRunning", f"kube-proxy does not run: {proxy.why}")
 
 
-def _analysis(name: str, about: InScope, outcome: Outcome[State] | None) -> NodeAnalysis:
+def _analysis(
+    name: str, about: InScope, unread: tuple[Verdict, Reason] | None, outcome: Outcome[State] | None
+) -> NodeAnalysis:
     proxy = about.proxies.get(name)
-    unread = why_unread(name, about)
     if unread is not None:
         return unjudged(name, *unread, name_from="api", kube_proxy=_proxy(proxy))
     if outcome is None or outcome.value is None:

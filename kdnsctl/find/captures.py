@@ -11,9 +11,9 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from kdnsctl.changes.journal import Record, read_from
@@ -23,12 +23,14 @@ from kdnsctl.logs.sources.walking import LogStream
 from kdnsctl.model import Reason
 
 JOURNAL: Final = "journal.jsonl"
+COMPLETE: Final = "complete"  # what a capture says in the end of a node that it has read to the end
 ASKED: Final = ("kubeProxy.health", "kubeProxy.metrics")  # items in which kube-proxy tells how it is
+UNSTEADY: Final = timedelta(seconds=1)  # as far may times of records written at once by several threads go back
 MOST: Final = 256 << 20  # bytes of a journal; as for `bundle verify`
 
 _OWN: Final = re.compile(r"(?:manifest\.json|SHA256SUMS|journal\.jsonl)\Z")
 _CAPTURE: Final = re.compile(r"(?:cluster|nodes/([^/]+))/(\d{2,6})/([^/]+)\Z")
-_CHANGES: Final = re.compile(r"endpointslices-watch(?:-\d+)?\.jsonl(?:\.cut)?\Z")
+CHANGES: Final = re.compile(r"endpointslices-watch(?:-\d+)?\.jsonl(?:\.cut)?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,25 +50,45 @@ class Place:
     @property
     def changes(self) -> bool:
         """Whether it holds what changed of EndpointSlices during a capture."""
-        return not self.node and bool(_CHANGES.match(self.name))
+        return not self.node and bool(CHANGES.match(self.name))
 
 
 Moment = tuple[str, int]  # the root of a bundle, and a capture in it
 
 
 @dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a bundle says of one of its files: whose it is (`node` "": the cluster's), of which item, how many bytes.
+
+    `problem` is why it is not all there was, None when it is whole. `began` and `ended` are of its reading.
+    """
+
+    node: str
+    item: str
+    capture: int
+    size: int
+    began: datetime
+    ended: datetime
+    problem: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Captures:
     """One bundle. `kept` says which capture counts for a node that is not of the `last` one; `nodes` are all in scope.
 
-    `times` has when the reading of each artefact began and ended, by its path in the bundle without `.gz`, and `silent`
-    why kube-proxy did not tell how it is, by node and capture.
+    `artefacts` are its files by their paths in it without `.gz`, `of_whom` the same by node and capture; `absent` is
+    why an item was not even begun to be read, by node and capture, too. `finished` are the nodes, with the capture, of
+    which collecting has come to its end. In captures of `unsteady` the clock of whoever collected went back.
     """
 
     last: int
     kept: Mapping[str, int] = field(default_factory=dict)
     nodes: tuple[str, ...] = ()
-    times: Mapping[str, tuple[datetime, datetime]] = field(default_factory=dict)
-    silent: Mapping[tuple[str, int], Reason] = field(default_factory=dict)
+    artefacts: Mapping[str, Recorded] = field(default_factory=dict)
+    of_whom: Mapping[tuple[str, int], Mapping[str, Recorded]] = field(default_factory=dict)
+    absent: Mapping[tuple[str, int], Mapping[str, Reason]] = field(default_factory=dict)
+    finished: frozenset[tuple[str, int]] = frozenset()
+    unsteady: frozenset[int] = frozenset()
 
     def of(self, node: str) -> int:
         """The capture that counts for a node."""
@@ -101,18 +123,34 @@ class Bundles:
         captures = self.by_root[place.root]
         return place.capture == captures.of(place.node) if place.node else place.capture in captures.counting
 
-    def times(self, path: str) -> tuple[datetime, datetime] | None:
-        """When the reading of a file began and ended, as its bundle says."""
+    def recorded(self, path: str) -> Recorded | None:
+        """What its bundle says of a file, None when it is in none, or in none of its records."""
         for root in self._above(path):
-            if (found := self.by_root[root].times.get(_inside(path, root))) is not None:
+            if (found := self.by_root[root].artefacts.get(_inside(path, root))) is not None:
                 return found
         return None
+
+    def replaced(self, path: str) -> bool:
+        """Whether a file is of an attempt that failed, and a later one has the same whole."""
+        mine = self.recorded(path)
+        if mine is None or mine.problem is None or not mine.item:
+            return False
+        return any(
+            one.item == mine.item and one.problem is None
+            for root in self._above(path)
+            for one in self.by_root[root].of_whom.get((mine.node, mine.capture), {}).values()
+        )
 
     def silent(self, node: str) -> Reason | None:
         """Why a node's kube-proxy did not tell how it is, as its bundle says; None when it did, or nobody asked."""
         for captures in self.by_root.values():
-            if (why := captures.silent.get((node, captures.of(node)))) is not None:
-                return why
+            whose = (node, captures.of(node))
+            for one in captures.of_whom.get(whose, {}).values():
+                if one.item in ASKED and one.problem is not None:
+                    return one.problem
+            for item, why in captures.absent.get(whose, {}).items():
+                if item in ASKED:
+                    return why
         return None
 
     def _above(self, path: str) -> Iterable[str]:
@@ -131,13 +169,14 @@ def bundles_in(inputs: Inputs) -> Bundles:
     return Bundles(found)
 
 
-def captures_of(records: Iterable[Record]) -> Captures | None:
+def captures_of(records: Sequence[Record]) -> Captures | None:
     """What a journal's records say; None when they are of no bundle. Each record may be a stranger's."""
     last = 0
     kept: dict[int, dict[str, int]] = {}
     nodes: dict[str, None] = {}
-    times: dict[str, tuple[datetime, datetime]] = {}
-    silent: dict[tuple[str, int], Reason] = {}
+    artefacts: dict[str, Recorded] = {}
+    absent: dict[tuple[str, int], dict[str, Reason]] = {}
+    finished: set[tuple[str, int]] = set()
     for record in records:
         number = record.body.get("capture")
         if not isinstance(number, int) or number < 1:
@@ -150,28 +189,60 @@ def captures_of(records: Iterable[Record]) -> Captures | None:
             named = record.body.get("nodes")
             if isinstance(named, (list, dict)):  # the last says it of all, those that were kept among them
                 nodes = dict.fromkeys(str(name) for name in named)
+            if record.kind == "finished":
+                known = {name: kept.get(number, {}).get(name, number) for name in nodes}
+                finished |= {(name, one) for name, one in known.items() if _is_complete(name, named)}
         elif record.kind == "artefact":
-            _note_times(record.body, times)
-        if record.kind in ("artefact", "missing") and record.body.get("item") in ASKED:
-            _note_silence(record.body, number, silent)
-    return Captures(last, kept.get(last, {}), tuple(nodes), times, silent) if last else None
+            _note_artefact(record.body, number, artefacts)
+        elif record.kind == "node":
+            finished.add((str(record.body.get("node")), number))
+        elif record.kind == "missing" and (why := _problem(record.body)) is not None:
+            whose = (str(record.body.get("node")), number)
+            absent.setdefault(whose, {}).setdefault(str(record.body.get("item")), why)
+    if not last:
+        return None
+    of_whom: dict[tuple[str, int], dict[str, Recorded]] = {}
+    for path, one in artefacts.items():
+        of_whom.setdefault((one.node, one.capture), {})[path] = one
+    return Captures(
+        last, kept.get(last, {}), tuple(nodes), artefacts, of_whom, absent, frozenset(finished), _unsteady(records)
+    )
 
 
-def _note_silence(said: Mapping[str, Any], capture: int, silent: dict[tuple[str, int], Reason]) -> None:
+def _is_complete(node: str, said: Any) -> bool:
+    """Whether a capture says in its end that a node was read to the end, or says nothing of single nodes."""
+    return said.get(node) == COMPLETE if isinstance(said, dict) else True
+
+
+def _unsteady(records: Iterable[Record]) -> frozenset[int]:
+    """The captures in which times go back."""
+    found: set[int] = set()
+    latest: dict[int, datetime] = {}
+    for record in records:
+        number = record.body.get("capture")
+        if isinstance(number, int):
+            if record.time < latest.setdefault(number, record.time) - UNSTEADY:
+                found.add(number)
+            latest[number] = max(record.time, latest[number])
+    return frozenset(found)
+
+
+def _problem(said: Mapping[str, Any]) -> Reason | None:
     problem = said.get("problem")
-    if isinstance(problem, dict):
-        why = Reason(str(problem.get("code", "")), str(problem.get("message", "")))
-        silent.setdefault((str(said.get("node")), capture), why)
+    if not isinstance(problem, dict):
+        return None
+    return Reason(str(problem.get("code", "")), str(problem.get("message", "")))
 
 
-def _note_times(said: Mapping[str, Any], times: dict[str, tuple[datetime, datetime]]) -> None:
+def _note_artefact(said: Mapping[str, Any], capture: int, artefacts: dict[str, Recorded]) -> None:
     try:
         began, ended = datetime.fromisoformat(said["started"]), datetime.fromisoformat(said["ended"])
-        path = str(said["path"]).removesuffix(".gz")
+        path, size = str(said["path"]).removesuffix(".gz"), int(said["size"])
     except (KeyError, TypeError, ValueError):
         return
     if began.tzinfo is not None and ended.tzinfo is not None:
-        times[path] = (began, ended)
+        node, item = str(said.get("node")), str(said.get("item"))
+        artefacts[path] = Recorded(node, item, capture, size, began, ended, _problem(said))
 
 
 def _inside(path: str, root: str) -> str:

@@ -54,6 +54,8 @@ class Dumps:
             # Which entries a filter let through is not in a dump.
             left_out = f"{summary.total:,} lines were in the table, and a filter has let {summary.entries:,} through"
             problem = Reason("filtered", left_out)
+        if problem is None and summary.completeness.complete:
+            problem = file.problem
         whole = Completeness(summary.completeness.proof, problem) if problem else summary.completeness
         # Which families were asked for is not in a dump: conntrack 1.4.2 lists IPv4 only when none is named. Of an
         # empty one only its name can tell.
@@ -74,7 +76,8 @@ class Dumps:
         rest, trailer = splitter.finish()
         parsed = RULES[file.sort]([*pieces, rest], completeness(trailer) if trailer else None)
         for one in parsed:
-            found = replace(one, completeness=Completeness(one.completeness.proof, problem)) if problem else one
+            why = problem or (file.problem if one.completeness.complete else None)
+            found = replace(one, completeness=Completeness(one.completeness.proof, why)) if why else one
             self.rules.append((file, found))
 
     def add_text(self, file: Artefact, content: bytes) -> None:

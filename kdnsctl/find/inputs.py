@@ -29,6 +29,7 @@ MOST_TEXT: Final = 16 << 20  # bytes of a small file; metrics of a large cluster
 ERRORS: Final = ".err"
 NOT_EVIDENCE: Final = "notEvidence"
 EARLIER: Final = "earlierCapture"
+REPLACED: Final = "replaced"
 
 
 @dataclass(slots=True)
@@ -36,7 +37,8 @@ class Sifted:
     """All inputs by what they are. `errors` are what commands said on standard error, by the path of the file.
 
     `objects` are those that lie in no bundle; `of_bundles` those of each capture that counts, and what lies in none.
-    `changes` is what changed of EndpointSlices during a capture, as it was written down.
+    `changes` is what changed of EndpointSlices during a capture, as it was written down. `sizes` are how many bytes
+    there are of the files that a bundle has records of, by their paths; of those that can be read to their ends.
     """
 
     bundles: Bundles = field(default_factory=Bundles)
@@ -45,6 +47,7 @@ class Sifted:
     changes: dict[Moment, bytes] = field(default_factory=dict)
     files: list[Artefact] = field(default_factory=list)
     errors: dict[str, bytes] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
     skipped: list[Problem] = field(default_factory=list)
     unread: list[Unreadable] = field(default_factory=list)
 
@@ -85,6 +88,8 @@ def sift(inputs: Inputs, reporter: Reporter, bundles: Bundles | None = None) -> 
                 sifted.unread.append(item)
             elif (place := bundles.place(item.path)) is not None and not bundles.counts(place):
                 sifted.skipped.append(Problem(EARLIER, "of an earlier capture of its bundle", item.name))
+            elif bundles.replaced(item.path):
+                sifted.skipped.append(Problem(REPLACED, "was read again, as a whole", item.name))
             elif place is not None and place.changes:
                 _take_changes(item, place.moment, sifted)
             elif bundles.is_record(item.path):
@@ -126,7 +131,7 @@ def read_dumps(
             number, file = wanted[ordinal]
             if is_second(file.path, paths):
                 dumps[number].later.add(file.ordinal)
-            _read(item, file, dumps[number], beside(file, sifted.errors), indexes[number][1])
+            _read(item, file, dumps[number], beside(file, sifted.errors), indexes[number][1], sifted)
             done += 1
             reporter.advanced(done)
             if done == len(wanted):
@@ -140,8 +145,14 @@ def _look(item: LogStream, ordinal: int, sifted: Sifted, empty: list[Artefact]) 
     with item.open() as source:
         head = _Beginning(source)
         sort = sort_of(head.bytes)
-        began, ended = sifted.bundles.times(item.path) or (None, item.modified)
-        file = Artefact(sort, item.name, item.path, ordinal, ended, began)
+        file = Artefact(sort, item.name, item.path, ordinal, item.modified)
+        if (said := sifted.bundles.recorded(item.path)) is not None:
+            why = said.problem and Reason(
+                said.problem.code, f"whoever read it could not read all of it ({said.problem.code})"
+            )
+            file = replace(file, modified=said.ended, began=said.began, problem=why)
+            if head.error is None:
+                sifted.sizes[item.path] = len(head.bytes)  # of one that is read further, all of it then
         if item.path.endswith(ERRORS) or sort is Sort.CONNTRACK_COUNT:
             sifted.errors[item.path] = head.bytes
         elif sort is Sort.EMPTY and head.error is None:
@@ -163,6 +174,7 @@ def _take_objects(head: _Beginning, file: Artefact, sifted: Sifted) -> None:
     except DumpError as error:
         sifted.skipped.append(Problem(error.reason.code, error.reason.message, file.name))
         return
+    sifted.sizes[file.path] = len(content)
     place = sifted.bundles.place(file.path)
     # What lies in no bundle holds for all: where a bundle says the same, that is one candidate too many.
     objects = sifted.all_objects() if place is None else [sifted.of_bundles[place.moment]]
@@ -188,11 +200,14 @@ def _take_changes(item: LogStream, moment: Moment, sifted: Sifted) -> None:
         except DumpError as error:
             sifted.skipped.append(Problem(error.reason.code, error.reason.message, item.name))
             content = head.bytes
+        else:
+            sifted.sizes[item.path] = len(content)
     sifted.changes[moment] = sifted.changes.get(moment, b"") + content
 
 
-def _read(item: LogStream, file: Artefact, dumps: Dumps, errors: bytes, index: Index) -> None:
-    with item.open() as source:
+def _read(item: LogStream, file: Artefact, dumps: Dumps, errors: bytes, index: Index, sifted: Sifted) -> None:
+    with item.open() as opened:
+        source = _Counted(opened)
         if file.sort is Sort.CONNTRACK:
             dumps.add_table(file, _blocks(source), errors, index)
         elif file.sort in RULES:
@@ -203,6 +218,25 @@ def _read(item: LogStream, file: Artefact, dumps: Dumps, errors: bytes, index: I
                 dumps.add_text(file, head.whole(MOST_TEXT))
             except DumpError:
                 dumps.add_text(file, head.bytes)  # what it holds can only add to what is found
+    if source.over:
+        sifted.sizes[item.path] = source.size
+    else:
+        sifted.sizes.pop(item.path, None)
+
+
+class _Counted:
+    """A source that counts what comes of it, and whether that was all and undamaged."""
+
+    def __init__(self, source: ByteSource) -> None:
+        self._source = source
+        self.size = 0
+        self.over = False
+
+    def read(self, size: int, /) -> bytes:
+        block = self._source.read(size)
+        self.size += len(block)
+        self.over = not block and size > 0
+        return block
 
 
 class _Beginning:

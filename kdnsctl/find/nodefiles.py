@@ -17,6 +17,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from kdnsctl.find.recognise import Sort
+from kdnsctl.model import Reason
 
 _NODE: Final = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
 _NODES_FOLDER: Final = "nodes"
@@ -35,6 +36,7 @@ class Artefact:
     """A file that holds something of a node. `ordinal` is its place among all inputs, `name` for people.
 
     `began` is when its reading began, where a bundle says it; `modified` when it was over, as far as is known.
+    `problem` is why it is not all there was, where only whoever read it knows that.
     """
 
     sort: Sort
@@ -43,6 +45,7 @@ class Artefact:
     ordinal: int
     modified: datetime | None = None
     began: datetime | None = None
+    problem: Reason | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from kdnsctl.lab.kinds import (
+    CUSTOM_RESOURCE_DEFINITIONS,
     DAEMON_SETS,
     DEPLOYMENTS,
     NAMESPACES,
@@ -51,6 +52,8 @@ def set_defaults(kind: Kind, obj: JSON) -> None:
         obj.setdefault("status", {}).setdefault("phase", "Active")
     elif kind is SECRETS:
         obj.setdefault("type", "Opaque")
+    elif kind is CUSTOM_RESOURCE_DEFINITIONS:
+        _definition(obj)
 
 
 def pod_spec_defaults(spec: JSON) -> None:
@@ -198,3 +201,14 @@ def _stateful_set(obj: JSON) -> None:
     spec.setdefault("updateStrategy", {}).setdefault("type", "RollingUpdate")
     spec.setdefault("revisionHistoryLimit", 10)
     obj.setdefault("status", {"replicas": 0})
+
+
+def _definition(obj: JSON) -> None:
+    """Its names are accepted and it is served at once; a real server's controllers take a moment for that."""
+    spec = obj.setdefault("spec", {})
+    names = spec.setdefault("names", {})
+    names.setdefault("singular", str(names.get("kind", "")).lower())
+    names.setdefault("listKind", f"{names.get('kind', '')}List")
+    conditions = [{"type": kind, "status": "True"} for kind in ("NamesAccepted", "Established")]
+    stored = [one["name"] for one in spec.get("versions", ()) if one.get("storage")]
+    obj.setdefault("status", {"conditions": conditions, "acceptedNames": dict(names), "storedVersions": stored})

@@ -121,16 +121,21 @@ DISRUPTION_BUDGETS: Final = Kind(
     subresources=(_status("PodDisruptionBudget"),), counts_generation=True,
 )  # fmt: skip
 LEASES: Final = Kind("coordination.k8s.io", "v1", "leases", "lease", "Lease")
+CUSTOM_RESOURCE_DEFINITIONS: Final = Kind(
+    "apiextensions.k8s.io", "v1", "customresourcedefinitions", "customresourcedefinition", "CustomResourceDefinition",
+    namespaced=False, short_names=("crd", "crds"), categories=("api-extensions",),
+    subresources=(_status("CustomResourceDefinition"),), counts_generation=True,
+)  # fmt: skip
 
 KINDS: Final[tuple[Kind, ...]] = (
     CONFIG_MAPS, EVENTS, NAMESPACES, NODES, PODS, SECRETS, SERVICE_ACCOUNTS, SERVICES,
     CONTROLLER_REVISIONS, DAEMON_SETS, DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS,
-    DISRUPTION_BUDGETS, LEASES, ENDPOINT_SLICES,
+    DISRUPTION_BUDGETS, LEASES, ENDPOINT_SLICES, CUSTOM_RESOURCE_DEFINITIONS,
 )  # fmt: skip
 
 _BY_PATH: Final = {(kind.group, kind.version, kind.plural): kind for kind in KINDS}
 
 
 def find_kind(group: str, version: str, plural: str) -> Kind | None:
-    """The served kind of a URL path, None when it is not served."""
+    """The kind of a URL path among those that are always served; None for any other."""
     return _BY_PATH.get((group, version, plural))

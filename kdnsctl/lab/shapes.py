@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kdnsctl.lab.kinds import Kind
+from kdnsctl.lab.kinds import KINDS, Kind
 from kdnsctl.lab.replies import JSON, bad_request
 
 # A dict names fields, a list has items of one shape, `_Map` any keys with values of one shape, a type is a plain value.
@@ -132,6 +132,14 @@ SHAPES: Final[dict[str, Shape]] = {
     "EndpointSlice": {
         "addressType": str, "endpoints": [_ENDPOINT], "ports": [{"name": str, "port": int, "protocol": str}],
     },
+    "CustomResourceDefinition": {
+        "spec": {
+            "group": str, "scope": str, "versions": [{"name": str, "served": bool, "storage": bool}],
+            "names": {"plural": str, "singular": str, "kind": str, "listKind": str, "shortNames": [str],
+                      "categories": [str]},
+        },
+        "status": _CONDITIONS,
+    },
     "Lease": {"spec": {"holderIdentity": str, "leaseDurationSeconds": int, "leaseTransitions": int}},
     "PodDisruptionBudget": {
         "spec": {
@@ -156,7 +164,8 @@ class _Place:
 
 def check_shape(kind: Kind, obj: JSON) -> None:
     """Raises Refused (400) for the first field of a wrong type; takes out known fields that are null, as Go does."""
-    check_types(kind.kind, obj, {"metadata": METADATA} | SHAPES.get(kind.kind, {}), kind.version)
+    shape = SHAPES.get(kind.kind, {}) if kind in KINDS else {}  # a custom kind may have the name of one of ours
+    check_types(kind.kind, obj, {"metadata": METADATA} | shape, kind.version)
 
 
 def check_types(kind: str, obj: Any, shape: Shape, version: str = "v1") -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from kdnsctl.lab.kinds import (
     CONFIG_MAPS,
+    CUSTOM_RESOURCE_DEFINITIONS,
     DAEMON_SETS,
     DEPLOYMENTS,
     NAMESPACES,
@@ -150,7 +151,27 @@ def _content_faults(kind: Kind, obj: JSON) -> list[FieldFault]:
             message = f"Invalid value: {_go(labels)}: `selector` does not match template `labels`"
             faults.append(FieldFault("spec.template.metadata.labels", message))
         return faults
+    if kind is CUSTOM_RESOURCE_DEFINITIONS:
+        return _definition_faults(obj)
     return []
+
+
+def _definition_faults(obj: JSON) -> list[FieldFault]:
+    spec = obj.get("spec", {})
+    names = spec.get("names", {})
+    fields = {"spec.group": spec.get("group"), "spec.scope": spec.get("scope")}
+    fields |= {f"spec.names.{key}": names.get(key) for key in ("plural", "kind")}
+    faults = [required(field) for field, value in fields.items() if not value]
+    if faults:
+        return faults
+    name = obj["metadata"]["name"]
+    if name != f"{names['plural']}.{spec['group']}":
+        rule = 'must be spec.names.plural+"."+spec.group'
+        faults.append(FieldFault("metadata.name", f'Invalid value: "{name}": {rule}'))
+    if sum(bool(one.get("storage")) for one in spec.get("versions", ())) != 1:
+        message = "Invalid value: must have exactly one version marked as storage version"
+        faults.append(FieldFault("spec.versions", message))
+    return faults
 
 
 def _taint_faults(node: JSON) -> list[FieldFault]:

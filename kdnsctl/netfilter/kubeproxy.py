@@ -225,7 +225,8 @@ def parse_proxy_mode(body: bytes) -> Mode | None:
 def parse_config_mode(body: bytes) -> Mode | None:
     """The mode that /configz names: what kube-proxy was told, not what it does. None for what is none, or names none.
 
-    Names of fields are Go's or JSON's, as the release registers its internal type or a versioned one (pkg/configz).
+    kube-proxy sets its internal type, so names of fields are Go's (cmd/kube-proxy/app/server.go, newProxyServer, as far
+    as the releases with flagz); those of the API's type are taken, too. There is no recording of it.
     """
     if len(body) > LARGEST_CONFIG:
         return None

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kdnsctl.cancel import CancelScope
-from kdnsctl.cluster.dns import DnsService, find_dns
-from kdnsctl.cluster.transport import Connection
+from kdnsctl.cluster.dns import DnsService
 from kdnsctl.model import KdnsctlError
 from kdnsctl.probe.queries import NAME, Asker, Attempt, Batch, Over, Tally, at, queries_for, tally
 
@@ -21,10 +20,14 @@ OVER_TCP: Final = 2  # queries: the rules are others than for UDP, and as many a
 
 @dataclass(frozen=True, slots=True)
 class Answering:
-    """Whether DNS answers, as far as could be measured: `well` is None when it could not. `message` is for people."""
+    """Whether DNS answers, as far as could be measured: `well` is None when it could not, and `why` is the cause.
+
+    `message` is for people.
+    """
 
     well: bool | None
     message: str
+    why: str = ""
 
 
 def address_answers(
@@ -50,7 +53,7 @@ def address_answers(
     where = at(address, port)
     lost = [f"{one.lost} of {one.sent} queries over {over.value}" for over, one in told if one.lost]
     silent = not any(one.answered for _, one in told)
-    if lost and not (silent and not asker.where):
+    if lost and (asker.where or known):  # whoever answers this machine may be another resolver, which proves nothing
         return Answering(False, f"{where} did not answer {' and '.join(lost)} {place(asker)}")
     unsent = dict.fromkeys(why for _, one in told if one.unsent for why, _ in one.errors)
     why = broke or ", ".join(unsent)
@@ -59,7 +62,7 @@ def address_answers(
     elif not why and not asker.where and not known:
         why = f"what answers has no address for {name}: it may be another resolver"
     if why:
-        return Answering(None, f"whether {where} answers {place(asker)} could not be measured: {why}")
+        return Answering(None, f"whether {where} answers {place(asker)} could not be measured: {why}", why)
     return Answering(True, f"{where} answered all {sum(one.sent for _, one in told)} queries {place(asker)}")
 
 
@@ -87,30 +90,6 @@ def service_answers(asker: Asker, service: DnsService, *, name: str = NAME, scop
         return Answering(None, f"{service} has no address that serves DNS over UDP")
     order = (False, None, True)
     return min(told, key=lambda one: order.index(one.well))
-
-
-class ServiceTrouble:
-    """Asks by a Service's name, from one place: what a drain asks after each DNS pod that has left."""
-
-    def __init__(self, connection: Connection, asker: Asker, *, name: str = NAME) -> None:
-        self._connection = connection
-        self._asker = asker
-        self._name = name
-
-    def trouble(self, service: str, scope: CancelScope) -> str:
-        """Why the Service (`kube-system/kube-dns`) does not answer as it should; empty when it does.
-
-        What could not be measured is trouble, too. Raises what ended `scope`.
-        """
-        try:
-            found = next((one for one in find_dns(self._connection, scope=scope) if str(one) == service), None)
-        except KdnsctlError as error:
-            scope.check()
-            return f"where {service} serves could not be read: {error}"
-        if found is None:
-            return f"{service} is not among the DNS Services any more"
-        told = service_answers(self._asker, found, name=self._name, scope=scope)
-        return "" if told.well else told.message
 
 
 def place(asker: Asker) -> str:

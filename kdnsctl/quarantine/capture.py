@@ -8,35 +8,19 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
 
 from kdnsctl import __version__
 from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster.transport import Connection
-from kdnsctl.evidence.collect import CollectOptions, CollectReport, Status, collect
-from kdnsctl.evidence.ways import Via
+from kdnsctl.evidence.collect import CollectOptions, collect
+from kdnsctl.evidence.collected import CollectReport, Status
 from kdnsctl.find.analyze_files import FileOptions, analyze_files
 from kdnsctl.find.scope import Chosen
 from kdnsctl.model import KdnsctlError, Reporter, UsageError, Verdict
-from kdnsctl.reach.podkeeper import PodSettings, new_run
-
-if TYPE_CHECKING:
-    from kdnsctl.evidence.sshways import SshWays
-
-
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """How nodes are reached for the capture: as `collect` is told. `pods`, `ssh` None: not in these ways."""
-
-    via: Via = Via.EXEC
-    pods: PodSettings | None = None
-    ssh: SshWays | None = None
-
-
-BY_EXEC: Final = Reach()
+from kdnsctl.quarantine.reaching import BY_EXEC, Reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +52,24 @@ def capture(
     reporter: Reporter,
     now: Callable[[], datetime],
     reach: Reach = BY_EXEC,
+    seconds: float | None = None,
+    begins: Callable[[str], object] = lambda _: None,
 ) -> Captured:
-    """Capture nodes into a new bundle `directory`, and judge them by it.
+    """Capture nodes into a new bundle `directory`, for `seconds` at most, and judge them by what was had by then.
 
-    Raises what `collect` raises, and what ended the scope: the bundle then has what was had.
+    `begins` is told the run of its pods before. A capture that fails, as on a full disk, is one that proves nothing.
+    Raises what ended the scope: the bundle then has what was had.
     """
-    # Each capture is a run of its own: what keeps its pods makes none any more once the first capture is over.
-    pods = None if reach.pods is None else replace(reach.pods, run=new_run())
-    options = CollectOptions(directory, Chosen(tuple(nodes)), via=reach.via, pods=pods)
+    options = CollectOptions(directory, Chosen(tuple(nodes)), via=reach.via, pods=reach.pods_anew)
     about = {"kdnsctl": __version__}
-    report = collect(options, connection, reach.ssh, scope=scope, reporter=reporter, about=about, now=now)
+    begins("" if options.pods is None else options.pods.run)
+    try:
+        with scope.child(seconds) as limit:
+            report = collect(options, connection, reach.ssh, scope=limit, reporter=reporter, about=about, now=now)
+    except KdnsctlError as error:
+        scope.check()
+        failed = Judgement(Verdict.UNKNOWN, f"the capture failed: {error}", captured=False)
+        return Captured(directory, "", dict.fromkeys(nodes, failed))
     scope.check()
     judged = _judged(report, reporter, now())
     return Captured(directory, report.sums_digest, judged, (*report.notes, *report.pods_left))

@@ -91,7 +91,7 @@ class DnsDrain:
         self._halted = Reason("dnsUncertain", "the DNS pod before it did not leave in good order")
         ending = remove(one.pod, self._options, self._around, scope)
         trouble = "" if ending is Ending.MOVED else self._trouble(service, before, scope)
-        self._halted = Reason("dnsTrouble", f"stays: after {one.name} had left, {trouble}") if trouble else None
+        self._halted = Reason("dnsTrouble", f"after {one.name} had left, {trouble}") if trouble else None
         if trouble:
             self._around.note(f"{service}: after {one.name} had left, {trouble}; no further DNS pod is touched")
         return ending

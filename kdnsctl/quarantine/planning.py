@@ -20,7 +20,9 @@ from kdnsctl.changes.plan import NodePlan
 from kdnsctl.cluster.objects import Node
 from kdnsctl.model import RefusedError, Step
 from kdnsctl.quarantine.guards import dying
-from kdnsctl.quarantine.holds import KEYS, Held, Hold
+from kdnsctl.quarantine.holds import is_key, terminating
+from kdnsctl.quarantine.holdsbase import Hold
+from kdnsctl.quarantine.holdswords import by_hand, told
 from kdnsctl.quarantine.record import NodeRecord, Phase, containment, parsed, record_step
 
 
@@ -47,7 +49,7 @@ class Planned:
     def plan(self, then: Sequence[str]) -> NodePlan:
         """The steps and what follows them, as a plan."""
         first = record_step(self.name, self.node.metadata.uid, self.found, self.record)
-        return NodePlan(self.name, (first, *self.record.steps), tuple(then), tuple(self.notes()))
+        return NodePlan(self.name, (first, *self.record.steps), tuple(then), tuple(self.notes()), by_hand(self.holds))
 
     def notes(self) -> list[str]:
         """What the operator has to know: what is held how, and what is not."""
@@ -57,24 +59,12 @@ class Planned:
         return notes + [told(hold) for hold in self.holds]
 
 
-def told(hold: Hold) -> str:
-    """One manager's verdict in words, with what its hold does not protect from."""
-    why = f" ({hold.why})" if hold.why else ""
-    match hold.verdict:
-        case Held.HELD:
-            return f"{hold.manager}: held; {hold.risk}"
-        case Held.NOT_FROM_HERE:
-            return f"{hold.manager}: cannot be held from here{why}; run: {hold.run}; {hold.risk}"
-        case Held.TERMINATING:
-            return f"{hold.manager}: already terminating{why}"
-
-
 def record_of(node: Node) -> NodeRecord | None:
     """The record on a node, None without one. Raises RecordError when what is there is none."""
     text = node.metadata.annotations.get(RECORD)
     if text is None:
         return None
-    return parsed(node.metadata.name, node.metadata.uid, json_of(text), VERBS, KEYS)
+    return parsed(node.metadata.name, node.metadata.uid, json_of(text), VERBS, is_key)
 
 
 def json_of(text: str) -> Any:
@@ -107,7 +97,8 @@ def planned(node: Node, holds: Sequence[Hold], incident: str, actor: Actor, reas
             f"{name} has a taint {RECORD}={own.value} and no record of a quarantine; nothing was changed",
             hint=f"find out whose it is; kubectl taint node {name} {RECORD}- removes it",
         )
-    wanted = [step for hold in holds if hold.verdict is Held.HELD for step in hold.steps]
+    # Also of a manager that is at it already: its removal may fail, or stop at a hook.
+    wanted = [step for hold in holds for step in hold.steps]
     wanted += [*([] if node.spec.unschedulable else [cordon]), taint]
     steps += [step for step in wanted if _what(step) not in known and step.before != step.after]
     if found is not None:
@@ -118,7 +109,7 @@ def planned(node: Node, holds: Sequence[Hold], incident: str, actor: Actor, reas
     else:
         phase = Phase.BEGUN
         record = NodeRecord(incident, actor.operator, actor.run, now, phase, tuple(steps), reason)
-    return Planned(node, found, record, tuple(holds), dying(node))
+    return Planned(node, found, record, tuple(holds), dying(node) or terminating(holds))
 
 
 def common_incident(nodes: Collection[Node]) -> str | None:

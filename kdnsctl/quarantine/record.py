@@ -1,6 +1,7 @@
 """What is written on a quarantined node, so that anybody can go on or undo it: the annotation `kdnsctl.io/quarantine`.
 
-It holds the incident, who, since when, how far, and every step with the value that was there before. It can be written
+It holds the incident, who, since when, how far, every step with the value that was there before, and which steps of the
+node are done, which they mark themselves (`changes.marks`). It can be written
 by whoever may change nodes, so a record is checked before it is acted on: its steps may only be about this node and the
 keys that holds use. Nothing is read from or sent to a cluster here.
 """
@@ -8,12 +9,13 @@ keys that holds use. Nothing is read from or sent to a cluster here.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from kdnsctl.changes.fields import RECORD, node_path
+from kdnsctl.changes import marks
+from kdnsctl.changes.fields import NODES, RECORD, node_path
 from kdnsctl.changes.verbs import Verb, verb_of
 from kdnsctl.model import KdnsctlError, Step
 
@@ -33,7 +35,10 @@ class Phase(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NodeRecord:
-    """The record. `steps` are all that change something for this node, but for the record itself, in order."""
+    """The record. `steps` are all that change something for this node, but for the record itself, in order.
+
+    `done` has the names of those of the node that are done, as it was read; None: an earlier version did not say.
+    """
 
     incident: str
     operator: str
@@ -43,9 +48,17 @@ class NodeRecord:
     steps: tuple[Step, ...] = ()
     reason: str = ""
     verdict: str = ""
+    done: tuple[str, ...] | None = ()
+
+    def has_done(self, step: Step) -> bool:
+        """Whether the quarantine has taken a step, or may have: those that are not about the node mark nothing."""
+        if step not in self.steps:
+            return False
+        unmarked = self.done is None or not step.args["path"].startswith(NODES)
+        return unmarked or marks.name_of(step) in (self.done or ())
 
     def to_json(self) -> dict[str, Any]:
-        """The record as the annotation holds it."""
+        """The record as the annotation holds it at first, with no step done: the marks are the steps' own."""
         return {
             "version": VERSION,
             "incident": self.incident,
@@ -56,6 +69,7 @@ class NodeRecord:
             "reason": self.reason,
             "verdict": self.verdict,
             "steps": [step.to_json() for step in self.steps],
+            marks.DONE: [],
         }
 
 
@@ -65,13 +79,13 @@ class RecordError(KdnsctlError):
     code = "badRecord"
 
 
-def parsed(node: str, uid: str, value: Any, verbs: Mapping[str, Verb], keys: Iterable[str]) -> NodeRecord:
-    """The record of a node, from the annotation's JSON. `keys` are those that holds use.
+def parsed(node: str, uid: str, value: Any, verbs: Mapping[str, Verb], is_key: Callable[[str], bool]) -> NodeRecord:
+    """The record of a node, from the annotation's JSON. `is_key` knows the keys that holds use.
 
     Raises RecordError for anything that was not written by this program for this node.
     """
     try:
-        return _parsed(node, uid, value, verbs, frozenset(keys))
+        return _parsed(node, uid, value, verbs, is_key)
     except (ValueError, TypeError, KdnsctlError) as error:
         raise RecordError(
             f"the annotation {RECORD} of {node} is no record of kdnsctl: {error}",
@@ -79,7 +93,7 @@ def parsed(node: str, uid: str, value: Any, verbs: Mapping[str, Verb], keys: Ite
         ) from error
 
 
-def _parsed(node: str, uid: str, value: Any, verbs: Mapping[str, Verb], keys: frozenset[str]) -> NodeRecord:
+def _parsed(node: str, uid: str, value: Any, verbs: Mapping[str, Verb], is_key: Callable[[str], bool]) -> NodeRecord:
     if not isinstance(value, Mapping) or value.get("version") != VERSION:
         raise ValueError(f"not a record of version {VERSION}")
     texts = {key: value.get(key, "") for key in ("incident", "operator", "run", "since", "reason", "verdict")}
@@ -90,18 +104,22 @@ def _parsed(node: str, uid: str, value: Any, verbs: Mapping[str, Verb], keys: fr
         raise ValueError("its time has no zone")
     steps = tuple(Step.from_json(step) for step in value.get("steps", ()))
     for step in steps:
-        _check(step, node, uid, verbs, keys)
-    return NodeRecord(since=since, phase=Phase(value.get("phase") or ""), steps=steps, **texts)
+        _check(step, node, uid, verbs, is_key)
+    done = value.get(marks.DONE)
+    if done is not None and not (isinstance(done, list) and all(isinstance(one, str) for one in done)):
+        raise ValueError("what is done is no list of names")
+    names = None if done is None else tuple(done)
+    return NodeRecord(since=since, phase=Phase(value.get("phase") or ""), steps=steps, done=names, **texts)
 
 
-def _check(step: Step, node: str, uid: str, verbs: Mapping[str, Verb], keys: frozenset[str]) -> None:
+def _check(step: Step, node: str, uid: str, verbs: Mapping[str, Verb], is_key: Callable[[str], bool]) -> None:
     verb_of(step, verbs)
     path = step.args["path"]
     if path.startswith("/api/") and (path != node_path(node) or step.uid != uid):
         raise ValueError(f"a step is about {path}, another node")
     if step.verb == "node.record" or (step.verb == "node.taint" and step.args["key"] != RECORD):
         raise ValueError(f"a step {step.verb} of a record is not taken back")
-    if "key" in step.args and step.args["key"] not in {RECORD, *keys}:
+    if "key" in step.args and step.args["key"] != RECORD and not is_key(step.args["key"]):
         raise ValueError(f"a step is about {step.args['key']}, which no hold uses")
     if step.verb == "machine.hook" and not step.args["name"].startswith("kdnsctl"):
         raise ValueError(f"a step is about the hook {step.args['name']}, which is not ours")

@@ -1,14 +1,15 @@
 """release: the exact inverse of a quarantine, from the record on the node.
 
-A node is judged first: one that is still affected, or of which that is not known, is not given back unless that was
-said. Only what still is as the quarantine left it is taken back; what somebody else changed since is drift, stays as it
-is, and is reported. The record goes last, so that a release that was interrupted can be run again.
+A node is judged first, and DNS is asked from it (`proving`): one that is still affected, or of which that is not known,
+is not given back unless that was said. Only what still is as the quarantine left it is taken back; what somebody else
+changed since is drift, stays as it is, and is reported. The record goes last, so that a release that was interrupted
+can be run again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -21,27 +22,39 @@ from kdnsctl.changes.incidents import Actor, Incident
 from kdnsctl.changes.plan import NodePlan, Plan
 from kdnsctl.changes.reminding import LIST_SETS
 from kdnsctl.changes.verbs import Means, verb_of
+from kdnsctl.cluster import dns
 from kdnsctl.cluster.objects import Node
 from kdnsctl.cluster.proxyload import list_nodes
 from kdnsctl.cluster.transport import Connection
+from kdnsctl.evidence.ways import VIA_POD
 from kdnsctl.find import analyze_nodes
-from kdnsctl.find.analyze_nodes import NodeOptions
 from kdnsctl.find.online import identity_of
-from kdnsctl.find.scope import Chosen
 from kdnsctl.model import ExitCode, RefusedError, Reporter, Step, UsageError, Verdict
 from kdnsctl.quarantine import events, holds
 from kdnsctl.quarantine.allowed import check_allowed
 from kdnsctl.quarantine.guards import named
+from kdnsctl.quarantine.holdsbase import Groups, Objects, api_groups
 from kdnsctl.quarantine.planning import record_of
+from kdnsctl.quarantine.proving import Proof, prove
+from kdnsctl.quarantine.reaching import BY_EXEC, Reach
 from kdnsctl.quarantine.record import NodeRecord, record_step
+from kdnsctl.reach import ownpod
+from kdnsctl.reach.podkeeper import PodSettings
 
 NEEDS: Final = Needs(
     needed=tuple(dict.fromkeys((*fields.NEEDED, *incidents.NEEDED, *analyze_nodes.NEEDS.needed))),
     helpful=tuple(
-        dict.fromkeys((*lock.needed(), *events.HELPFUL, *holds.HELPFUL, LIST_SETS, *analyze_nodes.NEEDS.helpful))
+        dict.fromkeys(
+            (*lock.needed(), *events.HELPFUL, *holds.HELPFUL, *dns.NEEDED, LIST_SETS, *analyze_nodes.NEEDS.helpful)
+        )
     ),
+    with_option={
+        VIA_POD: tuple(
+            replace(one, without="no pod is made to read nodes, and to ask DNS from them")
+            for one in ownpod.needed(PodSettings().namespace)
+        )
+    },
 )
-HEALTHY: Final = (Verdict.CLEAN, Verdict.NOT_APPLICABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,24 +81,26 @@ class Leaving:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """All that is known before anything is changed. `verdicts` is empty when nothing was judged."""
+    """All that is known before anything is changed. `proofs` is empty when nothing was judged."""
 
     nodes: tuple[Leaving, ...]
-    verdicts: Mapping[str, tuple[Verdict, str]]
+    proofs: Mapping[str, Proof]
     plan: Plan
     incident: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class NodeResult:
-    """What came of one node: each step that was taken back, or why not. `released`: its record is gone."""
+    """What came of one node: each step that was taken back, or why not. `released`: its record is gone.
+
+    `proof` is None when it was not judged.
+    """
 
     name: str
     released: bool
     record: NodeRecord | None
     undone: tuple[UndoneStep, ...] = ()
-    verdict: Verdict | None = None
-    reason: str = ""
+    proof: Proof | None = None
 
     @property
     def drift(self) -> tuple[UndoneStep, ...]:
@@ -121,8 +136,14 @@ def prepare(
     scope: CancelScope,
     reporter: Reporter,
     now: datetime,
+    selector: str | None = None,
+    reach: Reach = BY_EXEC,
+    seconds: float | None = None,
 ) -> Prepared:
-    """Read the records, judge the nodes, and make the plan. Changes nothing. No node named: all of the incident.
+    """Read the records, judge the nodes, and make the plan. Changes nothing.
+
+    No node named, and no `selector` of labels: all of the incident. `reach` is how nodes are read and asked from, for
+    `seconds` at most: what is not known by then is unknown.
 
     Raises RefusedError when a node is not proven healthy and `unchecked` was not said, or when the nodes are of several
     incidents; RecordError for a record that is none.
@@ -130,7 +151,11 @@ def prepare(
     check_allowed(connection, (*fields.NEEDED, *incidents.NEEDED), "release", scope=scope)
     by_name = {node.metadata.name: node for node in list_nodes(connection, scope=scope)}
     names = chosen
-    if not names:
+    if selector is not None:
+        names = tuple(node.metadata.name for node in list_nodes(connection, scope=scope, labels=selector))
+        if not names:
+            raise UsageError(f"no node has {selector} in {connection.target}; nothing was done")
+    elif not names:
         marked = [node for node in by_name.values() if RECORD in node.metadata.annotations]
         names = [node.metadata.name for node in marked if incident in (None, _incident_of(node))]
     if missing := [name for name in names if name not in by_name]:
@@ -147,16 +172,31 @@ def prepare(
         raise RefusedError(
             f"{held[0].name} is in quarantine by incident {known.pop()}, not {incident}; nothing was changed"
         )
-    verdicts: dict[str, tuple[Verdict, str]] = {}
+    objects = Objects(connection, scope)
+    for one in held:
+        holds.check_whose(one.node, one.steps, objects)
+    proofs: Mapping[str, Proof] = {}
     if held and not unchecked:
-        asked = NodeOptions(Chosen(tuple(one.name for one in held)))
-        report = analyze_nodes.analyze_nodes(asked, connection, scope=scope, reporter=reporter, now=now)
+        with scope.child(seconds) as limit:
+            wanted = [one.name for one in held]
+            proofs = prove(wanted, reach, connection, scope=limit, reporter=reporter, now=now)
         scope.check()
-        verdicts = {node.name: (node.verdict, node.reason) for node in report.nodes}
-        _refuse_unhealthy(verdicts)
-    plans = tuple(NodePlan(one.name, one.steps, (), tuple(_notes(one, verdicts))) for one in nodes)
+        _refuse_unhealthy(proofs)
+    groups = api_groups(connection, scope=scope) if held else {}
+    backs = {one.name: _by_hand(one, groups, objects) for one in held}
+    plans = tuple(
+        NodePlan(one.name, one.steps, (), tuple(_notes(one, proofs)), backs.get(one.name, ())) for one in nodes
+    )
     plan = Plan("release", identity_of(connection.target), plans)
-    return Prepared(nodes, verdicts, plan, known.pop() if known else None)
+    return Prepared(nodes, proofs, plan, known.pop() if known else None)
+
+
+def _by_hand(one: Leaving, groups: Groups, objects: Objects) -> tuple[str, ...]:
+    """What takes back what may have been held by hand: nobody here knows whether it was."""
+    if one.record is None:
+        return ()
+    found = holds.holds_for(one.node, (holds.AUTO,), groups, one.record.incident, objects)
+    return tuple(f"{hold.back}  # if {hold.manager} was held by hand" for hold in found if hold.back)
 
 
 def _incident_of(node: Node) -> str:
@@ -164,22 +204,28 @@ def _incident_of(node: Node) -> str:
     return record.incident if record else ""
 
 
-def _refuse_unhealthy(verdicts: Mapping[str, tuple[Verdict, str]]) -> None:
-    bad = {name: told for name, told in verdicts.items() if told[0] not in HEALTHY}
-    if bad:
-        name, (verdict, why) = next(iter(bad.items()))
-        raise RefusedError(
-            f"{named(list(bad))}: not proven healthy ({name} is {verdict}: {why}); nothing was changed",
-            hint=f"repair it first: 'kdnsctl repair flush {name}', or what 'kdnsctl analyze {name}' says; --unchecked "
-            "releases it as it is",
-        )
+def _refuse_unhealthy(proofs: Mapping[str, Proof]) -> None:
+    bad = {name: proof for name, proof in proofs.items() if not proof.well}
+    if not bad:
+        return
+    name, proof = next(iter(bad.items()))
+    if proof.verdict is Verdict.UNKNOWN:
+        hint = f"have it read by another way (--via pod, --via ssh), or see what 'kdnsctl analyze {name}' says"
+    elif proof.verdict is Verdict.CLEAN:
+        hint = f"'kdnsctl probe --from {name}' measures more of it"
+    else:
+        hint = f"repair it first: 'kdnsctl repair flush {name}', or what 'kdnsctl analyze {name}' says"
+    raise RefusedError(
+        f"{named(list(bad))}: not proven healthy ({name} is {proof.told}); nothing was changed",
+        hint=f"{hint}; --unchecked releases it as it is",
+    )
 
 
-def _notes(one: Leaving, verdicts: Mapping[str, tuple[Verdict, str]]) -> Sequence[str]:
+def _notes(one: Leaving, proofs: Mapping[str, Proof]) -> Sequence[str]:
     if one.record is None:
         return ["not in quarantine: nothing to do"]
-    judged = verdicts.get(one.name)
-    said = f"{judged[0]}: {judged[1]}" if judged else "not judged, as --unchecked says"
+    proof = proofs.get(one.name)
+    said = proof.told if proof else "not judged, as --unchecked says"
     return [f"in quarantine since {one.record.since:%Y-%m-%d %H:%M:%SZ} by {one.record.operator}", said]
 
 
@@ -210,7 +256,6 @@ def release(
     results: list[NodeResult] = []
     notes: list[str] = []
     for one in prepared.nodes:
-        verdict, reason = prepared.verdicts.get(one.name, (None, ""))
         if one.record is None:
             results.append(NodeResult(one.name, released=True, record=None))
             continue
@@ -219,7 +264,7 @@ def release(
             Undone.RESTORED,
             Undone.ALREADY,
         )
-        results.append(NodeResult(one.name, released, one.record, tuple(undone), verdict, reason))
+        results.append(NodeResult(one.name, released, one.record, tuple(undone), prepared.proofs.get(one.name)))
         if released:
             said = f"released by {actor.operator}, incident {incident.id}"
             problem = events.emit(connection, one.node, "Released", said, now(), scope=scope)

@@ -10,15 +10,16 @@ from typing import Any
 from kdnsctl.changes.executor import UndoneStep
 from kdnsctl.find.report import coverage_to_json, timestamp
 from kdnsctl.model import API_VERSION, Coverage, Reason, Verdict
-from kdnsctl.quarantine import quarantine, release, status
+from kdnsctl.probe.answering import Answering
+from kdnsctl.quarantine import outcome, release, status
 from kdnsctl.quarantine.draining import PodResult
-from kdnsctl.quarantine.holds import Hold
+from kdnsctl.quarantine.holdsbase import Hold
 from kdnsctl.quarantine.podfilters import name_of
 from kdnsctl.quarantine.record import NodeRecord
 from kdnsctl.repair.verbosityreport import raised_to_json
 
 
-def quarantine_to_json(report: quarantine.QuarantineReport) -> dict[str, Any]:
+def quarantine_to_json(report: outcome.QuarantineReport) -> dict[str, Any]:
     """docs/schemas/QuarantineReport.schema.json."""
     verdicts = [node.judgement.verdict if node.judgement else Verdict.UNKNOWN for node in report.nodes]
     return {
@@ -47,6 +48,9 @@ def quarantine_to_json(report: quarantine.QuarantineReport) -> dict[str, Any]:
             }
             for node, verdict in zip(report.nodes, verdicts, strict=True)
         ],
+        "dnsProbes": [
+            {"service": one.service, "answers": one.answer.well, "message": one.answer.message} for one in report.asked
+        ],
         "coverage": _coverage(verdicts),
         "notes": list(report.notes),
     }
@@ -54,7 +58,7 @@ def quarantine_to_json(report: quarantine.QuarantineReport) -> dict[str, Any]:
 
 def release_to_json(report: release.ReleaseReport) -> dict[str, Any]:
     """docs/schemas/ReleaseReport.schema.json."""
-    verdicts = [node.verdict or Verdict.UNKNOWN for node in report.nodes]
+    verdicts = [node.proof.verdict if node.proof else Verdict.UNKNOWN for node in report.nodes]
     return {
         "apiVersion": API_VERSION,
         "kind": "ReleaseReport",
@@ -67,7 +71,9 @@ def release_to_json(report: release.ReleaseReport) -> dict[str, Any]:
                 "wasQuarantined": node.record is not None,
                 "released": node.released,
                 "verdict": verdict.value,
-                "reason": node.reason,
+                "reason": node.proof.reason if node.proof else "",
+                "via": (node.proof.via if node.proof else "") or None,
+                "dns": _answer(node.proof.dns if node.proof else None),
                 "steps": [undone_to_json(one) for one in node.undone],
             }
             for node, verdict in zip(report.nodes, verdicts, strict=True)
@@ -90,6 +96,7 @@ def status_to_json(report: status.StatusReport) -> dict[str, Any]:
                 "quarantine": _record(node.record, report) if node.record else None,
                 "inForce": list(node.held),
                 "drift": [{"step": one.says, "found": one.found} for one in node.drift],
+                "holds": [{**_hold(hold), "inForce": hold.in_force} for hold in node.holds],
                 "notLookedAt": list(node.unknown),
                 "lockedBy": node.holder or None,
                 "alreadyTerminating": node.dying or None,
@@ -139,6 +146,7 @@ def _hold(hold: Hold) -> dict[str, Any]:
         "verdict": hold.verdict.value,
         "keys": [str(step.args.get("key") or step.args.get("name")) for step in hold.steps],
         "run": hold.run or None,
+        "undo": hold.back or None,
         "doesNotProtect": hold.risk,
         "why": hold.why,
     }
@@ -146,6 +154,10 @@ def _hold(hold: Hold) -> dict[str, Any]:
 
 def _reason(reason: Reason | None) -> dict[str, str] | None:
     return None if reason is None else {"code": reason.code, "message": reason.message}
+
+
+def _answer(answer: Answering | None) -> dict[str, Any] | None:
+    return None if answer is None else {"answers": answer.well, "message": answer.message}
 
 
 def _coverage(verdicts: list[Verdict]) -> dict[str, Any]:

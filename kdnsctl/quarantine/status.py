@@ -6,7 +6,7 @@ It reads and judges nothing else, and changes nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -20,20 +20,21 @@ from kdnsctl.changes.plan import sentence
 from kdnsctl.changes.raised import Raised
 from kdnsctl.changes.reminding import LIST_SETS, still_raised
 from kdnsctl.cluster.lists import list_all
-from kdnsctl.cluster.objects import Node
+from kdnsctl.cluster.objects import Node, PartialObjectMetadata
 from kdnsctl.cluster.permission import Permission
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.find.online import identity_of
 from kdnsctl.model import KdnsctlError, Step, UsageError
 from kdnsctl.quarantine.guards import dying, named
-from kdnsctl.quarantine.holds import HELPFUL, reader
+from kdnsctl.quarantine.holds import AUTO, HELPFUL, holds_for, terminating
+from kdnsctl.quarantine.holdsbase import Groups, Hold, Objects, api_groups
 from kdnsctl.quarantine.planning import record_of
 from kdnsctl.quarantine.record import NodeRecord, RecordError
 
 NEEDS: Final = Needs(
     needed=(Permission("list", "nodes", without="no quarantine is seen"),),
     helpful=(
-        *(one for one in HELPFUL if one.verb == "get"),
+        *(one for one in HELPFUL if one.verb != "patch"),
         *(one for one in needed() if one.verb == "get"),
         LIST_SETS,
     ),
@@ -54,6 +55,7 @@ class NodeStatus:
     """One node. `problem` says why its record cannot be read; without that and a `record` it is not in quarantine.
 
     `holder` is who works on it right now. `held` are the steps in force, `unknown` those that cannot be looked at.
+    `holds` are the managers that may remove it, as they are found now.
     """
 
     name: str
@@ -64,6 +66,7 @@ class NodeStatus:
     unknown: tuple[str, ...] = ()
     problem: str = ""
     dying: str = ""
+    holds: tuple[Hold, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +85,19 @@ class StatusReport:
     notes: tuple[str, ...] = ()
 
 
-def status(names: Sequence[str], connection: Connection, *, scope: CancelScope, now: datetime) -> StatusReport:
-    """Look at the nodes named, or at all. Raises UsageError for a node that does not exist; else as `list_all`."""
+def status(
+    names: Sequence[str],
+    connection: Connection,
+    *,
+    scope: CancelScope,
+    now: datetime,
+    selector: str | None = None,
+    all_nodes: bool = False,
+) -> StatusReport:
+    """Look at the nodes named, those with the labels of `selector`, or `all_nodes`; else at those in quarantine.
+
+    Raises UsageError for a node that does not exist, and a selector that chooses none; else as `list_all`.
+    """
     everyone = {
         str((node.get("metadata") or {}).get("name")): node
         for node in list_all(connection, "/api/v1/nodes", dict[str, Any], scope=scope).items
@@ -91,8 +105,16 @@ def status(names: Sequence[str], connection: Connection, *, scope: CancelScope, 
     missing = [name for name in names if name not in everyone]
     if missing:
         raise UsageError(f"no node {named(missing)} in {connection.target}; nothing was done")
+    if selector is not None:
+        chosen = list_all(connection, "/api/v1/nodes", PartialObjectMetadata, labels=selector, scope=scope).items
+        names = tuple(node.metadata.name for node in chosen if node.metadata.name in everyone)
+        if not names:
+            raise UsageError(f"no node has {selector} in {connection.target}; nothing was done")
+    elif all_nodes:
+        names = tuple(everyone)
     wanted = names or sorted(name for name, node in everyone.items() if _marked(node))
-    found = tuple(_status(name, everyone[name], connection, scope) for name in wanted)
+    looking = _Looking(connection, scope)
+    found = tuple(_status(name, everyone[name], looking) for name in wanted)
     nodes = (msgspec.convert(one, Node, strict=False) for one in everyone.values())
     raised = still_raised(nodes, connection, scope=scope)
     return StatusReport(now, identity_of(connection.target), found, raised.nodes, raised.daemon_sets, raised.notes)
@@ -105,7 +127,31 @@ def _marked(node: Mapping[str, Any]) -> bool:
     return RECORD in annotations or any(taint.get("key") == RECORD for taint in taints)
 
 
-def _status(name: str, raw: Mapping[str, Any], connection: Connection, scope: CancelScope) -> NodeStatus:
+@dataclass(slots=True)
+class _Looking:
+    """What is read once, for all nodes."""
+
+    connection: Connection
+    scope: CancelScope
+    objects: Objects = field(init=False)
+    _groups: Groups | None = None
+
+    def __post_init__(self) -> None:
+        self.objects = Objects(self.connection, self.scope)
+
+    @property
+    def groups(self) -> Groups:
+        """The API groups; none where they cannot be read: what is on the nodes is shown all the same."""
+        if self._groups is None:
+            try:
+                self._groups = api_groups(self.connection, scope=self.scope)
+            except KdnsctlError:
+                self.scope.check()
+                self._groups = {}
+        return self._groups
+
+
+def _status(name: str, raw: Mapping[str, Any], looking: _Looking) -> NodeStatus:
     node = msgspec.convert(raw, Node, strict=False)
     try:
         record = record_of(node)
@@ -117,10 +163,9 @@ def _status(name: str, raw: Mapping[str, Any], connection: Connection, scope: Ca
     held: list[str] = []
     drift: list[Drift] = []
     unknown: list[str] = []
-    read = reader(connection, scope)
     for step in record.steps:
         verb, says = VERBS[step.verb], sentence(step)
-        found = raw if step.args["path"] == node_path(name) else read(step.args["path"])
+        found = raw if step.args["path"] == node_path(name) else looking.objects.get(step.args["path"]).found
         if found is None or not isinstance(verb, FieldVerb):
             unknown.append(says)
             continue
@@ -129,8 +174,16 @@ def _status(name: str, raw: Mapping[str, Any], connection: Connection, scope: Ca
             held.append(says)
         else:
             drift.append(Drift(step, says, "absent" if value is None else msgspec.json.encode(value).decode()[:200]))
+    holds = tuple(holds_for(node, (AUTO,), looking.groups, record.incident, looking.objects))
     return NodeStatus(
-        name, record, _holder(name, connection, scope), tuple(held), tuple(drift), tuple(unknown), "", dying(node)
+        name,
+        record,
+        _holder(name, looking.connection, looking.scope),
+        tuple(held),
+        tuple(drift),
+        tuple(unknown),
+        dying=dying(node) or terminating(holds),
+        holds=holds,
     )
 
 

@@ -176,6 +176,8 @@ def prepare(
     everywhere = not (chosen.names or chosen.selector)
     for path, record in records.items():
         others = 0 if everywhere else _others(connection, path, record, found, scope)
+        if others and not running[path]:
+            continue  # none of the nodes that were named is raised by it, and others are
         templates.append(Template(path, found.daemon_sets[path], record, tuple(running[path]), others))
     raised: list[Raised] = [one.level.raised for one in runtime if one.level.raised]
     raised += [one.record.raised for one in templates]

@@ -23,6 +23,7 @@ import pytest
 from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster import pods
 from kdnsctl.cluster.connection import ConnectOptions, connect
+from kdnsctl.cluster.errors import Failure, ForbiddenError
 from kdnsctl.cluster.objects import Pod
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.cluster.watch import Change, watch
@@ -108,6 +109,30 @@ def readable(kdnsctl: Kdnsctl, bundle: Path) -> None:
     assert not list(bundle.rglob("*.part"))
 
 
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exec is forbidden, as to somebody without pods/exec: what kube-proxy serves over HTTP and its logs are not."""
+
+    def forbids(*_: object, **__: object) -> None:
+        raise ForbiddenError(Failure("GET …/exec", 403, "Forbidden", "exec is not for you"))
+
+    monkeypatch.setattr("kdnsctl.reach.kubeproxyexec.KubeProxyExec._run", forbids)
+
+
+FALLEN_THROUGH: dict[str, tuple[str, str | None, set[str]]] = {
+    "knode1": ("failed", None, {"noAnswer"}),
+    "knode2": ("partial", "ssh", {"cutOff"}),
+    "knode3": ("failed", None, {"hostKeyChanged"}),
+    "knode4": ("failed", None, {"sshUnreachable"}),
+    "knode5": ("failed", None, {"noShell"}),
+    "knode6": ("complete", "ssh", set()),
+    "knode7": ("partial", "ssh", {"sudo"}),
+    "knode8": ("complete", "ssh", set()),
+}
+UNREACHED = {"knode1": "answer", "knode3": "host key", "knode4": "SSH", "knode5": "no command can be run"}
+"""What is told of the nodes that no rung reaches, beside why those before SSH did not."""
+
+
 @pytest.mark.usefixtures("failing")
 class TestEveryNodeHasItsRow:
     @pytest.mark.parametrize("via", ["ssh", "openssh"] if ALL else ["ssh"])
@@ -149,6 +174,45 @@ class TestEveryNodeHasItsRow:
         ran = kdnsctl("collect", "--all", "-O", str(tmp_path / "evidence"), "--ssh-config", str(config), "-o", "json")
         assert ran.code == 0, ran.out
         assert {row["via"] for row in rows_of(ran.out).values()} == {"exec"}
+
+    @pytest.mark.usefixtures("refused")
+    def test_where_auto_falls_through_to_ssh_that_fails_too(
+        self, kdnsctl: Kdnsctl, config: Path, tmp_path: Path
+    ) -> None:
+        """The last reason is SSH's own, and those of the rungs before it are told with it."""
+        bundle = tmp_path / "evidence"
+        how = ["--ssh-config", str(config), "--pod-namespace", "nowhere", "--no-input", "-o", "json"]
+        ran = kdnsctl("collect", "--all", "-O", str(bundle), *how)
+        assert ran.code == 4, ran.err
+        rows = rows_of(ran.out)
+        assert list(rows) == list(NODES)
+        assert {name: (row["status"], row["via"], codes(row)) for name, row in rows.items()} == FALLEN_THROUGH
+        for name, words in UNREACHED.items():
+            reasons = " ".join(gap["message"] for gap in rows[name]["missing"])
+            assert all(word in reasons for word in ("exec is not for you", "nowhere", words)), (name, reasons)
+        readable(kdnsctl, bundle)
+        judged = json.loads(kdnsctl("analyze", str(bundle), "-o", "json").out)
+        verdicts = {node["name"]: node["verdict"] for node in judged["nodes"]}
+        assert verdicts == {name: "clean" if name in ("knode6", "knode8") else "unknown" for name in NODES}
+
+    @pytest.mark.usefixtures("refused")
+    @pytest.mark.parametrize(("why", "code"), [("login", "sshLogin"), ("host key", "hostKeyUnknown")])
+    def test_so_does_a_login_that_is_refused_and_a_host_that_nobody_knows(
+        self, kdnsctl: Kdnsctl, lab: LabDir, tmp_path: Path, why: str, code: str
+    ) -> None:
+        """The OpenSSH client is tried as well, and it may not either."""
+        config, unknown = tmp_path / "ssh_config", tmp_path / "known_hosts"
+        unknown.touch()
+        strangers = "Match originalhost knode8\n    User nobody-of-that-name\n\n"
+        config.write_text((strangers if why == "login" else "") + (lab.ssh / "config").read_text())
+        how = ["--ssh-config", str(config), "--pod-namespace", "nowhere", "--no-input", "-o", "json"]
+        how += ["--known-hosts", str(unknown)] if why == "host key" else []
+        ran = kdnsctl("collect", "knode8", "-O", str(tmp_path / "evidence"), *how)
+        assert ran.code == 4, ran.err
+        row = rows_of(ran.out)["knode8"]
+        reasons = " ".join(gap["message"] for gap in row["missing"])
+        assert (row["status"], row["via"], codes(row)) == ("failed", None, {code}), reasons
+        assert unknown.read_bytes() == b""  # and nothing was noted of it
 
     @pytest.mark.parametrize("via", ["ssh", "openssh"])
     def test_the_password_of_sudo_comes_by_a_descriptor_and_is_nowhere_else(
@@ -219,7 +283,8 @@ def test_a_disk_that_fills_up_keeps_what_was_had(
     _, environment = as_process
     disk = tmp_path / "disk"
     disk.mkdir()
-    how = ["--via", "exec", "--parallel", str(parallel)]
+    # On a busy machine, too, nothing may be late: that would be another reason beside the one that is looked for.
+    how = ["--via", "exec", "--parallel", str(parallel), "--timeout", "5m", "--deadline", "30m"]
     ran = subprocess.run(
         ["unshare", "-m", "sh", "-c", FULL, "sh", str(disk), sys.executable, *how],
         env={**environment, "KUBECONFIG": str(lab.kubeconfig)},
@@ -230,7 +295,7 @@ def test_a_disk_that_fills_up_keeps_what_was_had(
     assert ran.returncode == 4, ran.stderr
     rows = rows_of(ran.stdout)
     assert list(rows) == list(NODES)
-    assert {code for row in rows.values() for code in codes(row)} == {"bundleFull"}
+    assert {code for row in rows.values() for code in codes(row)} == {"bundleFull"}, ran.stdout
     assert all(row["status"] == "complete" or codes(row) for row in rows.values())
     assert "verified 0" in ran.stderr, ran.stderr
     judged = json.loads(Path(f"{disk}.judged").read_text())

@@ -26,7 +26,13 @@ def redact(
     answer: Answer,
     place: Place,
     directory: Annotated[
-        Path, typer.Option("--directory", "-O", metavar="DIR", help="Where to; a directory that is new or empty.")
+        Path,
+        typer.Option(
+            "--directory",
+            "-O",
+            metavar="PLACE",
+            help="Where to: a directory that is new or empty, or a new archive (.tar.zst, .tar.gz).",
+        ),
     ],
     key_file: Annotated[
         Path | None,
@@ -37,6 +43,8 @@ def redact(
 
     Examples:
       kdnsctl bundle redact ./evidence -O ./for-others
+      # From one archive into another
+      kdnsctl bundle redact evidence.tar.zst -O for-others.tar.zst
       # With the same key, several bundles get the same pseudonyms
       kdnsctl bundle redact ./evidence -O ./for-others --key-file ./redaction.key
 
@@ -47,9 +55,11 @@ def redact(
     2 wrong usage, 130 interrupted.
     """
     from kdnsctl.cli import output, progress  # noqa: PLC0415
-    from kdnsctl.evidence.redact import redact as make  # noqa: PLC0415
+    from kdnsctl.evidence import packing  # noqa: PLC0415
+    from kdnsctl.evidence import redact as work  # noqa: PLC0415
 
     key = secrets.token_bytes(KEY_SIZE) if key_file is None else _key(key_file)
+    make = work.redact_to_archive if packing.is_named_as_one(directory) else work.redact
     with progress.reporting(common.color) as reporter:
         made = make(place, directory, key, reporter=reporter)
     if answer.output is Form.TABLE:
@@ -59,10 +69,10 @@ def redact(
         width = columns(sys.stdout)
         lines = [line for path in made.left_out for line in table.wrapped(visible(f"left out: {path}"), width)]
         counts = f"{made.artefacts} artefacts redacted, {len(made.left_out)} left out, {len(made.withheld)} withheld"
-        told = f"{counts}. Bundle: {made.directory}"
+        told = f"{counts}. Bundle: {made.place}"
         lines += table.wrapped(visible(told), width)
         lines += table.wrapped(f"SHA-256 of SHA256SUMS: {made.sums_digest}", width)
-        again = caller_of(ctx).on_files("analyze", str(made.directory))
+        again = caller_of(ctx).on_files("analyze", str(made.place))
         put("\n".join([*lines, "", *next_lines([again])]) + "\n")
     else:
         output.document(to_json(str(place), made), answer.format)
@@ -75,7 +85,7 @@ def to_json(place: str, made: Any) -> dict[str, Any]:
         "apiVersion": API_VERSION,
         "kind": "RedactReport",
         "bundle": place,
-        "redacted": str(made.directory),
+        "redacted": str(made.place),
         "artefacts": made.artefacts,
         "leftOut": list(made.left_out),
         "withheld": list(made.withheld),

@@ -24,8 +24,8 @@ from kdnsctl.cli.changing import (
     confirm,
     show_plan,
 )
-from kdnsctl.cli.collect import Pods, Rung, Ssh, pod_settings, ssh_ways
 from kdnsctl.cli.options import Answer, Common, Connection, Form, KubeProxyVersion, Record, Settle
+from kdnsctl.cli.reaching import Pods, Rung, Ssh, pod_settings, ssh_ways
 from kdnsctl.cli.terminal import put, tell
 from kdnsctl.model import ExitCode
 
@@ -126,7 +126,7 @@ def flush(
         tcp=extent.tcp,
         version=extent.kube_proxy_version,
         via=Via(via.value),
-        pods=pod_settings(pods) if via in (Rung.AUTO, Rung.POD) else None,
+        pods=pod_settings(pods, via),
         parallel=extent.parallel,
         max_failures=extent.max_failures,
         rehearsed=changing.dry_run is not DryRun.NONE,
@@ -138,8 +138,8 @@ def flush(
         progress.reporting(common.color) as reporter,
         connected(connection, common, scope, reporter) as cluster,
     ):
-        by_ssh = via in (Rung.SSH, Rung.OPENSSH) or (via is Rung.AUTO and _ssh_is_meant(ssh))
-        ways = ssh_ways(ssh, common, reporter, openssh=via is Rung.OPENSSH) if by_ssh else None
+        by_ssh = via is not Rung.AUTO or _ssh_is_meant(ssh)
+        ways = ssh_ways(ssh, via, common, reporter) if by_ssh else None
         with work.preparing(options, cluster, ways, scope=scope, reporter=reporter, now=now) as prepared:
             if changing.dry_run is not DryRun.NONE:
                 shown = show_plan(prepared.plan, cluster, answer, changing.dry_run, scope)

@@ -266,7 +266,7 @@ def _asked(question: str, *, no_input: bool) -> Choice:
 
     choices = {"y": Choice.RUN, "yes": Choice.RUN, "s": Choice.SKIP, "skip": Choice.SKIP, "q": Choice.LEAVE,
                "quit": Choice.LEAVE}  # fmt: skip
-    while (choice := choices.get(confirming.ask(question, no_input=no_input, fresh=True))) is None:
+    while (choice := choices.get(confirming.ask(question, no_input=no_input))) is None:
         tell("y runs it. s leaves it out and goes on with the next. q quits here, and you can go on later.")
     return choice
 
@@ -304,7 +304,7 @@ def _asked_value(variable: Variable, *, no_input: bool) -> Sequence[str]:
     question = f"{variable.name}, {variable.about}:"
     try:
         while True:
-            said = confirming.ask(question, no_input=no_input, lower=False, fresh=True)
+            said = confirming.ask(question, no_input=no_input, lower=False)
             try:
                 return checked(variable.name, said.split())
             except UsageError as error:

@@ -42,13 +42,21 @@ _GROUPS: Final = (
     ("authentication.k8s.io", "v1"),
     ("authorization.k8s.io", "v1"),
     ("policy", "v1"),
+    ("apiextensions.k8s.io", "v1"),
     ("coordination.k8s.io", "v1"),
     ("discovery.k8s.io", "v1"),
 )
 
 
-def answer(path: str, address: str) -> JSON | None:
-    """The body of a discovery path, None for any other path. `address` is host:port of the server."""
+def answer(path: str, address: str, custom: Sequence[Kind] = ()) -> JSON | None:
+    """The body of a discovery path, None for any other path. `address` is host:port of the server.
+
+    `custom` are the kinds that are served beside the built-in ones.
+    """
+    served: dict[str, list[str]] = {}
+    for group, version in [*_GROUPS, *((kind.group, kind.version) for kind in custom)]:
+        if version not in served.setdefault(group, []):
+            served[group].append(version)
     parts = [part for part in path.split("/") if part]
     if parts == ["version"]:
         return dict(VERSION)
@@ -56,26 +64,27 @@ def answer(path: str, address: str) -> JSON | None:
         reachable = [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}]
         return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": reachable}
     if parts == ["api", "v1"]:
-        return _resources("", "v1")
+        return _resources("", "v1", KINDS)
     if parts == ["apis"]:
-        groups = [_group(group, version) for group, version in _GROUPS]
+        groups = [_group(group, versions) for group, versions in served.items()]
         return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
-    for group, version in _GROUPS:
-        if parts == ["apis", group]:
-            return {"kind": "APIGroup", "apiVersion": "v1"} | _group(group, version)
-        if parts == ["apis", group, version]:
-            return _resources(group, version)
+    if parts[:1] == ["apis"] and len(parts) in (2, 3) and parts[1] in served:
+        group = parts[1]
+        if len(parts) == 2:
+            return {"kind": "APIGroup", "apiVersion": "v1"} | _group(group, served[group])
+        if parts[2] in served[group]:
+            return _resources(group, parts[2], [*KINDS, *custom])
     return None
 
 
-def _group(group: str, version: str) -> JSON:
-    served = {"groupVersion": f"{group}/{version}", "version": version}
-    return {"name": group, "versions": [served], "preferredVersion": served}
+def _group(group: str, versions: Sequence[str]) -> JSON:
+    served = [{"groupVersion": f"{group}/{version}", "version": version} for version in versions]
+    return {"name": group, "versions": served, "preferredVersion": served[0]}
 
 
-def _resources(group: str, version: str) -> JSON:
+def _resources(group: str, version: str, kinds: Sequence[Kind]) -> JSON:
     entries: list[JSON] = []
-    for kind in KINDS:
+    for kind in kinds:
         if (kind.group, kind.version) == (group, version):
             entries.append(_entry(kind))
             entries += [_subentry(kind, sub) for sub in kind.subresources]

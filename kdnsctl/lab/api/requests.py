@@ -6,7 +6,7 @@ deletecollection). Whether it may, and the answer, are other modules' business.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,8 +37,16 @@ class Target:
         return f"{self.plural}/{self.subresource}" if self.subresource else self.plural
 
 
-def parse_target(method: str, path: str, query: Mapping[str, str]) -> Target | None:
-    """The target of a resource path, None for every other path (discovery, health, version)."""
+def parse_target(
+    method: str,
+    path: str,
+    query: Mapping[str, str],
+    find: Callable[[str, str, str], Kind | None] = find_kind,
+) -> Target | None:
+    """The target of a resource path, None for every other path (discovery, health, version).
+
+    `find` tells the kind of a group, version and plural.
+    """
     parts = [part for part in path.split("/") if part]
     if len(parts) >= 3 and parts[0] == "api":
         group, version, rest = "", parts[1], parts[2:]
@@ -58,7 +66,7 @@ def parse_target(method: str, path: str, query: Mapping[str, str]) -> Target | N
         verb = "delete" if name else "deletecollection"
     else:
         verb = _VERBS.get(method, method.lower())
-    kind = find_kind(group, version, plural)
+    kind = find(group, version, plural)
     return Target(verb, group, version, plural, namespace, name, subresource, kind)
 
 

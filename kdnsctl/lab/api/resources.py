@@ -14,6 +14,7 @@ from kdnsctl.lab.api.exchange import Exchange
 from kdnsctl.lab.api.protobuf import MEDIA_TYPE, decode
 from kdnsctl.lab.api.representation import list_body, negotiate, object_body
 from kdnsctl.lab.api.requests import flag, is_dry_run, number
+from kdnsctl.lab.customkinds import is_custom
 from kdnsctl.lab.kinds import PODS, SERVICE_ACCOUNTS, SERVICES, Kind
 from kdnsctl.lab.patches import json_patch, merge_patch
 from kdnsctl.lab.replies import JSON, FieldFault, Refused, bad_request
@@ -201,9 +202,9 @@ def _edit(kind: Kind, media: str, body: Any) -> Callable[[JSON], JSON]:
         if not isinstance(body, dict):
             raise bad_request("error decoding patch: a merge patch is a JSON object")
         return lambda obj: dict(merge_patch(obj, body))
-    if media == STRATEGIC_PATCH:
+    if media == STRATEGIC_PATCH and not is_custom(kind):
         return lambda obj: strategic_merge(kind.kind, obj, body)
-    accepted = f"{JSON_PATCH}, {MERGE_PATCH}, {STRATEGIC_PATCH}"
+    accepted = f"{JSON_PATCH}, {MERGE_PATCH}" + ("" if is_custom(kind) else f", {STRATEGIC_PATCH}")
     message = f"the body of the request was in an unknown format - accepted media types include: {accepted}"
     raise Refused(415, "UnsupportedMediaType", message, details={})
 

@@ -13,6 +13,7 @@ import traceback
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Final, Self
 
 import msgspec
@@ -32,6 +33,7 @@ from kdnsctl.lab.api.logs import pod_log
 from kdnsctl.lab.api.portforward import pod_portforward
 from kdnsctl.lab.api.requests import Target, parse_target
 from kdnsctl.lab.api.watching import watch
+from kdnsctl.lab.customkinds import custom_kinds, served_kind
 from kdnsctl.lab.kinds import Kind
 from kdnsctl.lab.replies import Refused
 from kdnsctl.lab.runtime import PodRuntime
@@ -227,7 +229,8 @@ class ApiServer:
         entry.sender = entry.user = sender.user
         identity = self.policy.impersonated(sender, request.headers.items())
         entry.user, entry.groups = identity.user, identity.groups
-        target = parse_target(request.method, request.path, request.query)
+        store = self._backend.store
+        target = parse_target(request.method, request.path, request.query, partial(served_kind, store))
         if target is None or target.plural == "":
             return await self._outside(request, entry, identity, action)
         self.policy.check(identity, target)
@@ -282,7 +285,7 @@ class ApiServer:
         if request.path.rstrip("/") in _HEALTH:
             entry.code = 200
             return web.Response(text="ok", headers=common_headers(entry.audit_id, identity))
-        body = answer(request.path, self._backend.address)
+        body = answer(request.path, self._backend.address, custom_kinds(self._backend.store))
         if body is None or request.method not in ("GET", "HEAD"):
             return self._nothing(entry)
         exchange = Exchange(self._backend, request, Target("get", "", "", ""), identity, entry, disturbance)

@@ -456,6 +456,7 @@ class TestLocks:
 
         assert len(told) == 1
         assert "the record on the node is the lock instead" in told[0]
+        assert "not another run in the same one; see that nobody else works on it" in told[0]
 
 
 def test_who_may_not_patch_changes_nothing(server: ApiServer, store: Store, means: Means, log: Journal) -> None:

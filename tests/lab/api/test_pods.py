@@ -365,6 +365,11 @@ def test_a_plan_asks_the_server_and_makes_nothing(
         assert states == {"exec": "works", "pod": "works", "pod-netadmin": "works", **SSH}
         rungs = {item["item"]: item["rung"] for item in node["items"]}
         assert (rungs["conntrack.a"], rungs["kubeProxy.log"]) == ("exec", "api")
+        assert "kubeProxy.log.previous" not in rungs  # it has not been restarted
+        conditions = {item["item"]: item["onlyIf"] for item in node["items"] if item["onlyIf"]}
+        assert conditions["nft.v4"] == "kube-proxy runs in nftables mode, or does not tell its mode"
+        assert conditions["nft.v4.text"] == "nft.v4 cannot be read"
+        assert not conditions.keys() & {"conntrack.a", "iptables.v4", "kubeProxy.metrics"}
         # Of a pod of the same image is nothing to be hoped.
         assert node["flush"]["rung"] == "exec"
         assert "if kube-proxy's image has conntrack (up to about 1.31); else by ssh, " in node["flush"]["why"]

@@ -185,7 +185,7 @@ def test_the_printed_role_is_enough_and_without_it_nothing_is_changed(
 
     ran = kdnsctl("quarantine", NODE, *CONTAIN, "--as", "jane")
     assert ran.code == 0, ran.err
-    assert kdnsctl("status", "--as", "jane").out.count(NODE) == 1
+    assert f"\n{NODE} " in kdnsctl("status", "--as", "jane").out
     back = kdnsctl("release", NODE, "--yes", "--unchecked", "--as", "jane")
     assert back.code == 0, back.err
     assert node() == before
@@ -302,6 +302,55 @@ def test_a_failed_cordon_stops_the_node_and_a_rerun_goes_on(
     assert node() == before
 
 
+def cordon(found: dict[str, Any]) -> None:
+    found["spec"]["unschedulable"] = True
+
+
+@pytest.mark.parametrize(
+    "way", [("release", NODE, "--unchecked"), ("incident", "undo", "inc-1")], ids=["release", "undo"]
+)
+def test_who_cordons_after_the_record_and_before_us_keeps_the_cordon(
+    kdnsctl: Kdnsctl, server: ApiServer, store: Store, node: Callable[[], Any], way: tuple[str, ...]
+) -> None:
+    """Whether the quarantine has gone on meanwhile or not."""
+    before = node()
+    refusal = Refused(403, "Forbidden", "an admission rule says no", details={}).status()
+    server.faults.add(Fault(Respond(403, status=refusal), method="PATCH", path=NODE, after=2))
+    assert kdnsctl("quarantine", NODE, *CONTAIN, "--incident", "inc-1").code == 1
+    changed(store, cordon)
+    if way[0] == "release":
+        assert kdnsctl("quarantine", NODE, *CONTAIN, "--incident", "inc-1").code == 0
+        steps = json.loads(node()["metadata"]["annotations"][RECORD])["steps"]
+        assert [step["verb"] for step in steps] == ["object.annotate", "node.taint"]
+
+    back = kdnsctl(*way, "--yes")
+
+    assert back.code == 0, back.err
+    before["spec"]["unschedulable"] = True
+    assert node() == before
+
+
+def test_who_cordons_after_a_release_that_broke_off_keeps_the_cordon(
+    kdnsctl: Kdnsctl, server: ApiServer, store: Store, node: Callable[[], Any]
+) -> None:
+    before = node()
+    assert kdnsctl("quarantine", NODE, *CONTAIN).code == 0
+    refusal = Refused(403, "Forbidden", "an admission rule says no", details={}).status()
+    server.faults.add(Fault(Respond(403, status=refusal), method="PATCH", path=NODE, after=2))  # taint, cordon, hold
+    assert kdnsctl("release", NODE, "--yes", "--unchecked").code == 1
+    assert "unschedulable" not in node()["spec"]
+    changed(store, cordon)
+
+    back = kdnsctl("release", NODE, "--yes", "--unchecked", "-o", "json")
+
+    assert back.code == 4
+    steps = document(back)["nodes"][0]["steps"]
+    assert [step["outcome"] for step in steps] == ["already", "drift", "restored", "restored"]
+    assert "which somebody else has set" in steps[1]["reason"]["message"]
+    before["spec"]["unschedulable"] = True
+    assert node() == before
+
+
 @pytest.mark.parametrize("fault", [Respond(500, "boom"), Disturb(after_bytes=10), Respond(409, "no")], ids=str)
 @pytest.mark.parametrize("place", range(5))
 def test_wherever_it_breaks_off_it_goes_on_or_back_exactly(
@@ -358,32 +407,3 @@ def test_names_and_reports_come_from_standard_input(
     plan = document(kdnsctl("quarantine", "-", "--dry-run", "client", "-o", "json"))
     assert [one["name"] for one in plan["nodes"]] == [NODE]
     assert writes(server) == []
-
-
-def test_managers_are_held_or_it_is_said_how(kdnsctl: Kdnsctl, store: Store, node: Callable[[], Any]) -> None:
-    def managed(found: dict[str, Any]) -> None:
-        found["metadata"]["labels"].update(
-            {"karpenter.sh/nodepool": "default", "eks.amazonaws.com/nodegroup": "workers"}
-        )
-        found["metadata"].setdefault("annotations", {}).update(
-            {"cluster.x-k8s.io/machine": "m-1", "cluster.x-k8s.io/cluster-namespace": "fleet"}
-        )
-
-    changed(store, managed)
-    before = node()
-    report = document(kdnsctl("quarantine", NODE, *CONTAIN, "--hold", "auto", "--hold", "gardener", "-o", "json"))
-    holds = {one["manager"]: one for one in report["nodes"][0]["holds"]}
-    assert {name: one["verdict"] for name, one in holds.items()} == {
-        "cluster-autoscaler": "held",
-        "karpenter": "held",
-        "cluster-api": "cannotBeHeldFromHere",
-        "gardener": "held",
-        "eks": "cannotBeHeldFromHere",
-    }
-    assert "-n fleet annotate machine m-1" in holds["cluster-api"]["run"]
-    assert all(one["doesNotProtect"] for one in holds.values())
-    annotations = node()["metadata"]["annotations"]
-    assert annotations["karpenter.sh/do-not-disrupt"] == "true"
-    assert annotations["node.machine.sapcloud.io/preserve"] == "now"
-    assert kdnsctl("release", NODE, "--yes", "--unchecked").code == 0
-    assert node() == before

@@ -230,7 +230,7 @@ def test_discovery_of_groups_equals_the_recorded_one_as_far_as_it_is_served(clie
     recorded = recordings.body("discovery-apis")
     order = [group for group in recorded["groups"] if group in reply.json["groups"]]
     assert reply.json == {**recorded, "groups": order}
-    assert len(order) == 6
+    assert len(order) == 7
 
 
 def test_node_lists(client: Client) -> None:

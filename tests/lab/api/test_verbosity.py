@@ -352,6 +352,10 @@ def test_by_the_template_only_the_named_node_restarts(kdnsctl: Kdnsctl, store: S
     assert {node for node in before if before[node] != now[node]} == {NODE}
     assert proxies.put == []
 
+    elsewhere = kdnsctl("verbosity", "restore", "knode2", *RESTORE[2:])
+    assert (elsewhere.code, one(elsewhere)["reason"]["code"]) == (0, "notRaised")
+    assert (daemon_set(store)["spec"], pods(store)) == (raised, now)
+
     assert kdnsctl(*RESTORE).code == 0
     assert daemon_set(store)["spec"] == spec
     assert others(store) == {node: uid for node, uid in before.items() if node != NODE}

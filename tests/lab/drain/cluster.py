@@ -230,13 +230,15 @@ def utc_now() -> datetime:
 
 
 @contextlib.contextmanager
-def lab(directory: Path, *, dns: int = 0, seed: int = 7, nodes: int = 3) -> Iterator[Lab]:
+def lab(
+    directory: Path, *, dns: int = 0, seed: int = 7, nodes: int = 3, runtime: MemoryRuntime | None = None
+) -> Iterator[Lab]:
     """A settled cluster of which only the first node takes pods, until `working` begins."""
     store = new_store(seed=seed)
     seed_cluster(store, numbered_nodes(nodes), dns_replicas=dns)
     manager = ControllerManager(store)
     directory.mkdir(parents=True, exist_ok=True)
-    with ApiServer(store, MemoryRuntime(), [listen()], bookmark_seconds=3600) as server:
+    with ApiServer(store, runtime or MemoryRuntime(), [listen()], bookmark_seconds=3600) as server:
         path = directory / "kubeconfig"
         path.write_text(server.kubeconfig(), encoding="utf-8")
         made = Lab(store, manager, server, path)

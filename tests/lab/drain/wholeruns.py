@@ -1,7 +1,8 @@
 """One quarantine with seeded misfortune, from the lock to the release: servers that fail, a second operator, outsiders.
 
 The cluster's own history is the witness: at every write, no more nodes may be in quarantine than allowed, and no pod
-may be evicted that `faultruns.Witness` forbids. In the end every node must be as its owners left it.
+may be evicted that `faultruns.Witness` forbids, nor from a node that no capture proves affected. In the end every node
+must be as its owners left it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+from unittest import mock
 
 from kdnsctl.cancel import CancelScope
 from kdnsctl.changes import incidents, runs
@@ -28,18 +30,21 @@ from kdnsctl.lab.api.faults import Fault
 from kdnsctl.lab.changes import Change
 from kdnsctl.lab.kinds import DISRUPTION_BUDGETS, LEASES, NODES, PODS
 from kdnsctl.lab.replies import JSON
-from kdnsctl.model import KdnsctlError, RefusedError, SilentReporter
+from kdnsctl.model import KdnsctlError, RefusedError, SilentReporter, Verdict
 from kdnsctl.quarantine import quarantine as work
 from kdnsctl.quarantine import release as back
+from kdnsctl.quarantine import working
+from kdnsctl.quarantine.capture import Captured, capture
 from kdnsctl.quarantine.guards import Most
-from kdnsctl.quarantine.holds import AUTOSCALER_KEY
+from kdnsctl.quarantine.holdsnodes import AUTOSCALER_KEY
+from kdnsctl.quarantine.outcome import NodeResult, QuarantineReport
 from kdnsctl.quarantine.podfilters import DrainOptions
-from kdnsctl.quarantine.quarantine import QuarantineOptions, QuarantineReport
 from kdnsctl.quarantine.record import Phase
 from kdnsctl.quarantine.release import ReleaseReport
 from tests.lab.api.fake_kubelet import Cluster, settle
 from tests.lab.drain.cluster import Answering, Lab, lab
 from tests.lab.drain.faultruns import Witness, actions, set_up, witness_of
+from tests.lab.drain.tables import Tables
 
 INCIDENT: Final = "inc-1"
 WHERE: Final = (
@@ -93,16 +98,16 @@ class Operator:
                 yield opened, held.scope
 
     def quarantine(self, targets: list[str], most: int, incident: str) -> QuarantineReport | KdnsctlError:
-        """The command, but for the words and the capture; `drain_anyway` stands for a capture that proves it."""
-        options = QuarantineOptions(
-            Chosen(tuple(targets)), incident, incident=incident, most=Most(most, percent=False), collect=False,
-            drain=DrainOptions(timeout=3000), drain_anyway=True,
+        """The command, but for the words."""
+        options = work.QuarantineOptions(
+            Chosen(tuple(targets)), incident, incident=incident, most=Most(most, percent=False),
+            drain=DrainOptions(timeout=3000),
         )  # fmt: skip
         actor = self._actor()
         try:
             with CancelScope(5000, clock=self.made.clock) as scope, self._connected(scope) as connection:
                 self.scope = scope
-                prepared = work.prepare(options, connection, actor, scope=scope, now=now())
+                prepared = work.prepare(options, connection, actor, scope=scope, now=now)
                 with self._at_work(connection, incident, targets, actor, scope) as (opened, held):
                     return work.quarantine(
                         prepared, connection, opened, actor, options,
@@ -159,6 +164,20 @@ class Outsider:
     def uncordon(self, name: str) -> None:
         self.change(name, lambda node: node["spec"].pop("unschedulable", None))
 
+    def cordon(self, name: str) -> None:
+        """It is theirs if it was not cordoned: whether before the quarantine's own, or after a release."""
+        theirs = []
+
+        def cordoned(node: JSON) -> JSON:
+            theirs.append(not node["spec"].get("unschedulable"))
+            return node | {"spec": node["spec"] | {"unschedulable": True}}
+
+        self.made.store.change(NODES, name, "", cordoned)
+        if theirs[-1]:
+            self.done.append(
+                lambda node: node["spec"].update(unschedulable=True) if node["metadata"]["name"] == name else None
+            )
+
     def label(self, names: list[str], times: int) -> None:
         for number in range(times):
             for name in names:
@@ -173,13 +192,14 @@ class Guarding(Witness):
     """Which nodes are in quarantine at each write, those that have our taint: not too many, and no other is drained."""
 
     most: int = 1
+    broken: frozenset[str] = frozenset()
     tainted: set[str] = field(default_factory=set)
 
     def see(self, change: Change) -> None:
         if change.kind is NODES:
             self._node(change.obj)
         else:
-            self.targets = frozenset(self.tainted)
+            self.targets = frozenset(self.tainted & self.broken)
             self.planned = frozenset((*self.pods, change.obj["metadata"]["uid"]))  # by whichever run
             super().see(change)
 
@@ -197,17 +217,22 @@ class Guarding(Witness):
 def run(seed: int, directory: Path) -> list[str]:
     """What went wrong in the run of this seed: nothing, if all is well."""
     dice = random.Random(seed)
-    with lab(directory, dns=3, seed=seed, nodes=4) as made:
+    tables = Tables()
+    with lab(directory, dns=3, seed=seed, nodes=4, runtime=tables) as made, patient_captures():
+        tables.node_of = lambda namespace, pod: str(made.store.get(PODS, pod, namespace)["spec"].get("nodeName", ""))
         made.hurry()
         set_up(made, dice)
         most = dice.randint(1, 2)
         targets = dice.sample(["knode1", "knode2", "knode3"], dice.randint(1, most))
+        tables.broken = frozenset(name for name in (*targets, "knode4") if dice.random() < 0.7)
         for name in targets:
             owned(made, name, dice)
         settle(made.store, made.manager)
         before = {node["metadata"]["name"]: node for node in made.store.select(NODES)}
         seen = witness_of(made, [*targets, "knode4"], [])
-        witness = Guarding(seen.targets, seen.affected, 1, seen.pods, seen.budgets, seen.planned, most=most)
+        witness = Guarding(
+            seen.targets, seen.affected, 1, seen.pods, seen.budgets, seen.planned, most=most, broken=tables.broken
+        )
         changes = made.store.subscribe([PODS, DISRUPTION_BUDGETS, NODES])
         jane, joe = (Operator(made, name, directory / name) for name in ("jane", "joe"))
         outsider = Outsider(made)
@@ -219,7 +244,7 @@ def run(seed: int, directory: Path) -> list[str]:
             if dice.random() < 0.5:
                 jane.release()  # under what is left of the misfortune
             made.server.faults.clear()
-            wrong = finished(made, jane, targets, most)
+            wrong = finished(made, jane, targets, most, tables.broken)
             wrong += released(made, jane)
         for change in changes.take():
             witness.see(change)
@@ -265,6 +290,7 @@ def meddling(
 
     work: dict[str, Callable[[], Any]] = {
         "uncordon": lambda: outsider.uncordon(targets[0]),
+        "cordon": lambda: outsider.cordon(targets[0]),
         "beats": lambda: outsider.label(targets, 30),
         "compact": jane.made.store.compact,
         "same nodes": lambda: joe.quarantine(targets, most, dice.choice((INCIDENT, "inc-2"))),
@@ -289,7 +315,21 @@ def in_quarantine(made: Lab) -> dict[str, str]:
     }
 
 
-def finished(made: Lab, jane: Operator, targets: list[str], most: int) -> list[str]:
+@contextlib.contextmanager
+def patient_captures() -> Iterator[None]:
+    """Captures live by the machine's clock: by the fast one, a busy machine has no time to answer a command."""
+
+    def patient(*args: Any, scope: CancelScope, **rest: Any) -> Captured:
+        with CancelScope(120) as slow, scope.closing(slow.cancel):
+            found = capture(*args, scope=slow, **rest)
+        scope.check()
+        return found
+
+    with mock.patch.object(working, "capture", patient):
+        yield
+
+
+def finished(made: Lab, jane: Operator, targets: list[str], most: int, broken: frozenset[str]) -> list[str]:
     """Run again, undisturbed: it must go on to the end, whoever had begun, unless it would be too many."""
     for lease in made.store.select(LEASES):  # of who could not give it back: not waited for here, but expired
         made.store.delete(LEASES, lease["metadata"]["name"], "kube-system")
@@ -307,11 +347,15 @@ def finished(made: Lab, jane: Operator, targets: list[str], most: int) -> list[s
     return [
         f"run again, {node.name} is {node.phase}: {node.failed}"
         for node in report.nodes
-        if node.failed or (node.phase is not Phase.DRAINED and not _kept(node))
+        if node.failed or (node.name in broken and node.phase is not Phase.DRAINED and not _kept(node))
+    ] + [
+        f"{node.name} is {node.judgement and node.judgement.verdict}, and nothing proves it affected"
+        for node in report.nodes
+        if (node.name in broken) is not bool(node.judgement and node.judgement.verdict is Verdict.AFFECTED)
     ]
 
 
-def _kept(node: work.NodeResult) -> bool:
+def _kept(node: NodeResult) -> bool:
     """Whether DNS pods stayed that had to."""
     return node.drained is not None and any(not pod.left and pod.reason for pod in node.drained.pods)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,36 +14,44 @@ from kdnsctl.cli import confirming
 from kdnsctl.cli.ending import interruptible
 from kdnsctl.model import RefusedError
 
-Answer = Callable[[bytes], int]
+Answer = Callable[[bytes], threading.Thread]
 
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Answer:
-    """Types an answer on a terminal of its own, whose other end it returns."""
+    """Types a yes that nobody asked for, and an answer when there is a question, on a terminal of its own."""
 
-    def typed(answer: bytes) -> int:
+    def typed(answer: bytes) -> threading.Thread:
         ours, theirs = os.openpty()
         monkeypatch.setattr(confirming, "TERMINAL", os.ttyname(theirs))
-        os.write(ours, answer)
-        return ours
+        os.write(ours, b"yes\n")
+
+        def watch() -> None:
+            shown = b""
+            while not shown.endswith(b"Delete this pod? [y/N] "):
+                shown += os.read(ours, 1000)
+            os.write(ours, answer)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        return watcher
 
     return typed
 
 
 @pytest.mark.parametrize("answer", [b"y\n", b"YES\n", b" y \n"])
 def test_a_yes_is_a_yes_and_was_asked_for(terminal: Answer, answer: bytes) -> None:
-    ours = terminal(answer)
+    watcher = terminal(answer)
     confirming.confirm("Delete this pod?", yes=False, no_input=False)
-    shown = b""
-    while b"Delete this pod? [y/N]" not in shown:  # what was typed is echoed before it, and may come by itself
-        shown += os.read(ours, 1000)
+    watcher.join()  # it saw the question
 
 
 @pytest.mark.parametrize("answer", [b"\n", b"n\n", b"yo\n", b"\x04"])
 def test_anything_else_is_a_no(terminal: Answer, answer: bytes) -> None:
-    terminal(answer)
-    with pytest.raises(RefusedError, match="nothing was changed"):
+    watcher = terminal(answer)
+    with pytest.raises(RefusedError, match="not confirmed; nothing was changed"):
         confirming.confirm("Delete this pod?", yes=False, no_input=False)
+    watcher.join()
 
 
 def test_nobody_is_asked_who_has_said_yes_or_may_not_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,10 +29,13 @@ def test_the_least_roles_for_all_commands(run: Run) -> None:
     assert (everywhere["kind"], everywhere["metadata"]) == ("ClusterRole", {"name": "kdnsctl"})
     assert (local["kind"], local["metadata"]) == ("Role", {"name": "kdnsctl", "namespace": "kube-system"})
     assert resources(everywhere) == {
-        *("nodes", "pods", "services", "daemonsets", "endpointslices", "servicecidrs", "machines", "namespaces")
+        *("nodes", "pods", "services", "daemonsets", "endpointslices", "servicecidrs", "namespaces"),
+        # what managers of nodes have for a node, which status looks at
+        *("machines", "machinehealthchecks", "machineconfigpools"),
+        *("nodeclaims", "nodepools", "nodehealthchecks", "plans"),
     }
     assert resources(local) == {
-        *("leases", "configmaps", "deployments", "events", "pods/log", "pods/exec", "pods/portforward")
+        *("leases", "configmaps", "deployments", "cronjobs", "events", "pods/log", "pods/exec", "pods/portforward")
     }
     assert "secrets" not in run("rbac").out
     verbs = {verb for one in (everywhere, local) for rule in one["rules"] for verb in rule["verbs"]}

@@ -204,9 +204,24 @@ def test_a_single_stack_service_needs_its_own_family_only() -> None:
     assert judge(stale, six).verdict is Verdict.AFFECTED
 
 
-def test_one_whole_reading_is_enough() -> None:
+def test_the_last_reading_has_to_be_whole() -> None:
+    """What came after an earlier one that was whole is not known; one that was cut off before does not matter."""
     known = truth()
-    assert judge(live([], known, [], completeness=CUT), known).verdict is Verdict.CLEAN
+    first = reading([], known)
+    cut = replace(first, completeness=CUT)
+    state = live([], known, [])
+    assert judge(replace(state, conntrack=cut, conntrack_later=first), known).verdict is Verdict.CLEAN
+    later_cut = judge(replace(state, conntrack=first, conntrack_later=cut), known)
+    assert (later_cut.verdict, later_cut.complete) == (Verdict.UNKNOWN, False)
+
+
+def test_evidence_that_broke_off_proves_a_fault_and_no_health() -> None:
+    known = truth()
+    broken = (Reason("cutOff", "metrics have 7 bytes"),)
+    said = judge(replace(live([], known), broken=broken), known)
+    assert (said.verdict, said.reason.code, said.missing) == (Verdict.UNKNOWN, "cutOff", broken)
+    stale = replace(live([entry(DEAD)], known), live=False)
+    assert judge(replace(stale, broken=broken), known).verdict is Verdict.AFFECTED
 
 
 def test_truth_of_another_time_proves_no_health() -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from kdnsctl.changes.journal import JournalError, read
-from kdnsctl.evidence.artefactfile import Source
+from kdnsctl.evidence.artefactfile import BundleWriteError, Source
 from kdnsctl.evidence.artefacts import CLUSTER
-from kdnsctl.evidence.bundle import JOURNAL, MANIFEST, SUMS, Bundle, sealed
+from kdnsctl.evidence.bundle import JOURNAL, MANIFEST, RESERVE, SUMS, Bundle, sealed
 from kdnsctl.model import Reason, RefusedError, UsageError
 
 EXEC = Source("kubeProxyExec", ("cat", "/proc/net/nf_conntrack"))
@@ -300,3 +300,35 @@ class TestAFullDisk:
                 "nodes/knode3/01/late.txt",
             ],
         }
+
+    def test_what_was_set_aside_is_not_taken_by_a_write_that_is_under_way(
+        self, bundle: Bundle, place: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The journal gives the reserve up for itself; an artefact of another thread must not get there first."""
+        file = bundle.begin("knode1", "conntrack.a", "conntrack.a.txt", EXEC)
+        real, began, go_on = os.write, threading.Event(), threading.Event()
+        seen: list[bool] = []
+
+        def slowly(descriptor: int, data: bytes) -> int:
+            if threading.current_thread().name == "artefact":
+                began.set()
+                go_on.wait(60)
+                seen.append((place / RESERVE).exists())
+            return real(descriptor, data)
+
+        monkeypatch.setattr("kdnsctl.evidence.artefactfile.os.write", slowly)
+        writing = threading.Thread(target=file.write, args=(b"udp 17\n",), name="artefact")
+        writing.start()
+        assert began.wait(60)
+        giving_up = threading.Thread(target=bundle.finish, args=({},))
+        giving_up.start()
+        giving_up.join(0.5)  # time to do it too early
+        go_on.set()
+        writing.join()
+        giving_up.join()
+        assert seen == [True]
+        with pytest.raises(BundleWriteError) as caught:
+            file.write(b"udp 17\n")
+        assert caught.value.code == "bundleFull"
+        assert file.close(errors=b"too late").errors == ""
+        assert not list(place.rglob("*.err"))

@@ -236,16 +236,16 @@ class TestTheCopy:
     def test_it_can_be_redacted_once_more(self, original: Path) -> None:
         first = redacted(original)
         again = redact(first, first.with_name("twice"), b"another key, of sixteen bytes", reporter=QUIET)
-        assert verify(again.directory).sound
+        assert verify(again.place).sound
         assert sorted(node.verdict for node in analyze(first).nodes) == sorted(
-            node.verdict for node in analyze(again.directory).nodes
+            node.verdict for node in analyze(again.place).nodes
         )
-        assert read(again.directory / JOURNAL).records[0].body["sumsSha256"] == verify(first).sums_digest
+        assert read(again.place / JOURNAL).records[0].body["sumsSha256"] == verify(first).sums_digest
 
     def test_the_key_is_not_in_it_and_another_gives_other_names(self, one: Path) -> None:
         place = redacted(one)
         assert not any(KEY in said or KEY.hex().encode() in said for _, said in contents(place))
-        other = redact(one, one.with_name("other"), b"0123456789abcdef", reporter=QUIET).directory
+        other = redact(one, one.with_name("other"), b"0123456789abcdef", reporter=QUIET).place
         nodes = {path.name for path in place.glob("nodes/*")}
         assert nodes.isdisjoint(path.name for path in other.glob("nodes/*"))
 
@@ -254,7 +254,7 @@ class TestTheCopy:
         archive = archive_name(one, compression)
         pack(one, archive, compression)
         made = redact(archive, one.with_name("of-archive"), KEY, reporter=QUIET)
-        assert told(analyze(made.directory)) == told(analyze(redacted(one)))
+        assert told(analyze(made.place)) == told(analyze(redacted(one)))
 
 
 class TestWhatIsRefused:
@@ -305,9 +305,12 @@ class TestWhatIsRefused:
                 redact(one, place, KEY, reporter=QUIET)
         assert place.exists() == there
         assert not there or not list(place.iterdir())
-        assert verify(redact(one, place, KEY, reporter=QUIET).directory).sound
+        assert verify(redact(one, place, KEY, reporter=QUIET).place).sound
 
-    @pytest.mark.parametrize("said", [None, "my knode1", 7, ["my knode1", {"code": 1}], {"item": "my knode1"}])
+    @pytest.mark.parametrize(
+        "said",
+        [None, "knode1", "my knode1", 7, ["knode1", {"code": "knode1"}], {"item": "knode1", "code": "my knode1"}],
+    )
     def test_a_journal_may_say_anything(self, tmp_path: Path, said: Any) -> None:
         with Bundle.create(tmp_path / "evidence", {"nodes": ["knode1"], "kept": said, "via": said}) as bundle:
             put(bundle, "knode1", "kubeProxy.mode", "proxy-mode.txt", b"iptables")
@@ -315,8 +318,8 @@ class TestWhatIsRefused:
             bundle.record("missing", {"node": "knode1", "item": said, "problem": said})
             bundle.finish({"nodes": {"knode1": said}})
         made = redact(tmp_path / "evidence", tmp_path / "redacted", KEY, reporter=QUIET)
-        assert verify(made.directory).sound
-        assert not any(b"knode1" in content for _, content in contents(made.directory))
+        assert verify(made.place).sound
+        assert not any(b"knode1" in content for _, content in contents(made.place))
 
     def test_a_file_that_nobody_knows_is_left_out_and_said(self, tmp_path: Path) -> None:
         with Bundle.create(tmp_path / "evidence", {"nodes": ["knode1"]}) as bundle:
@@ -325,9 +328,9 @@ class TestWhatIsRefused:
             bundle.finish({})
         made = redact(tmp_path / "evidence", tmp_path / "redacted", KEY, reporter=QUIET)
         assert made.left_out == ("nodes/knode1/01/diary.txt.gz",)
-        assert verify(made.directory).sound
-        assert not list(made.directory.rglob("diary*"))
-        problems = [one.body["problem"]["code"] for one in journal_of(made.directory) if one.kind == "missing"]
+        assert verify(made.place).sound
+        assert not list(made.place.rglob("diary*"))
+        problems = [one.body["problem"]["code"] for one in journal_of(made.place) if one.kind == "missing"]
         assert problems == ["leftOut"]
 
 
@@ -510,7 +513,7 @@ def test_what_is_withheld_is_no_failure(tmp_path: Path) -> None:
         bundle.finish({})
     made = redact(tmp_path / "evidence", tmp_path / "redacted", KEY, reporter=QUIET)
     assert (made.left_out, made.withheld) == ((), ("nodes/knode1/01/ip-neigh.json",))
-    assert verify(made.directory).sound
+    assert verify(made.place).sound
 
 
 class TestForeignRules:
@@ -558,7 +561,7 @@ def test_a_bomb_in_a_sound_bundle_does_not_fill_the_memory(tmp_path: Path, monke
         put(bundle, "knode1", "nft.4", "nft-ip.json", b"[" * 100_000)
         bundle.finish({})
     made = redact(tmp_path / "evidence", tmp_path / "redacted", KEY, reporter=QUIET)
-    (artefact,) = verify(made.directory).artefacts
+    (artefact,) = verify(made.place).artefacts
     assert (artefact.size, artefact.problem and artefact.problem.code) == (0, "leftOut")
 
 

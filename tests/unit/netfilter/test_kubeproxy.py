@@ -2,9 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from kdnsctl.find.recognise import Sort, sort_of
 from kdnsctl.netfilter import kubeproxy
 from kdnsctl.netfilter.dump import Completeness, Proof
 from kdnsctl.netfilter.kubeproxy import (
@@ -18,7 +21,8 @@ from kdnsctl.netfilter.kubeproxy import (
 )
 from kdnsctl.netfilter.rules import Mode
 
-RECORDED = Path(__file__).parents[2] / "recordings" / "kube-proxy-1.36" / "metrics.txt"
+RECORDINGS = Path(__file__).parents[2] / "recordings"
+RECORDED = RECORDINGS / "kube-proxy-1.36" / "metrics.txt"
 WHOLE = Completeness(Proof.TRAILER)
 
 
@@ -190,3 +194,34 @@ def test_proxy_mode(body: bytes, mode: Mode | None) -> None:
 )
 def test_the_mode_that_was_configured(body: bytes, mode: Mode | None) -> None:
     assert parse_config_mode(body) is mode
+
+
+def as_served(configuration: dict[str, Any], *, versioned: bool) -> bytes:
+    """A configuration as /configz has it: the group's name, and under it what kube-proxy set there.
+
+    It sets its internal type (cmd/kube-proxy/app/server.go, newProxyServer: configz.New(GroupName), then Set), whose
+    fields have no names for JSON but those of TypeMeta: encoding/json then writes Go's. `versioned`: the names of the
+    API's type, v1alpha1.
+    """
+
+    def named(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key[:1].upper() + key[1:]: named(each) for key, each in value.items()}
+        return value
+
+    said = configuration if versioned else named(configuration)
+    return json.dumps({"kubeproxy.config.k8s.io": said}).encode()
+
+
+@pytest.mark.parametrize("versioned", [True, False])
+@pytest.mark.parametrize(("said", "mode"), [("iptables", Mode.IPTABLES), ("nftables", Mode.NFTABLES), ("", None)])
+def test_the_configuration_of_a_recorded_cluster_is_read_as_it_is_served(
+    versioned: bool, said: str, mode: Mode | None
+) -> None:
+    """Without a mode in it, which is the default, it says none: which that is depends on system and release."""
+    recorded = json.loads((RECORDINGS / "api" / "configmap-kube-proxy.json").read_text())["data"]["config.conf"]
+    configuration = yaml.safe_load(recorded)
+    assert configuration["mode"] == "iptables"
+    body = as_served({**configuration, "mode": said}, versioned=versioned)
+    assert parse_config_mode(body) is mode
+    assert sort_of(body) is Sort.CONFIG

@@ -7,14 +7,10 @@ import pytest
 from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster.dns import Backend, DnsPort, DnsService
 from kdnsctl.model import CancelledError, KdnsctlError, Toolset
-from kdnsctl.probe.answering import ServiceTrouble, address_answers, service_answers
+from kdnsctl.probe.answering import address_answers, service_answers
 from kdnsctl.probe.here import Here
 from kdnsctl.probe.onnode import OnNode
 from kdnsctl.probe.queries import Asker, Attempt, Batch, Over, Take, queries_for
-from kdnsctl.quarantine.dnsdrain import DnsProbe
-from tests.unit.cluster.apiserver import Server as Api
-from tests.unit.cluster.apiserver import reply, status
-from tests.unit.cluster.conftest import Connect
 from tests.unit.probe.servers import LocalShell, Server, answer
 
 SERVICE = DnsService(
@@ -88,22 +84,6 @@ def test_a_measured_failure_comes_before_what_is_unknown() -> None:
         told = service_answers(Scripted(decide), SERVICE, scope=scope)
     assert told.well is False
     assert "fd00::a" in told.message
-
-
-def test_a_drain_asks_by_the_services_name(api: Api, connect_to: Connect) -> None:
-    spec = {"clusterIP": "10.96.0.10", "ports": [{"name": "dns", "protocol": "UDP", "port": 53}]}
-    service = {"metadata": {"namespace": "kube-system", "name": "kube-dns", "uid": "u"}, "spec": spec}
-    api.on("/api/v1/services", reply({"items": [service]}))
-    api.on("/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices", reply({"items": []}))
-    decide: dict[str, int | None] = {"rcode": 0}
-    probe: DnsProbe = ServiceTrouble(connect_to(api), Scripted(lambda *_: decide["rcode"]))
-    with CancelScope() as scope:
-        assert probe.trouble("kube-system/kube-dns", scope) == ""
-        decide["rcode"] = None
-        assert "10.96.0.10:53 did not answer 7 of 7" in probe.trouble("kube-system/kube-dns", scope)
-        assert "is not among the DNS Services any more" in probe.trouble("kube-system/gone", scope)
-        api.on("/api/v1/services", status(500, "InternalError", "etcd is gone"))
-        assert "could not be read" in probe.trouble("kube-system/kube-dns", scope)
 
 
 def test_one_packet_that_is_lost_by_accident_is_asked_again_and_is_no_failure() -> None:
