@@ -13,6 +13,7 @@ import pytest
 
 from kdnsctl.__main__ import main
 from kdnsctl.cli import app
+from kdnsctl.cli.nextsteps import IN_INCIDENTS
 from kdnsctl.cli.options import Form, Format, ListForm
 from kdnsctl.cli.settings import by_option, commands
 from tests.unit.cli.conftest import Run
@@ -171,3 +172,8 @@ def test_a_word_that_is_no_name_of_a_node_is_one_line_and_exit_2(run: Run, words
 def test_no_color_and_debug_are_taken_by_every_command(words: Sequence[str]) -> None:
     options = by_option(COMMANDS[tuple(words)].params)
     assert {"color", "debug", "no-input", "verbose", "config", "version"} <= options.keys()
+
+
+def test_next_commands_know_which_commands_take_an_incident() -> None:
+    taking = {" ".join(words) for words, command in COMMANDS.items() if "incident" in by_option(command.params)}
+    assert taking == IN_INCIDENTS

@@ -74,3 +74,12 @@ def test_commands_in_a_report_are_spelled_and_nothing_else() -> None:
             {"name": "kdnsctl analyze n1", "findings": [{"commands": ["kubectl --context prod get nodes"], "count": 1}]}
         ],
     }
+
+
+def test_what_comes_next_belongs_to_the_incident_that_was_named() -> None:
+    caller = Caller("kdnsctl", ("--context", "prod"), incident="dns-1")
+    assert caller.spelled("kdnsctl analyze a") == "kdnsctl --context prod --incident dns-1 analyze a"
+    assert caller.on_cluster("repair", "flush", "a") == "kdnsctl --context prod --incident dns-1 repair flush a"
+    assert caller.on_cluster("quarantine", "a", "--incident", "x") == "kdnsctl --context prod quarantine a --incident x"
+    assert caller.on_cluster("status") == "kdnsctl --context prod status"  # which has no such option
+    assert caller.spelled("kdnsctl find-affected --logs x") == "kdnsctl find-affected --logs x"
