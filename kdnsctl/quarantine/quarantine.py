@@ -40,7 +40,7 @@ from kdnsctl.quarantine.outcome import QuarantineReport
 from kdnsctl.quarantine.planning import Planned, common_incident, planned
 from kdnsctl.quarantine.podfilters import DrainOptions, name_of
 from kdnsctl.quarantine.reaching import BY_EXEC, Reach
-from kdnsctl.quarantine.record import NodeRecord
+from kdnsctl.quarantine.record import LONGEST_REASON, NodeRecord
 from kdnsctl.quarantine.working import GOING_AWAY, Work
 
 NEEDS: Final = Needs(
@@ -97,6 +97,8 @@ def prepare(
 
     Raises RefusedError when a guard says no, UsageError for a node that does not exist, else as `Connection.get`.
     """
+    if len(options.reason) > LONGEST_REASON:
+        raise UsageError(f"--reason is written on every node: at most {LONGEST_REASON} characters")
     unknown = set(options.hold) - {holds.AUTO, *holds.MANAGERS}
     if unknown:
         raise UsageError(f"--hold: no manager {min(unknown)!r}; there are {', '.join(holds.MANAGERS)}, and auto")
@@ -132,6 +134,8 @@ def _look(
     for node in nodes:
         held = holds.holds_for(node, options.hold, groups, incident, objects)
         found.append(planned(node, held, incident, actor, options.reason, now))
+        if (there := found[-1].found) is not None:
+            holds.check_whose(node, there.steps, objects)
     return incident, tuple(found)
 
 
