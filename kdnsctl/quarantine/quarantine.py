@@ -41,6 +41,7 @@ from kdnsctl.quarantine.planning import Planned, common_incident, planned
 from kdnsctl.quarantine.podfilters import DrainOptions, name_of
 from kdnsctl.quarantine.reaching import BY_EXEC, Reach
 from kdnsctl.quarantine.record import LONGEST_REASON, NodeRecord
+from kdnsctl.quarantine.remembered import remembered
 from kdnsctl.quarantine.working import GOING_AWAY, Work
 
 NEEDS: Final = Needs(
@@ -150,7 +151,7 @@ def _drains(
     """What a drain would do if it began now, and what is to be said about it. It is planned anew when it begins."""
     if options.drain is None or not (options.collect or options.drain_anyway):
         return (), ()
-    bad = [node.metadata.name for node in everyone if fields.RECORD in node.metadata.annotations]
+    bad = [node.metadata.name for node in everyone if guards.in_quarantine(node)]
     try:
         found = drainreading.read_plan(connection, names, options.drain, scope, now=now, affected=bad)
     except ForbiddenError as error:
@@ -164,7 +165,7 @@ def _marked(everyone: Sequence[Node], chosen: Sequence[Node]) -> list[str]:
     return [
         node.metadata.name
         for node in everyone
-        if fields.RECORD in node.metadata.annotations
+        if guards.in_quarantine(node)
         and (node.metadata.name not in names or any(taint.key == fields.RECORD for taint in node.spec.taints))
     ]
 
@@ -254,6 +255,7 @@ def quarantine(
     work = Work(connection, incident, actor, scope, reporter, now, reach, options.seconds)
     names = [one.name for one in prepared.nodes]
     left = interrupting.interrupted(incident.directory / JOURNAL, names)
+    known = remembered(incident.directory / JOURNAL)
     incident.begin("quarantine", actor, names)
     collect = options.collect
     captured: list[Captured] = []
@@ -269,8 +271,8 @@ def quarantine(
         for name, judgement in one.nodes.items():
             results[name] = work.judged(results[name], judgement)
     if options.drain is not None:
-        with asking(connection, reach, note=reporter.noted, told=work.heard) as well:
-            results = work.drain(results, options.drain, probe or well, anyway=options.drain_anyway)
+        with asking(connection, reach, note=reporter.noted, told=work.heard, affected=known.affected) as well:
+            results = work.drain(results, options.drain, probe or well, known, anyway=options.drain_anyway)
     last = captured[-1] if captured else None
     return QuarantineReport(
         generated_at=now(),
