@@ -272,6 +272,50 @@ class TestRefusals:
         assert (ran.code, writes(server)) == (1, already)
         assert "is no record of kdnsctl" in ran.err
 
+    @pytest.mark.parametrize("way", ["release", "quarantine"])
+    @pytest.mark.parametrize(
+        ("place", "forged"),
+        [
+            (0, {"after": 7}),
+            (0, {"before": {"key": "value"}}),
+            (1, {"before": True, "after": None}),
+            (2, {"args": {"path": f"/api/v1/nodes/{NODE}", "key": RECORD, "effect": "NoExecute"}}),
+            (2, {"before": {"key": "node.kubernetes.io/out-of-service", "value": "x", "effect": "NoExecute"}}),
+            (2, {"after": {"key": "node.kubernetes.io/out-of-service", "value": "x", "effect": "NoExecute"}}),
+            (2, {"after": {"key": RECORD, "value": "x", "effect": "NoExecute"}}),
+            (
+                2,
+                {
+                    "verb": "machine.hook",
+                    "args": {"path": f"/api/v1/nodes/{NODE}", "moment": "preDrain", "name": "kdnsctl"},
+                },
+            ),
+            (None, {"incident": "../../elsewhere"}),
+        ],
+    )
+    def test_a_record_sets_nothing_but_what_a_quarantine_sets(
+        self, kdnsctl: Kdnsctl, server: ApiServer, store: Store, place: int | None, forged: dict[str, Any], way: str
+    ) -> None:
+        """Who may annotate a node, its kubelet too, may not taint it, by way of somebody who may."""
+        assert kdnsctl("quarantine", NODE, *CONTAIN).code == 0
+
+        def forge(found: dict[str, Any]) -> None:
+            record = json.loads(found["metadata"]["annotations"][RECORD])
+            (record if place is None else record["steps"][place]).update(forged)
+            found["metadata"]["annotations"][RECORD] = json.dumps(record)
+
+        changed(store, forge)
+        already = writes(server)
+        words = ("--unchecked",) if way == "release" else ("--no-collect", "--no-drain")
+        ran = kdnsctl(way, NODE, "--yes", *words)
+        assert (ran.code, writes(server)) == (1, already)
+        assert "is no record of kdnsctl" in ran.err
+
+    def test_a_reason_that_is_too_long(self, kdnsctl: Kdnsctl, server: ApiServer) -> None:
+        ran = kdnsctl("quarantine", NODE, *CONTAIN, "--reason", "x" * 501)
+        assert (ran.code, writes(server)) == (2, [])
+        assert "at most 500 characters" in ran.err
+
     def test_somebody_else_works_on_it(self, kdnsctl: Kdnsctl, server: ApiServer, store: Store) -> None:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         spec = {"holderIdentity": "joe@desk/1-a", "leaseDurationSeconds": 60, "acquireTime": now, "renewTime": now}
