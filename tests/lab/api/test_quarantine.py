@@ -346,6 +346,25 @@ def test_a_failed_cordon_stops_the_node_and_a_rerun_goes_on(
     assert node() == before
 
 
+def test_what_the_owner_sets_before_we_come_to_it_holds_nothing_up_and_comes_back(
+    kdnsctl: Kdnsctl, server: ApiServer, store: Store, node: Callable[[], Any]
+) -> None:
+    before = node()
+    refusal = Refused(403, "Forbidden", "an admission rule says no", details={}).status()
+    server.faults.add(Fault(Respond(403, status=refusal), method="PATCH", path=NODE, after=1))
+    assert kdnsctl("quarantine", NODE, *CONTAIN).code == 1
+    theirs: Change = lambda found: found["metadata"]["annotations"].update({HOLD: "false"})  # noqa: E731
+    changed(store, theirs)
+
+    again = kdnsctl("quarantine", NODE, *CONTAIN)
+
+    assert again.code == 0, again.err + again.out
+    assert node()["metadata"]["annotations"][HOLD] == "true"
+    assert kdnsctl("release", NODE, "--yes", "--unchecked").code == 0
+    theirs(before)
+    assert node() == before
+
+
 def cordon(found: dict[str, Any]) -> None:
     found["spec"]["unschedulable"] = True
 
