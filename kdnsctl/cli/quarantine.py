@@ -315,6 +315,8 @@ def _pods(node: NodeResult) -> Iterable[str]:
     gone = [name_of(pod.pod) for pod in node.drained.pods if pod.left]
     if gone:
         yield f"gone: {', '.join(gone)}"
+    elif node.drained.drained:
+        yield "drained: no pod had to go"
     staying: dict[str, list[str]] = {}
     for pod in node.drained.pods:
         if not pod.left:
