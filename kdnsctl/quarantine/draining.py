@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from kdnsctl import fleet
-from kdnsctl.cancel import INTERRUPTED, CancelScope
+from kdnsctl.cancel import CancelScope
 from kdnsctl.changes import pods as steps
 from kdnsctl.changes.executor import Log, take
 from kdnsctl.changes.pods import POD_VERBS
@@ -131,14 +131,12 @@ def drain(
         budgets = _budgets(connection, scope, reporter.noted)
         if budgets is not None:
             stack.callback(budgets.close)
-        limit = stack.enter_context(scope.child(plan.options.timeout))
+        limit = stack.enter_context(scope.limited(plan.options.timeout))
         # Without dice of one's own: pauses are spread, nothing is guarded.
         around = Surroundings(connection, boards, budgets, send, now, reporter.noted, dice or random.Random())  # noqa: S311
         results = dict(_first(plan, around, limit, reporter))
         dns = DnsDrain(plan, around, limit, probe, unproven=unproven, taking=taking)
         results.update(_last(plan, dns, limit, reporter))
-        if limit.reason is not None and limit.reason.code == INTERRUPTED.code:
-            scope.cancel(limit.reason)
         arrived = {node: _arrived(plan, board.items()) for node, board in boards.items()}
     return [_result(node, results, arrived.get(node.node, ())) for node in plan.nodes]
 

@@ -177,7 +177,7 @@ def prepare(
         holds.check_whose(one.node, one.steps, objects)
     proofs: Mapping[str, Proof] = {}
     if held and not unchecked:
-        with scope.child(seconds) as limit:
+        with scope.limited(seconds) as limit:
             wanted = [one.name for one in held]
             proofs = prove(wanted, reach, connection, scope=limit, reporter=reporter, now=now)
         scope.check()

@@ -16,6 +16,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from kdnsctl.cancel import CancelScope
 from kdnsctl.changes import journal
 from kdnsctl.changes.fields import RECORD
 from kdnsctl.changes.lock import lease_name
@@ -25,6 +26,9 @@ from kdnsctl.lab.api.server import ApiServer
 from kdnsctl.lab.kinds import EVENTS, LEASES, NODES
 from kdnsctl.lab.replies import Refused
 from kdnsctl.lab.store import Store
+from kdnsctl.model import Verdict
+from kdnsctl.quarantine import release as releasing
+from kdnsctl.quarantine.proving import Proof
 from tests.lab.conftest import ROOT, Kdnsctl, Ran
 
 NODE = "knode1"
@@ -363,6 +367,22 @@ def test_what_the_owner_sets_before_we_come_to_it_holds_nothing_up_and_comes_bac
     assert kdnsctl("release", NODE, "--yes", "--unchecked").code == 0
     theirs(before)
     assert node() == before
+
+
+def test_ctrl_c_while_a_node_is_judged_releases_nothing(
+    kdnsctl: Kdnsctl, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What works on nodes takes Ctrl-C, ends its scope, and answers with what it had; also when that looks well."""
+    assert kdnsctl("quarantine", NODE, *CONTAIN).code == 0
+    already = writes(server)
+
+    def prove(names: list[str], *_: Any, scope: CancelScope, **__: Any) -> dict[str, Proof]:
+        scope.cancel()
+        return {name: Proof(Verdict.CLEAN, "nothing stale") for name in names}
+
+    monkeypatch.setattr(releasing, "prove", prove)
+    ran = kdnsctl("release", NODE, "--yes")
+    assert (ran.code, writes(server)) == (130, already)
 
 
 def cordon(found: dict[str, Any]) -> None:
