@@ -25,8 +25,7 @@ from kdnsctl.cluster.proxyload import list_nodes
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.model import KdnsctlError, Reason, RefusedError, Reporter, Verdict
 from kdnsctl.quarantine import draining, events, guards
-from kdnsctl.quarantine import interrupted as interrupting
-from kdnsctl.quarantine.capture import Captured, Judgement, capture
+from kdnsctl.quarantine.capture import Captured, Judgement
 from kdnsctl.quarantine.dnsdrain import DnsProbe
 from kdnsctl.quarantine.dnsprobe import Asked
 from kdnsctl.quarantine.drainplan import PodPlan
@@ -38,6 +37,7 @@ from kdnsctl.quarantine.podfilters import DrainOptions
 from kdnsctl.quarantine.reaching import Reach
 from kdnsctl.quarantine.record import NodeRecord, Phase, record_step
 from kdnsctl.quarantine.remembered import DNS_ASKED, DNS_POD, Remembered
+from kdnsctl.quarantine.securing import secured
 
 AT_ONCE: Final = 8  # nodes that are held, cordoned and tainted at the same time
 GOING_AWAY: Final = "going-away"  # what nodes are called that are captured before anything else, as they will be gone
@@ -153,28 +153,19 @@ class Work:
                     )
 
     def capture(self, names: Sequence[str], which: str = "") -> Captured:
-        """Capture and judge nodes into a bundle of this run, named for `which` they are; journaled with its digest."""
-        directory = self.incident.directory / "-".join(filter(None, ("evidence", self.actor.run, which)))
-        about = {"run": self.actor.run, "bundle": directory.name, "nodes": list(names)}
-        found = capture(
-            self.connection,
+        """Capture and judge nodes into a bundle of this run, named for `which` they are."""
+        return secured(
             names,
-            directory,
+            which,
+            self.connection,
+            self.incident,
+            self.actor,
             scope=self.scope,
             reporter=self.reporter,
             now=self.now,
             reach=self.reach,
             seconds=self.seconds,
-            begins=lambda pods: self.incident.journal.append(interrupting.BEGUN, {**about, "pods": pods}),
         )
-        nodes = {name: {"verdict": one.verdict.value, "captured": one.captured} for name, one in found.nodes.items()}
-        body = {"run": self.actor.run, "bundle": directory.name, "sumsSha256": found.digest, "nodes": nodes}
-        try:
-            self.incident.journal.append(interrupting.DONE, body)
-        except KdnsctlError as error:  # a full disk: nothing more is changed without a journal, and the report says so
-            self.scope.check()
-            self.notes.append(str(error))
-        return found
 
     def judged(self, result: NodeResult, judgement: Judgement) -> NodeResult:
         """Write the verdict on the node."""
