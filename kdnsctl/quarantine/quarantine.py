@@ -208,7 +208,7 @@ def _changing(options: QuarantineOptions) -> tuple[Permission, ...]:
     if options.drain is None:
         return (*fields.NEEDED, *incidents.NEEDED)
     deleting = pods.DELETING if options.drain.disable_eviction else ()
-    return (*fields.NEEDED, *incidents.NEEDED, *pods.NEEDED, *deleting)
+    return (*fields.NEEDED, *incidents.NEEDED, *drainreading.NEEDED, *deleting)
 
 
 def _then(name: str, options: QuarantineOptions, drains: Iterable[NodeDrain]) -> Iterable[str]:

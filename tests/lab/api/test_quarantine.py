@@ -385,6 +385,28 @@ def test_ctrl_c_while_a_node_is_judged_releases_nothing(
     assert (ran.code, writes(server)) == (130, already)
 
 
+def test_a_record_that_somebody_has_removed_is_told_and_the_journal_takes_it_back(
+    kdnsctl: Kdnsctl, server: ApiServer, store: Store, node: Callable[[], Any]
+) -> None:
+    before = node()
+    assert kdnsctl("quarantine", NODE, *CONTAIN, "--incident", "inc-7").code == 0
+    changed(store, lambda found: found["metadata"]["annotations"].pop(RECORD))
+    already = writes(server)
+
+    refused = kdnsctl("release", NODE, "--yes")
+    assert (refused.code, writes(server)) == (5, already)
+    assert "no record tells what to take back" in refused.err
+    assert "kdnsctl incident undo inc-7" in refused.err
+    told = kdnsctl("release", "--yes", "-o", "json")
+    assert (told.code, writes(server)) == (0, already)
+    assert NODE in document(told)["notes"][0]
+    counted = kdnsctl("quarantine", "knode2", *CONTAIN)
+    assert (counted.code, writes(server)) == (5, already), "it is in quarantine as before"
+
+    assert kdnsctl("incident", "undo", "inc-7", "--yes").code == 0
+    assert node() == before
+
+
 def cordon(found: dict[str, Any]) -> None:
     found["spec"]["unschedulable"] = True
 
