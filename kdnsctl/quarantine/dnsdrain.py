@@ -14,7 +14,7 @@ from typing import Final, Protocol, Self
 from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster.objects import EndpointSlice
 from kdnsctl.cluster.watch import watch
-from kdnsctl.model import Reason
+from kdnsctl.model import KdnsctlError, Reason
 from kdnsctl.quarantine.boards import Board
 from kdnsctl.quarantine.dnsguard import DnsPods, dns_pods
 from kdnsctl.quarantine.drainplan import DrainPlan, PodPlan
@@ -33,6 +33,10 @@ class DnsProbe(Protocol):
 
         What could not be measured is trouble, too: no further DNS pod is taken on a guess.
         """
+
+
+class _ShortError(KdnsctlError):
+    """No DNS pod may go now."""
 
 
 class DnsDrain:
@@ -94,18 +98,31 @@ class DnsDrain:
         An eviction that fails halts the rest, too: what is true of DNS then is not known.
         """
         uid, service = one.pod.metadata.uid, one.service
-        # Under one roof the floors of all Services must hold: two may share nodes, and pods.
-        short = next((text for text in map(self._shortage, self._floors) if text), "")
-        reason = self._halted or (Reason("dnsFloor", f"{one.name} stays: {short}") if short else None)
-        reason = reason or self._left_unproven(service, scope)
-        if reason is not None:
-            self.kept[uid] = reason
+        attempts = 0
+
+        def attempt() -> None:
+            nonlocal attempts
+            self._check_floors()
+            attempts += 1
+
+        try:
+            if self._halted is None:
+                self._check_floors()
+            reason = self._halted or self._left_unproven(service, scope)
+            if reason is not None:
+                self.kept[uid] = reason
+                return Ending.KEPT
+            before = self._now(service)
+            self._halted = Reason("dnsUncertain", "the DNS pod before it did not leave in good order")
+            self._taking(one)
+            ending = remove(one.pod, self._options, self._around, scope, attempt)
+        except _ShortError as error:
+            self._halted = None
+            self.kept[uid] = Reason("dnsFloor", f"{one.name} stays: {error}")
             return Ending.KEPT
-        before = self._now(service)
-        self._halted = Reason("dnsUncertain", "the DNS pod before it did not leave in good order")
-        self._taking(one)
-        ending = remove(one.pod, self._options, self._around, scope)
-        trouble = "" if ending is Ending.MOVED else self._trouble(service, before, scope)
+        # Not there any more after an attempt whose answer was lost: it may have gone by that.
+        untouched = ending is Ending.MOVED and not attempts
+        trouble = "" if untouched else self._trouble(service, before, scope)
         self._halted = Reason("dnsTrouble", f"after {one.name} had left, {trouble}") if trouble else None
         if trouble:
             self._around.note(f"{service}: after {one.name} had left, {trouble}; no further DNS pod is touched")
@@ -122,6 +139,12 @@ class DnsDrain:
         self._halted = Reason("dnsTrouble", f"an earlier run has taken a pod of {service}, and since then {trouble}")
         self._around.note(f"{self._halted.message}; no further DNS pod is touched")
         return self._halted
+
+    def _check_floors(self) -> None:
+        """Raise when too few serve. Under one roof the floors of all Services must hold: two may share nodes, pods."""
+        short = next((text for text in map(self._shortage, self._floors) if text), "")
+        if short:
+            raise _ShortError(short)
 
     def _shortage(self, service: str) -> str:
         return self._floors[service].shortage(self._now(service))

@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 
 from kdnsctl.cancel import CancelScope
+from kdnsctl.cluster.errors import UnreachableError
+from kdnsctl.cluster.objects import Pod
 from kdnsctl.lab.api.faults import Fault, Respond
 from kdnsctl.lab.kinds import DEPLOYMENTS, PODS
 from kdnsctl.lab.replies import forbidden
 from kdnsctl.model import KdnsctlError
 from kdnsctl.probe.queries import Batch, Take
 from kdnsctl.quarantine import dnsdrain, dnsprobe
+from kdnsctl.quarantine.dnsguard import Floor
 from kdnsctl.quarantine.draining import NodeResult
-from kdnsctl.quarantine.evicting import Ending
+from kdnsctl.quarantine.evicting import Ending, Send
 from kdnsctl.quarantine.podfilters import DrainOptions
 from tests.lab.api.fake_kubelet import Cluster, settle
 from tests.lab.conftest import Kdnsctl
@@ -146,6 +149,45 @@ def test_what_hurts_is_not_done_to_them(tmp_path: Path, options: DrainOptions) -
         assert "gracePeriodSeconds" not in evicted[0]["deleteOptions"]
         kept = [pod for pod in result.pods if pod.ending is Ending.KEPT]
         assert [pod.pod.metadata.name for pod in kept] == ["by-hand"]
+
+
+def test_the_floor_is_looked_at_before_each_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A budget may be waited for, or a server, for long; here the first attempt fails, and by then too few serve."""
+    answers = iter(["", "", "too few serve now"])
+    monkeypatch.setattr(Floor, "shortage", lambda *_: next(answers))
+    with lab(tmp_path, dns=1) as made:
+        dns_as_usual(made, here=1, elsewhere=2)
+        made.server.faults.add(Fault(Respond(500, "boom"), method="POST", path="/eviction"))
+        with working(made):
+            [result] = made.drain(DrainOptions())
+        assert endings(result) == [Ending.KEPT]
+        assert [(pod.reason.code, pod.reason.message.partition(": ")[2]) for pod in result.pods if pod.reason] == [
+            ("dnsFloor", "too few serve now")
+        ]
+        assert sum(entry.path.endswith("/eviction") for entry in made.server.journal.entries()) == 1
+        assert next(answers, None) is None
+
+
+def test_dns_is_measured_also_after_an_eviction_whose_answer_was_lost(tmp_path: Path) -> None:
+    """Whether the pod is still ending when it is looked at again, or gone already."""
+
+    def lost(send: Send) -> Send:
+        def sent(pod: Pod, options: DrainOptions, scope: CancelScope) -> None:
+            send(pod, options, scope)
+            while made.store.find(PODS, pod.metadata.name, pod.metadata.namespace) is not None:
+                scope.pause(0.01)
+                scope.check()
+            raise UnreachableError("the answer was lost")
+
+        return sent
+
+    with lab(tmp_path, dns=1) as made:
+        dns_as_usual(made, here=1, elsewhere=2)
+        probe = Answering()
+        with working(made):
+            [result] = made.drain(DrainOptions(), probe=probe, wrap=lost)
+        assert endings(result) == [Ending.MOVED]
+        assert probe.asked == ["kube-system/kube-dns"]
 
 
 def test_after_a_run_that_took_one_dns_has_to_answer_first(tmp_path: Path) -> None:
