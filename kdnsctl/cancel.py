@@ -125,6 +125,19 @@ class CancelScope:
         """A scope within this one: it ends when this one ends, or earlier."""
         return CancelScope(seconds, parent=self)
 
+    @contextlib.contextmanager
+    def limited(self, seconds: float | None) -> Iterator[CancelScope]:
+        """A child for the length of a block, of which only the deadline is its own: a Ctrl-C in it ends this one, too.
+
+        What is done in the block may take Ctrl-C, and end the scope that it was given; the rest must not go on then.
+        """
+        with self.child(seconds) as limit:
+            try:
+                yield limit
+            finally:
+                if limit.reason is not None and limit.reason.code == INTERRUPTED.code:
+                    self.cancel(limit.reason)
+
     def cancel(self, reason: Reason = INTERRUPTED) -> None:
         """End the scope now, and every scope within it. Only the first call counts."""
         with self._lock:
@@ -210,17 +223,22 @@ def interrupting(scope: CancelScope) -> Iterator[None]:
         yield
         return
 
+    ending: list[threading.Thread] = []
+
     def interrupted(number: int, frame: FrameType | None) -> None:
         if scope.reason is INTERRUPTED:
             signal.default_int_handler(number, frame)
         # By another thread: this one may hold the very locks that it takes.
-        threading.Thread(target=scope.cancel, name="interrupt", daemon=True).start()
+        ending.append(threading.Thread(target=scope.cancel, name="interrupt", daemon=True))
+        ending[-1].start()
 
     before = signal.signal(signal.SIGINT, interrupted)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+        for thread in ending:  # who looks at the scope now must see that it has ended
+            thread.join()
 
 
 def duration(seconds: float) -> str:

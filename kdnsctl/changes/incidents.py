@@ -130,9 +130,14 @@ def new_id(now: datetime) -> str:
     return f"{now:%Y%m%dt%H%M%Sz}-{secrets.token_hex(2)}".lower()
 
 
+def is_id(name: str) -> bool:
+    """Whether a name can be an incident's."""
+    return bool(_ID.fullmatch(name))
+
+
 def checked_id(name: str) -> str:
     """The name, if it can be an incident's. Raises UsageError."""
-    if not _ID.fullmatch(name):
+    if not is_id(name):
         raise UsageError(
             f"an incident's name has up to 63 letters, digits, dots, dashes and underscores, not {name!r}",
             hint="it begins and ends with a letter or digit",

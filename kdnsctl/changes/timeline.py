@@ -37,6 +37,8 @@ def told(record: Record) -> str:
             found = body.get("nodes") or {}
             nodes = ", ".join(f"{name} {one.get('verdict')}" for name, one in found.items() if isinstance(one, dict))
             return f"evidence in {body.get('bundle')} (SHA256SUMS {body.get('sumsSha256')}): {nodes}"
+        case "dnsPod":
+            return f"evicting {body.get('pod')}, which serves {body.get('service')}: DNS is asked afterwards"
         case "dnsAsked":
             return f"DNS was asked: {body.get('message')}"
         case _:

@@ -76,7 +76,18 @@ def confirm(plan: Plan, target: Target, *, yes: bool, no_input: bool) -> None:
         tell(line)
     if len(lines) > MOST_LINES:
         tell(f"… and {len(lines) - MOST_LINES} more lines: --dry-run=client shows all")
+        for line in _all_nodes(plan):
+            tell(line)
     confirming.confirm("Go on?", yes=False, no_input=no_input)
+
+
+def _all_nodes(plan: Plan) -> list[str]:
+    """The names of all nodes: nobody agrees to what they have not been shown."""
+    from kdnsctl.cli.table import wrapped  # noqa: PLC0415
+    from kdnsctl.cli.terminal import visible  # noqa: PLC0415
+
+    names = [node.node for node in plan.nodes]
+    return wrapped(visible(f"all {len(names)} nodes: {', '.join(names)}"), columns(sys.stderr), 0, 2)
 
 
 LockNamespace = Annotated[

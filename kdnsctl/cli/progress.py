@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kdnsctl.cli.terminal import Color, columns, has_color, is_dumb, tell, visible
+from kdnsctl.cli.terminal import Color, columns, filled, has_color, is_dumb, tell, visible
 from kdnsctl.model import Reporter
 
 PATIENCE = 0.3  # seconds of work before a bar is worth showing
@@ -96,7 +96,7 @@ class BarReporter:
             else:
                 from rich.text import Text  # noqa: PLC0415  # already loaded by the bar
 
-                self._bar.console.print(Text(visible(message)), soft_wrap=True)
+                self._bar.console.print(Text(filled(message)), soft_wrap=True)
 
     def finished(self) -> None:
         if self._timer is not None:

@@ -292,12 +292,12 @@ def _lines(report: QuarantineReport, common: Common, caller: Caller) -> list[str
             lines += holds.lines(hold, width)
         for text in _pods(node):
             lines += table.wrapped(visible(text), width, 2, 2)
+    told = any("dnsTrouble" in _codes(node) for node in report.nodes)  # of the pods that therefore stay
     for asked in report.asked:
-        if asked.answer.well is None:
-            continue  # said of the pods that therefore stay
-        lines += table.wrapped(
-            visible(f"DNS between two of its pods: {asked.service}: {asked.answer.message}"), width, 0, 2
-        )
+        if asked.answer.well is None and told:
+            continue
+        said = f"DNS after one of its pods had left: {asked.service}: {asked.answer.message}"
+        lines += table.wrapped(visible(said), width, 0, 2)
     for note in report.notes:
         lines += table.wrapped(visible(f"note: {note}"), width)
     lines += table.wrapped(visible(f"Incident {report.incident}." + _where(report)), width)
@@ -317,6 +317,8 @@ def _pods(node: NodeResult) -> Iterable[str]:
     gone = [name_of(pod.pod) for pod in node.drained.pods if pod.left]
     if gone:
         yield f"gone: {', '.join(gone)}"
+    elif node.drained.drained:
+        yield "drained: no pod had to go"
     staying: dict[str, list[str]] = {}
     for pod in node.drained.pods:
         if not pod.left:
@@ -325,6 +327,12 @@ def _pods(node: NodeResult) -> Iterable[str]:
         yield f"still there: {', '.join(names)}: {why}"
     for name in node.drained.arrived:
         yield f"came meanwhile: {name}"
+
+
+def _codes(node: NodeResult) -> set[str]:
+    """Why pods are still there."""
+    pods = node.drained.pods if node.drained else ()
+    return {pod.reason.code for pod in pods if pod.reason is not None and not pod.left}
 
 
 def _where(report: QuarantineReport) -> str:

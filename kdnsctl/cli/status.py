@@ -80,7 +80,8 @@ def _lines(report: StatusReport, common: Common, caller: Caller) -> list[str]:
     rows = [[table.Cell.of(text) for text in _row(node, report.generated_at)] for node in report.nodes]
     lines = table.lay_out(HEADINGS, rows, width=width, paint=paint) if rows else ["No node is in quarantine."]
     for node in report.nodes:
-        told = [f"{one.says}: not in force, it is {one.found}" for one in node.drift]
+        told = [f"reason: {node.record.reason}"] if node.record and node.record.reason else []
+        told += [f"{one.says}: not in force, it is {one.found}" for one in node.drift]
         told += [f"{one}: it could not be looked at" for one in node.unknown]
         told += [node.problem] if node.problem else []
         told += [f"going away: {node.dying}"] if node.dying else []

@@ -143,12 +143,17 @@ def prepare() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def filled(message: str) -> str:
+    """A message for stderr, broken between words where a terminal ends, with what is unprintable spelled out."""
+    line, width = as_called(visible(message)), columns(sys.stderr)
+    if width is None or width_of(line) <= width:
+        return line
+    return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
 def tell(message: str) -> None:
     """One line on stderr, broken between words where a terminal ends; what is unprintable in it is spelled out."""
     # When stderr itself is gone there is nobody left to tell, and the exit code still speaks.
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        line, width = as_called(visible(message)), columns(sys.stderr)
-        if width is not None and width_of(line) > width:
-            line = textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-        sys.stderr.write(line + "\n")
+        sys.stderr.write(filled(message) + "\n")
         sys.stderr.flush()

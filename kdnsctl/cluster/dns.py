@@ -8,8 +8,8 @@ asked for here.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -61,7 +61,10 @@ class DnsPort:
 
 @dataclass(frozen=True, slots=True)
 class DnsService:
-    """A Service that serves DNS: its VIPs, its ports, the backends that answer now, and when they last changed."""
+    """A Service that serves DNS: its VIPs, its ports, the backends that answer now, and when they last changed.
+
+    `selector` has the labels of its pods; empty when it chooses none by itself.
+    """
 
     namespace: str
     name: str
@@ -70,6 +73,7 @@ class DnsService:
     ports: tuple[DnsPort, ...]
     backends: tuple[Backend, ...] = ()
     changed: datetime | None = None
+    selector: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -135,7 +139,9 @@ def dns_services(services: Iterable[Service]) -> list[DnsService]:
         ports = tuple(DnsPort(port.name, port.protocol, port.port) for port in spec.ports if port.port == 53)
         if vips and ports:
             identity = service.metadata
-            found.append(DnsService(identity.namespace, identity.name, identity.uid, vips, ports))
+            found.append(
+                DnsService(identity.namespace, identity.name, identity.uid, vips, ports, selector=spec.selector)
+            )
     return sorted(found, key=lambda one: (one.namespace, one.name))
 
 

@@ -64,7 +64,7 @@ def capture(
     about = {"kdnsctl": __version__}
     begins("" if options.pods is None else options.pods.run)
     try:
-        with scope.child(seconds) as limit:
+        with scope.limited(seconds) as limit:
             report = collect(options, connection, reach.ssh, scope=limit, reporter=reporter, about=about, now=now)
     except KdnsctlError as error:
         scope.check()

@@ -8,12 +8,13 @@ how it does that, and from where, is not known here.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Collection
 from typing import Final, Protocol, Self
 
 from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster.objects import EndpointSlice
 from kdnsctl.cluster.watch import watch
-from kdnsctl.model import Reason
+from kdnsctl.model import KdnsctlError, Reason
 from kdnsctl.quarantine.boards import Board
 from kdnsctl.quarantine.dnsguard import DnsPods, dns_pods
 from kdnsctl.quarantine.drainplan import DrainPlan, PodPlan
@@ -34,18 +35,34 @@ class DnsProbe(Protocol):
         """
 
 
+class _ShortError(KdnsctlError):
+    """No DNS pod may go now."""
+
+
 class DnsDrain:
     """The state of this part of a drain: who serves, as a watch shows it, and whether to go on.
 
-    `kept` has why pods were kept, by UID.
+    `unproven` are Services of which an earlier run took a pod, and DNS was not seen to answer since: they are asked
+    before the next pod goes. `taking` is told of a pod before it is evicted. `kept` has why pods were kept, by UID.
     """
 
-    def __init__(self, plan: DrainPlan, around: Surroundings, scope: CancelScope, probe: DnsProbe) -> None:
+    def __init__(
+        self,
+        plan: DrainPlan,
+        around: Surroundings,
+        scope: CancelScope,
+        probe: DnsProbe,
+        *,
+        unproven: Collection[str] = (),
+        taking: Callable[[PodPlan], object] = lambda _: None,
+    ) -> None:
         self._floors = {floor.service: floor for floor in plan.floors}
         self._options = plan.dns_options
         self._around = around
         self._scope = scope
         self._probe = probe
+        self._unproven = set(unproven)
+        self._taking = taking
         self._boards: dict[str, Board[EndpointSlice]] = {}
         self._stack = contextlib.ExitStack()
         self._halted: Reason | None = None
@@ -81,20 +98,53 @@ class DnsDrain:
         An eviction that fails halts the rest, too: what is true of DNS then is not known.
         """
         uid, service = one.pod.metadata.uid, one.service
-        # Under one roof the floors of all Services must hold: two may share nodes, and pods.
-        short = next((text for text in map(self._shortage, self._floors) if text), "")
-        reason = self._halted or (Reason("dnsFloor", f"{one.name} stays: {short}") if short else None)
-        if reason is not None:
-            self.kept[uid] = reason
+        attempts = 0
+
+        def attempt() -> None:
+            nonlocal attempts
+            self._check_floors()
+            attempts += 1
+
+        try:
+            if self._halted is None:
+                self._check_floors()
+            reason = self._halted or self._left_unproven(service, scope)
+            if reason is not None:
+                self.kept[uid] = reason
+                return Ending.KEPT
+            before = self._now(service)
+            self._halted = Reason("dnsUncertain", "the DNS pod before it did not leave in good order")
+            self._taking(one)
+            ending = remove(one.pod, self._options, self._around, scope, attempt)
+        except _ShortError as error:
+            self._halted = None
+            self.kept[uid] = Reason("dnsFloor", f"{one.name} stays: {error}")
             return Ending.KEPT
-        before = self._now(service)
-        self._halted = Reason("dnsUncertain", "the DNS pod before it did not leave in good order")
-        ending = remove(one.pod, self._options, self._around, scope)
-        trouble = "" if ending is Ending.MOVED else self._trouble(service, before, scope)
+        # Not there any more after an attempt whose answer was lost: it may have gone by that.
+        untouched = ending is Ending.MOVED and not attempts
+        trouble = "" if untouched else self._trouble(service, before, scope)
         self._halted = Reason("dnsTrouble", f"after {one.name} had left, {trouble}") if trouble else None
         if trouble:
             self._around.note(f"{service}: after {one.name} had left, {trouble}; no further DNS pod is touched")
         return ending
+
+    def _left_unproven(self, service: str, scope: CancelScope) -> Reason | None:
+        """Why the next pod stays, after one that another run has taken."""
+        if service not in self._unproven:
+            return None
+        trouble = self._probe.trouble(service, scope)
+        if not trouble:
+            self._unproven.discard(service)
+            return None
+        self._halted = Reason("dnsTrouble", f"an earlier run has taken a pod of {service}, and since then {trouble}")
+        self._around.note(f"{self._halted.message}; no further DNS pod is touched")
+        return self._halted
+
+    def _check_floors(self) -> None:
+        """Raise when too few serve. Under one roof the floors of all Services must hold: two may share nodes, pods."""
+        short = next((text for text in map(self._shortage, self._floors) if text), "")
+        if short:
+            raise _ShortError(short)
 
     def _shortage(self, service: str) -> str:
         return self._floors[service].shortage(self._now(service))

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from kdnsctl.cluster.objects import EndpointSlice, Node
+from kdnsctl.cluster.objects import EndpointSlice, Node, Pod
 
 AUTOSCALERS: Final = ("dns-autoscaler", "kube-dns-autoscaler", "coredns-autoscaler")
 """ConfigMaps of cluster-proportional-autoscaler in kube-system: Kubernetes' addon, kubespray, and others."""
@@ -21,11 +21,21 @@ AUTOSCALERS: Final = ("dns-autoscaler", "kube-dns-autoscaler", "coredns-autoscal
 
 @dataclass(frozen=True, slots=True)
 class DnsPods:
-    """The pods behind a DNS Service, by UID, with their nodes: all of them, and those that take queries now."""
+    """The pods behind a DNS Service, by UID, with their nodes: all of them, and those that take queries now.
+
+    `selector` chooses its pods: one that has only just been made, and has no address yet, is in no slice.
+    """
 
     service: str
     nodes: Mapping[str, str]
     serving: frozenset[str]
+    selector: Mapping[str, str] = field(default_factory=dict)
+
+    def has(self, pod: Pod) -> bool:
+        """Whether a pod serves it, or is about to."""
+        identity = pod.metadata
+        chosen = bool(self.selector) and self.selector.items() <= identity.labels.items() and not pod.ended
+        return identity.uid in self.nodes or (chosen and identity.namespace == self.service.partition("/")[0])
 
     def serving_on(self, excluded: Collection[str]) -> frozenset[str]:
         """Those that serve on other nodes."""
@@ -51,7 +61,7 @@ class Floor:
         )
 
 
-def dns_pods(service: str, slices: Iterable[EndpointSlice]) -> DnsPods:
+def dns_pods(service: str, slices: Iterable[EndpointSlice], selector: Mapping[str, str] | None = None) -> DnsPods:
     """The pods in a Service's slices. One that is terminating does not count as serving: it is about to stop."""
     nodes: dict[str, str] = {}
     serving: set[str] = set()
@@ -63,7 +73,7 @@ def dns_pods(service: str, slices: Iterable[EndpointSlice]) -> DnsPods:
             nodes[uid] = endpoint.node_name
             if endpoint.is_serving and not endpoint.conditions.terminating:
                 serving.add(uid)
-    return DnsPods(service, nodes, frozenset(serving))
+    return DnsPods(service, nodes, frozenset(serving), selector or {})
 
 
 def floor_of(now: DnsPods, drained: Collection[str], affected: Collection[str]) -> Floor:

@@ -1,19 +1,19 @@
 """The live DNS probe between two DNS pods that are drained: asked from a node that is well, else from this machine.
 
-A node that is in quarantine, goes away or is not ready is not asked from: what it cannot resolve says nothing of the
-cluster. The first node from which DNS can be asked is kept for the whole drain. That a query is lost is trouble; so is
-that nothing can ask, and then it is said what is missing. Which pod may go is known to `dnsdrain`.
+A node that is in quarantine, was found affected, goes away or is not ready is not asked from: what it cannot resolve
+says nothing of the cluster. The first node from which DNS can be asked is kept for the whole drain. That a query is
+lost is trouble; so is that nothing can ask, and then it is said what is missing. Which pod may go is known to
+`dnsdrain`.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from kdnsctl.cancel import CancelScope
-from kdnsctl.changes.fields import RECORD
 from kdnsctl.cluster.dns import DnsService, find_dns
 from kdnsctl.cluster.objects import Node
 from kdnsctl.cluster.proxyload import list_nodes
@@ -25,7 +25,7 @@ from kdnsctl.model import KdnsctlError
 from kdnsctl.probe.answering import Answering, service_answers
 from kdnsctl.probe.here import Here
 from kdnsctl.probe.queries import Asker
-from kdnsctl.quarantine.guards import dying, named
+from kdnsctl.quarantine.guards import dying, in_quarantine, named
 from kdnsctl.quarantine.reaching import Reach, ladder_to
 
 PATIENCE: Final = 2  # times that a Service which does not answer is asked again
@@ -48,21 +48,30 @@ class WellNodes:
     """A `DnsProbe` from nodes that are well. `told` is given every answer. `close` ends what was opened."""
 
     def __init__(
-        self, connection: Connection, reach: Reach, *, note: Callable[[str], None], told: Callable[[Asked], None]
+        self,
+        connection: Connection,
+        reach: Reach,
+        *,
+        note: Callable[[str], None],
+        told: Callable[[Asked], None],
+        affected: Collection[str] = (),
     ) -> None:
         self._connection = connection
         self._reach = reach
         self._note = note
         self._told = told
+        self._affected = affected
         self._opened = contextlib.ExitStack()
         self._ladder: Ladder | None = None
+        self._known: set[str] = set()  # the nodes that it leads to
         self._kept: Asker | None = None
 
     def trouble(self, service: str, scope: CancelScope) -> str:
         """See `DnsProbe.trouble`."""
         try:
             found = next((one for one in find_dns(self._connection, scope=scope) if str(one) == service), None)
-            well = well_nodes(list_nodes(self._connection, scope=scope))
+            nodes = list_nodes(self._connection, scope=scope)
+            well = well_nodes([node for node in nodes if node.metadata.name not in self._affected])
             ladder = self._to(well, scope) if well else None
         except KdnsctlError as error:
             scope.check()
@@ -108,7 +117,8 @@ class WellNodes:
         yield Here()
 
     def _to(self, well: Sequence[str], scope: CancelScope) -> Ladder:
-        if self._ladder is None:
+        if self._ladder is None or not self._known.issuperset(well):
+            self._known |= set(well)
             found = nodes_in_scope(self._connection, Chosen(tuple(well)), scope=scope, command="quarantine")
             self._ladder = self._opened.enter_context(ladder_to(found, self._reach, self._connection, self._note))
         return self._ladder
@@ -126,18 +136,20 @@ def _why(untold: Sequence[tuple[str, str]]) -> str:
 def well_nodes(nodes: Sequence[Node]) -> list[str]:
     """The names of nodes that may be asked from, those first that take pods."""
     well = [
-        node
-        for node in nodes
-        if node.ready and node.os != "windows" and not dying(node)
-        if RECORD not in node.metadata.annotations and not any(taint.key == RECORD for taint in node.spec.taints)
+        node for node in nodes if node.ready and node.os != "windows" and not dying(node) and not in_quarantine(node)
     ]
     return [node.metadata.name for node in sorted(well, key=lambda one: (one.spec.unschedulable, one.metadata.name))]
 
 
 @contextlib.contextmanager
 def asking(
-    connection: Connection, reach: Reach, *, note: Callable[[str], None], told: Callable[[Asked], None]
+    connection: Connection,
+    reach: Reach,
+    *,
+    note: Callable[[str], None],
+    told: Callable[[Asked], None],
+    affected: Collection[str] = (),
 ) -> Iterator[WellNodes]:
-    """A probe for the length of the block; nothing is opened before it is asked."""
-    with contextlib.closing(WellNodes(connection, reach, note=note, told=told)) as probe:
+    """A probe for the length of the block; nothing is opened before it is asked. `affected` nodes are not asked."""
+    with contextlib.closing(WellNodes(connection, reach, note=note, told=told, affected=affected)) as probe:
         yield probe

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 from kdnsctl import fleet
-from kdnsctl.cancel import INTERRUPTED, CancelScope
+from kdnsctl.cancel import CancelScope
 from kdnsctl.changes import pods as steps
 from kdnsctl.changes.executor import Log, take
 from kdnsctl.changes.pods import POD_VERBS
@@ -114,12 +114,15 @@ def drain(
     *,
     send: Send,
     probe: DnsProbe,
+    unproven: Collection[str] = (),
+    taking: Callable[[PodPlan], object] = lambda _: None,
     now: Callable[[], datetime] = utc_now,
     dice: random.Random | None = None,
 ) -> list[NodeResult]:
     """Drain as planned; one result for each node, in order. `scope` is ended by Ctrl-C, and its reason then tells.
 
     `options.timeout` counts for all nodes and pods together, DNS pods included, as they are drained at the same time.
+    `unproven` and `taking` are as in `DnsDrain`.
     Raises what watching the nodes' pods raises, before anything is sent.
     """
     with contextlib.ExitStack() as stack:
@@ -128,13 +131,12 @@ def drain(
         budgets = _budgets(connection, scope, reporter.noted)
         if budgets is not None:
             stack.callback(budgets.close)
-        limit = stack.enter_context(scope.child(plan.options.timeout))
+        limit = stack.enter_context(scope.limited(plan.options.timeout))
         # Without dice of one's own: pauses are spread, nothing is guarded.
         around = Surroundings(connection, boards, budgets, send, now, reporter.noted, dice or random.Random())  # noqa: S311
         results = dict(_first(plan, around, limit, reporter))
-        results.update(_last(plan, around, limit, reporter, probe))
-        if limit.reason is not None and limit.reason.code == INTERRUPTED.code:
-            scope.cancel(limit.reason)
+        dns = DnsDrain(plan, around, limit, probe, unproven=unproven, taking=taking)
+        results.update(_last(plan, dns, limit, reporter))
         arrived = {node: _arrived(plan, board.items()) for node, board in boards.items()}
     return [_result(node, results, arrived.get(node.node, ())) for node in plan.nodes]
 
@@ -200,15 +202,13 @@ def _first(plan: DrainPlan, around: Surroundings, scope: CancelScope, reporter: 
         yield outcome.node, PodResult(pod.spec.node_name, pod, outcome.value, outcome.reason)
 
 
-def _last(
-    plan: DrainPlan, around: Surroundings, scope: CancelScope, reporter: Reporter, probe: DnsProbe
-) -> Iterator[Found]:
+def _last(plan: DrainPlan, dns: DnsDrain, scope: CancelScope, reporter: Reporter) -> Iterator[Found]:
     """Pods that serve DNS, one after the other."""
     by_key = {one.pod.metadata.uid: one for one in _tried(plan, plan.dns)}
     if not by_key:
         return
     try:
-        with DnsDrain(plan, around, scope, probe) as dns:
+        with dns:
             outcomes = fleet.run(
                 by_key,
                 lambda uid, limit: dns.remove(by_key[uid], limit),

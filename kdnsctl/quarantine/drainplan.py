@@ -101,7 +101,7 @@ def _node(node: str, pods: Iterable[Pod], known: Known, dns: Sequence[DnsPods]) 
 
 
 def _service(pod: Pod, dns: Sequence[DnsPods]) -> str:
-    return next((one.service for one in dns if pod.metadata.uid in one.nodes), "")
+    return next((one.service for one in dns if one.has(pod)), "")
 
 
 def _is_replaced(pod: Pod, known: Known) -> bool:

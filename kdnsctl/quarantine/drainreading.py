@@ -78,7 +78,7 @@ def read_plan(
 def read_dns(connection: Connection, scope: CancelScope) -> list[DnsPods]:
     """The pods behind every DNS Service, now."""
     return [
-        dns_pods(str(service), list_slices(connection, service, scope=scope))
+        dns_pods(str(service), list_slices(connection, service, scope=scope), service.selector)
         for service in find_dns(connection, scope=scope)
     ]
 

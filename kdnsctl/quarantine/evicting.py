@@ -84,9 +84,19 @@ class Surroundings:
     slots: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(AT_ONCE))
 
 
-def remove(pod: Pod, options: DrainOptions, around: Surroundings, scope: CancelScope) -> Ending:
-    """Get the pod off its node. Raises KdnsctlError when it cannot be, or what ended the scope."""
-    if not _ask(pod, options, around, scope):
+def remove(
+    pod: Pod,
+    options: DrainOptions,
+    around: Surroundings,
+    scope: CancelScope,
+    may: Callable[[], None] = lambda: None,
+) -> Ending:
+    """Get the pod off its node. Raises KdnsctlError when it cannot be, or what ended the scope.
+
+    `may` is called before each attempt, and raises KdnsctlError when there must be none: much may have changed while a
+    budget was waited for.
+    """
+    if not _ask(pod, options, around, scope, may):
         return Ending.MOVED
     return _wait(pod, options, around, scope)
 
@@ -100,7 +110,7 @@ class _Asking:
     said: str = ""
 
 
-def _ask(pod: Pod, options: DrainOptions, around: Surroundings, scope: CancelScope) -> bool:
+def _ask(pod: Pod, options: DrainOptions, around: Surroundings, scope: CancelScope, may: Callable[[], None]) -> bool:
     """Until the server has begun to remove it; False when it is not there (any more)."""
     state = _Asking()
     while True:
@@ -114,6 +124,7 @@ def _ask(pod: Pod, options: DrainOptions, around: Surroundings, scope: CancelSco
                 return True
             with around.slots:
                 scope.check()
+                may()
                 around.send(found, options, scope)
         except NotFoundError:
             return False

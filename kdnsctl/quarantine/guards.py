@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from kdnsctl.changes.fields import RECORD
 from kdnsctl.cluster.objects import Node
 from kdnsctl.model import RefusedError
 
@@ -72,6 +73,11 @@ def check_control_plane(nodes: Sequence[Node], *, allowed: bool) -> None:
             f"{named(found)}: part of the control plane; nothing was changed",
             hint="say --allow-control-plane if that is meant",
         )
+
+
+def in_quarantine(node: Node) -> bool:
+    """Whether anything of a quarantine is on a node: the record, or our taint without one."""
+    return RECORD in node.metadata.annotations or any(taint.key == RECORD for taint in node.spec.taints)
 
 
 def dying(node: Node) -> str:

@@ -12,7 +12,7 @@ from typing import Final
 from kdnsctl.cluster.objects import Node
 from kdnsctl.model import RefusedError, Step
 from kdnsctl.quarantine import holdsmachines, holdsnodes, holdsothers
-from kdnsctl.quarantine.holdsbase import Groups, Held, Hold, Manager, Objects, Surroundings, whose
+from kdnsctl.quarantine.holdsbase import JSON, Groups, Held, Hold, Manager, Objects, Surroundings, whose
 
 AUTO: Final = "auto"
 HELPFUL: Final = (*holdsnodes.HELPFUL, *holdsmachines.HELPFUL, *holdsothers.HELPFUL)
@@ -64,18 +64,28 @@ def terminating(holds: Iterable[Hold]) -> str:
 
 
 def check_whose(node: Node, steps: Iterable[Step], objects: Objects) -> None:
-    """Refuse steps of a record that are about another node's Machine: whoever may change nodes may write a record.
+    """Refuse steps of a record that are about another node's Machine or NodeClaim: who may change nodes may write one.
 
-    A Machine that is gone, or cannot be read, is no reason. Raises RefusedError.
+    An object that is gone, or cannot be read, is no reason. Raises RefusedError.
     """
     for step in steps:
         path = step.args["path"]
-        found = objects.get(path).found if "/machines/" in path else None
-        reference = ((found or {}).get("status") or {}).get("nodeRef")
-        if found is not None and reference and (other := whose(found, node)):
+        kind = next((kind for plural, kind in _KINDS.items() if f"/{plural}/" in path), "")
+        found = objects.get(path).found if kind else None
+        if found is not None and (other := _others(found, kind, node)):
             name = path.rpartition("/")[2]
             raise RefusedError(
-                f"the record on {node.metadata.name} is about Machine {name}, and that is not this node's: {other}; "
+                f"the record on {node.metadata.name} is about {kind} {name}, and that is not this node's: {other}; "
                 "nothing was changed",
                 hint=f"find out who wrote it: kubectl get node {node.metadata.name} -o yaml",
             )
+
+
+_KINDS: Final = {"machines": "Machine", "nodeclaims": "NodeClaim"}
+
+
+def _others(found: JSON, kind: str, node: Node) -> str:
+    """Why an object is another node's; empty when it is this node's, or a Machine that has lost its node."""
+    if kind == "NodeClaim":
+        return "" if holdsnodes.is_claim_of(found, node) else "it is another node's claim"
+    return whose(found, node) if (found.get("status") or {}).get("nodeRef") else ""

@@ -7,6 +7,7 @@ second it may be concluded that there is nothing to hold.
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -180,6 +181,14 @@ class Surroundings:
 
 
 Manager = Callable[[Surroundings], Hold | None]
+
+
+_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can name an object. What a node's annotations say may be anything, and be copied into a shell."""
+    return bool(_NAME.fullmatch(text))
 
 
 def annotation(path: str, found: JSON, key: str, value: str) -> Step:

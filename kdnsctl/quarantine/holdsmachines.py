@@ -23,9 +23,11 @@ from kdnsctl.quarantine.holdsbase import (
     annotation,
     annotations_of,
     condition_of,
+    is_name,
     selects,
     whose,
 )
+from kdnsctl.quarantine.record import HOOK_MOMENT
 
 CAPI: Final = "cluster.x-k8s.io"
 OPENSHIFT: Final = "machine.openshift.io"
@@ -51,9 +53,9 @@ _RENDERED: Final = re.compile(r"rendered-(.+)-[0-9a-f]+")
 
 def cluster_api(around: Surroundings) -> Hold | None:
     """A pre-terminate hook, which keeps the instance, and a word to the health checks, both on the Machine."""
-    machine = around.annotations.get(_ANNOTATION_OF[CAPI])
-    namespace = around.annotations.get("cluster.x-k8s.io/cluster-namespace")
-    if not machine or not namespace:
+    machine = around.annotations.get(_ANNOTATION_OF[CAPI], "")
+    namespace = around.annotations.get("cluster.x-k8s.io/cluster-namespace", "")
+    if not (is_name(machine) and is_name(namespace)):
         return None
     risk = (
         "the instance being deleted in the cloud; a drain by Cluster API comes before this hook, and pods that nothing "
@@ -90,7 +92,7 @@ def _capi_ends(machine: JSON, name: str) -> str:
 
 def openshift_machine(around: Surroundings) -> Hold | None:
     """A preTerminate hook of the Machine: it keeps the instance, whoever deletes the Machine."""
-    namespace, _, name = around.annotations.get(_ANNOTATION_OF[OPENSHIFT], "").partition("/")
+    namespace, name = _openshift_machine_of(around)
     if not name:
         return None
     path, seen = _machine(around, OPENSHIFT, namespace, name)
@@ -114,7 +116,7 @@ def openshift_machine(around: Surroundings) -> Hold | None:
         return Hold("openshift-machine-api", Held.HELD, risk=risk, why="its hook is there already")
     step = Step(
         "machine.hook",
-        {"path": path, "moment": "preTerminate", "name": HOOK},
+        {"path": path, "moment": HOOK_MOMENT, "name": HOOK},
         str((seen.found.get("metadata") or {}).get("uid", "")),
         None,
         {"name": HOOK, "owner": HOOK},
@@ -122,9 +124,15 @@ def openshift_machine(around: Surroundings) -> Hold | None:
     return Hold("openshift-machine-api", Held.HELD, (step,), risk=risk)
 
 
+def _openshift_machine_of(around: Surroundings) -> tuple[str, str]:
+    """Namespace and name of the node's Machine; empty when it names none, or what cannot be a name."""
+    namespace, _, name = around.annotations.get(_ANNOTATION_OF[OPENSHIFT], "").partition("/")
+    return (namespace, name) if is_name(namespace) and is_name(name) else ("", "")
+
+
 def openshift_health_check(around: Surroundings) -> Hold | None:
     """MachineHealthChecks that select the node's Machine. They know no exception for one Machine."""
-    namespace, _, name = around.annotations.get(_ANNOTATION_OF[OPENSHIFT], "").partition("/")
+    namespace, name = _openshift_machine_of(around)
     if not name or OPENSHIFT not in around.groups:
         return None
     _, seen = _machine(around, OPENSHIFT, namespace, name)
@@ -159,7 +167,7 @@ def machine_config(around: Surroundings) -> Hold | None:
     annotations = around.annotations
     current, desired = (annotations.get(f"{CONFIG}/{name}", "") for name in ("currentConfig", "desiredConfig"))
     match = _RENDERED.fullmatch(desired or current)
-    if match is None:
+    if match is None or not is_name(match[1]):
         return None
     pool = match[1]
     risk = "changes once the pool is not paused any more; a cordoned node counts as unavailable in its pool's updates"

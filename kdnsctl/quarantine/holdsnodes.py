@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from kdnsctl.cluster.objects import Node
 from kdnsctl.cluster.permission import Permission
 from kdnsctl.quarantine.holdsbase import (
     ANNOTATE,
@@ -72,7 +73,7 @@ def karpenter(around: Surroundings) -> Hold | None:
     """Held on the node; on its NodeClaim as long as the node is not registered."""
     labels, pool = around.labels, around.labels.get("karpenter.sh/nodepool")
     listed = around.listed(KARPENTER, "nodeclaims")
-    claim = next((one for one in listed.items if _is_claim_of(one, around)), None)
+    claim = next((one for one in listed.items if is_claim_of(one, around.node)), None)
     if pool is None and claim is None:
         if "karpenter.sh/provisioner-name" in labels:
             return _before_v032(around)
@@ -95,11 +96,12 @@ def karpenter(around: Surroundings) -> Hold | None:
     return Hold("karpenter", verdict, tuple(steps), run=run, back=back, why=why, risk=risk)
 
 
-def _is_claim_of(claim: JSON, around: Surroundings) -> bool:
+def is_claim_of(claim: JSON, node: Node) -> bool:
+    """Whether a NodeClaim is this node's."""
     status = claim.get("status") or {}
     if status.get("nodeName"):
-        return bool(status["nodeName"] == around.name)
-    return bool(status.get("providerID")) and status["providerID"] == around.node.spec.provider_id
+        return bool(status["nodeName"] == node.metadata.name)
+    return bool(status.get("providerID")) and status["providerID"] == node.spec.provider_id
 
 
 def _disrupted(around: Surroundings, claim: JSON | None) -> str:

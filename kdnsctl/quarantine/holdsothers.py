@@ -9,6 +9,8 @@ AKS node-auto-repair, GKE node-auto-repair, EKS node-repair, EC2 Auto Scaling in
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from typing import Any, Final
 
 from kdnsctl.cluster.permission import Permission
@@ -50,8 +52,8 @@ def kured(around: Surroundings) -> Hold | None:
     holders = ", ".join(str(one.get("nodeID")) for one in locks)
     why = "it knows no exception for one node" + (f"; its lock is held for {holders}: wait for that" if holders else "")
     there = f"kubectl -n {namespace} annotate daemonset {name}"
-    run = f"{there} {key}='{json.dumps(lock, separators=(',', ':'))}'"
-    return Hold("kured", Held.NOT_FROM_HERE, run=run, back=f"{there} {key}-", risk=risk, why=why)
+    run = f"{there} {shlex.quote(key)}='{json.dumps(lock, separators=(',', ':'))}'"
+    return Hold("kured", Held.NOT_FROM_HERE, run=run, back=f"{there} {shlex.quote(f'{key}-')}", risk=risk, why=why)
 
 
 def _kured_arguments(daemon_set: JSON) -> dict[str, str] | None:
@@ -158,6 +160,7 @@ gke: Final = _pool(
     "repair and upgrades are set for a whole pool; on Autopilot they cannot be",
     "node auto-repair: a node that is NotReady for about 10 minutes is created anew",
 )
+_INSTANCE: Final = re.compile(r"i-[0-9a-z]{1,32}")
 _AKS_KEY: Final = "kubernetes.azure.com/azure-cluster-autoscaler-scale-down-disabled-reason"
 aks: Final = _pool(
     "aks",
@@ -182,7 +185,7 @@ def ec2(around: Surroundings) -> Hold | None:
     """An instance of an Auto Scaling group: in standby it is neither checked nor replaced. Karpenter has no groups."""
     provider, _, rest = around.node.spec.provider_id.partition("://")
     instance = rest.rpartition("/")[2]
-    if provider != "aws" or not instance.startswith("i-") or "karpenter.sh/nodepool" in around.labels:
+    if provider != "aws" or not _INSTANCE.fullmatch(instance) or "karpenter.sh/nodepool" in around.labels:
         return None
     region = around.labels.get("topology.kubernetes.io/region", "REGION")
     there = f"aws autoscaling {{}} --region {region} --instance-ids {instance} --auto-scaling-group-name GROUP"

@@ -46,10 +46,12 @@ class QuarantineReport:
 
     @property
     def exit_code(self) -> ExitCode:
-        """OK when every node is contained, and proven affected where that was to be found out."""
+        """OK when every node is contained, and proven affected where that was to be found out, or drained anyway."""
         if all(node.failed for node in self.nodes) and self.nodes:
             return ExitCode.FAILED
         if any(node.failed or node.undrained or (node.drained and not node.drained.drained) for node in self.nodes):
             return ExitCode.INCOMPLETE
-        judged = all(node.judgement and node.judgement.verdict is Verdict.AFFECTED for node in self.nodes)
-        return ExitCode.OK if judged or not self.collected else ExitCode.INCOMPLETE
+        done = all(
+            node.drained or (node.judgement and node.judgement.verdict is Verdict.AFFECTED) for node in self.nodes
+        )
+        return ExitCode.OK if done or not self.collected else ExitCode.INCOMPLETE

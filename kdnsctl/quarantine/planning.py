@@ -88,11 +88,12 @@ def planned(node: Node, holds: Sequence[Hold], incident: str, actor: Actor, reas
             f"{found.since:%Y-%m-%d %H:%M:%SZ}; nothing was changed",
             hint=f"go on with it: --incident {found.incident}",
         )
-    known = {_what(step): step for step in (found.steps if found else ())}
+    # What is not done yet is planned anew: its owner may have set something else before we came to it.
+    known = {_what(step): step for step in (found.steps if found else ()) if found and found.has_done(step)}
     steps: list[Step] = list(known.values())
     cordon, taint = containment(name, uid, incident)
     own = next((one for one in node.spec.taints if (one.key, one.effect) == (RECORD, "NoSchedule")), None)
-    if own is not None and _what(taint) not in known:
+    if own is not None and found is None:
         raise RefusedError(
             f"{name} has a taint {RECORD}={own.value} and no record of a quarantine; nothing was changed",
             hint=f"find out whose it is; kubectl taint node {name} {RECORD}- removes it",

@@ -40,7 +40,8 @@ from kdnsctl.quarantine.outcome import QuarantineReport
 from kdnsctl.quarantine.planning import Planned, common_incident, planned
 from kdnsctl.quarantine.podfilters import DrainOptions, name_of
 from kdnsctl.quarantine.reaching import BY_EXEC, Reach
-from kdnsctl.quarantine.record import NodeRecord
+from kdnsctl.quarantine.record import LONGEST_REASON, NodeRecord
+from kdnsctl.quarantine.remembered import remembered
 from kdnsctl.quarantine.working import GOING_AWAY, Work
 
 NEEDS: Final = Needs(
@@ -97,6 +98,8 @@ def prepare(
 
     Raises RefusedError when a guard says no, UsageError for a node that does not exist, else as `Connection.get`.
     """
+    if len(options.reason) > LONGEST_REASON:
+        raise UsageError(f"--reason is written on every node: at most {LONGEST_REASON} characters")
     unknown = set(options.hold) - {holds.AUTO, *holds.MANAGERS}
     if unknown:
         raise UsageError(f"--hold: no manager {min(unknown)!r}; there are {', '.join(holds.MANAGERS)}, and auto")
@@ -132,6 +135,8 @@ def _look(
     for node in nodes:
         held = holds.holds_for(node, options.hold, groups, incident, objects)
         found.append(planned(node, held, incident, actor, options.reason, now))
+        if (there := found[-1].found) is not None:
+            holds.check_whose(node, there.steps, objects)
     return incident, tuple(found)
 
 
@@ -146,7 +151,7 @@ def _drains(
     """What a drain would do if it began now, and what is to be said about it. It is planned anew when it begins."""
     if options.drain is None or not (options.collect or options.drain_anyway):
         return (), ()
-    bad = [node.metadata.name for node in everyone if fields.RECORD in node.metadata.annotations]
+    bad = [node.metadata.name for node in everyone if guards.in_quarantine(node)]
     try:
         found = drainreading.read_plan(connection, names, options.drain, scope, now=now, affected=bad)
     except ForbiddenError as error:
@@ -160,7 +165,7 @@ def _marked(everyone: Sequence[Node], chosen: Sequence[Node]) -> list[str]:
     return [
         node.metadata.name
         for node in everyone
-        if fields.RECORD in node.metadata.annotations
+        if guards.in_quarantine(node)
         and (node.metadata.name not in names or any(taint.key == fields.RECORD for taint in node.spec.taints))
     ]
 
@@ -203,7 +208,7 @@ def _changing(options: QuarantineOptions) -> tuple[Permission, ...]:
     if options.drain is None:
         return (*fields.NEEDED, *incidents.NEEDED)
     deleting = pods.DELETING if options.drain.disable_eviction else ()
-    return (*fields.NEEDED, *incidents.NEEDED, *pods.NEEDED, *deleting)
+    return (*fields.NEEDED, *incidents.NEEDED, *drainreading.NEEDED, *deleting)
 
 
 def _then(name: str, options: QuarantineOptions, drains: Iterable[NodeDrain]) -> Iterable[str]:
@@ -250,6 +255,7 @@ def quarantine(
     work = Work(connection, incident, actor, scope, reporter, now, reach, options.seconds)
     names = [one.name for one in prepared.nodes]
     left = interrupting.interrupted(incident.directory / JOURNAL, names)
+    known = remembered(incident.directory / JOURNAL)
     incident.begin("quarantine", actor, names)
     collect = options.collect
     captured: list[Captured] = []
@@ -265,8 +271,8 @@ def quarantine(
         for name, judgement in one.nodes.items():
             results[name] = work.judged(results[name], judgement)
     if options.drain is not None:
-        with asking(connection, reach, note=reporter.noted, told=work.heard) as well:
-            results = work.drain(results, options.drain, probe or well, anyway=options.drain_anyway)
+        with asking(connection, reach, note=reporter.noted, told=work.heard, affected=known.affected) as well:
+            results = work.drain(results, options.drain, probe or well, known, anyway=options.drain_anyway)
     last = captured[-1] if captured else None
     return QuarantineReport(
         generated_at=now(),

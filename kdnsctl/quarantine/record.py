@@ -3,7 +3,7 @@
 It holds the incident, who, since when, how far, every step with the value that was there before, and which steps of the
 node are done, which they mark themselves (`changes.marks`). It can be written
 by whoever may change nodes, so a record is checked before it is acted on: its steps may only be about this node and the
-keys that holds use. Nothing is read from or sent to a cluster here.
+keys that holds use, and only set what a quarantine sets. Nothing is read from or sent to a cluster here.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from typing import Any, Final
 
 from kdnsctl.changes import marks
 from kdnsctl.changes.fields import NODES, RECORD, node_path
+from kdnsctl.changes.incidents import checked_id
 from kdnsctl.changes.verbs import Verb, verb_of
 from kdnsctl.model import KdnsctlError, Step
 
 VERSION: Final = 1
 LONGEST_REASON: Final = 500  # characters
+HOOK_MOMENT: Final = "preTerminate"  # of a Machine: before its instance is deleted, after its drain
 TAINT_EFFECT: Final = "NoSchedule"  # NoExecute would delete pods without asking a budget, DaemonSets' pods too
 
 
@@ -99,6 +101,7 @@ def _parsed(node: str, uid: str, value: Any, verbs: Mapping[str, Verb], is_key: 
     texts = {key: value.get(key, "") for key in ("incident", "operator", "run", "since", "reason", "verdict")}
     if not all(isinstance(text, str) for text in texts.values()):
         raise ValueError("its fields are no text")
+    checked_id(texts["incident"])
     since = datetime.fromisoformat(texts.pop("since"))
     if since.tzinfo is None:
         raise ValueError("its time has no zone")
@@ -113,16 +116,32 @@ def _parsed(node: str, uid: str, value: Any, verbs: Mapping[str, Verb], is_key: 
 
 
 def _check(step: Step, node: str, uid: str, verbs: Mapping[str, Verb], is_key: Callable[[str], bool]) -> None:
+    """What a step is about, and what it sets: whoever acts on a record may do more than whoever can write one."""
     verb_of(step, verbs)
     path = step.args["path"]
     if path.startswith("/api/") and (path != node_path(node) or step.uid != uid):
         raise ValueError(f"a step is about {path}, another node")
-    if step.verb == "node.record" or (step.verb == "node.taint" and step.args["key"] != RECORD):
-        raise ValueError(f"a step {step.verb} of a record is not taken back")
-    if "key" in step.args and step.args["key"] != RECORD and not is_key(step.args["key"]):
-        raise ValueError(f"a step is about {step.args['key']}, which no hold uses")
-    if step.verb == "machine.hook" and not step.args["name"].startswith("kdnsctl"):
-        raise ValueError(f"a step is about the hook {step.args['name']}, which is not ours")
+    match step.verb:
+        case "node.cordon":
+            well = (step.before, step.after) == (None, True)
+        case "node.taint":
+            wanted = {"key": RECORD, "effect": TAINT_EFFECT}
+            after = step.after if isinstance(step.after, Mapping) else {}
+            same = all(one.get(name) == value for one in (step.args, after) for name, value in wanted.items())
+            well = same and step.before is None and set(after) == {*wanted, "value"} and isinstance(after["value"], str)
+        case "object.annotate" | "object.label":
+            if not is_key(step.args["key"]):
+                raise ValueError(f"a step is about {step.args['key']}, which no hold uses")
+            well = isinstance(step.after, str) and (step.before is None or isinstance(step.before, str))
+        case "machine.hook":
+            name = step.args["name"]
+            if not name.startswith("kdnsctl"):
+                raise ValueError(f"a step is about the hook {name}, which is not ours")
+            well = (step.before, step.after, step.args["moment"]) == (None, {"name": name, "owner": name}, HOOK_MOMENT)
+        case _:
+            raise ValueError(f"a step {step.verb} of a record is not taken back")
+    if not well:
+        raise ValueError(f"a step {step.verb} sets what no quarantine sets")
 
 
 def record_step(node: str, uid: str, before: NodeRecord | None, after: NodeRecord | None) -> Step:

@@ -18,7 +18,7 @@ from kdnsctl.cancel import CancelScope
 from kdnsctl.changes import fields, incidents, lock
 from kdnsctl.changes.executor import Taken, Undone, UndoneStep, take_back
 from kdnsctl.changes.fields import RECORD, VERBS
-from kdnsctl.changes.incidents import Actor, Incident
+from kdnsctl.changes.incidents import Actor, Incident, is_id
 from kdnsctl.changes.plan import NodePlan, Plan
 from kdnsctl.changes.reminding import LIST_SETS
 from kdnsctl.changes.verbs import Means, verb_of
@@ -32,7 +32,7 @@ from kdnsctl.find.online import identity_of
 from kdnsctl.model import ExitCode, RefusedError, Reporter, Step, UsageError, Verdict
 from kdnsctl.quarantine import events, holds
 from kdnsctl.quarantine.allowed import check_allowed
-from kdnsctl.quarantine.guards import named
+from kdnsctl.quarantine.guards import in_quarantine, named
 from kdnsctl.quarantine.holdsbase import Groups, Objects, api_groups
 from kdnsctl.quarantine.planning import record_of
 from kdnsctl.quarantine.proving import Proof, prove
@@ -161,6 +161,13 @@ def prepare(
     if missing := [name for name in names if name not in by_name]:
         raise UsageError(f"no node {named(missing)} in {connection.target}; nothing was done")
     nodes = tuple(Leaving(by_name[name], record_of(by_name[name])) for name in names)
+    named_lost = [one.name for one in nodes if one.record is None and in_quarantine(one.node)]
+    if named_lost:
+        raise RefusedError(
+            f"{named(named_lost)}: {_LOST}; nothing was changed", hint=_undo_hint(by_name[named_lost[0]])
+        )
+    lost = [name for name, node in by_name.items() if in_quarantine(node) and RECORD not in node.metadata.annotations]
+    notes = (f"{named(lost)}: {_LOST}; {_undo_hint(by_name[lost[0]])}",) if lost else ()
     held = [one for one in nodes if one.record is not None]
     known = {one.record.incident for one in held if one.record is not None}
     if len(known) > 1:
@@ -177,7 +184,7 @@ def prepare(
         holds.check_whose(one.node, one.steps, objects)
     proofs: Mapping[str, Proof] = {}
     if held and not unchecked:
-        with scope.child(seconds) as limit:
+        with scope.limited(seconds) as limit:
             wanted = [one.name for one in held]
             proofs = prove(wanted, reach, connection, scope=limit, reporter=reporter, now=now)
         scope.check()
@@ -187,8 +194,18 @@ def prepare(
     plans = tuple(
         NodePlan(one.name, one.steps, (), tuple(_notes(one, proofs)), backs.get(one.name, ())) for one in nodes
     )
-    plan = Plan("release", identity_of(connection.target), plans)
+    plan = Plan("release", identity_of(connection.target), plans, notes=notes)
     return Prepared(nodes, proofs, plan, known.pop() if known else None)
+
+
+_LOST: Final = f"tainted with {RECORD}, and no record tells what to take back"
+
+
+def _undo_hint(node: Node) -> str:
+    """What to do about a node whose record somebody has removed."""
+    value = next((taint.value for taint in node.spec.taints if taint.key == RECORD), "")
+    undo = f"'kdnsctl incident undo {value}' takes it back where that incident's journal is" if is_id(value) else ""
+    return "; ".join(filter(None, (undo, f"look at it: kubectl get node {node.metadata.name} -o yaml")))
 
 
 def _by_hand(one: Leaving, groups: Groups, objects: Objects) -> tuple[str, ...]:
@@ -232,7 +249,7 @@ def _notes(one: Leaving, proofs: Mapping[str, Proof]) -> Sequence[str]:
 def nothing(prepared: Prepared, now: datetime) -> ReleaseReport:
     """The answer when none of the nodes is in quarantine."""
     nodes = tuple(NodeResult(one.name, released=True, record=None) for one in prepared.nodes)
-    return ReleaseReport(now, prepared.plan.cluster, None, nodes)
+    return ReleaseReport(now, prepared.plan.cluster, None, nodes, prepared.plan.notes)
 
 
 def release(
@@ -254,7 +271,7 @@ def release(
     names = [one.name for one in prepared.nodes if one.record is not None]
     incident.begin("release", actor, names)
     results: list[NodeResult] = []
-    notes: list[str] = []
+    notes = list(prepared.plan.notes)
     for one in prepared.nodes:
         if one.record is None:
             results.append(NodeResult(one.name, released=True, record=None))

@@ -25,10 +25,10 @@ from kdnsctl.cluster.proxyload import list_nodes
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.model import KdnsctlError, Reason, RefusedError, Reporter, Verdict
 from kdnsctl.quarantine import draining, events, guards
-from kdnsctl.quarantine import interrupted as interrupting
-from kdnsctl.quarantine.capture import Captured, Judgement, capture
+from kdnsctl.quarantine.capture import Captured, Judgement
 from kdnsctl.quarantine.dnsdrain import DnsProbe
 from kdnsctl.quarantine.dnsprobe import Asked
+from kdnsctl.quarantine.drainplan import PodPlan
 from kdnsctl.quarantine.drainreading import read_plan
 from kdnsctl.quarantine.guards import Most
 from kdnsctl.quarantine.outcome import NodeResult
@@ -36,6 +36,8 @@ from kdnsctl.quarantine.planning import Planned
 from kdnsctl.quarantine.podfilters import DrainOptions
 from kdnsctl.quarantine.reaching import Reach
 from kdnsctl.quarantine.record import NodeRecord, Phase, record_step
+from kdnsctl.quarantine.remembered import DNS_ASKED, DNS_POD, Remembered
+from kdnsctl.quarantine.securing import secured
 
 AT_ONCE: Final = 8  # nodes that are held, cordoned and tainted at the same time
 GOING_AWAY: Final = "going-away"  # what nodes are called that are captured before anything else, as they will be gone
@@ -104,7 +106,7 @@ class Work:
     def _check_count(self, names: Sequence[str], most: Most) -> None:
         """Everybody writes a record first and counts afterwards: of two at the same time, one sees both at least."""
         everyone = list_nodes(self.connection, scope=self.scope)
-        marked = [node.metadata.name for node in everyone if fields.RECORD in node.metadata.annotations]
+        marked = [node.metadata.name for node in everyone if guards.in_quarantine(node)]
         guards.check_count(names, [name for name in marked if name not in names], everyone, most)
 
     def _take_back_record(self, one: Planned) -> None:
@@ -151,28 +153,19 @@ class Work:
                     )
 
     def capture(self, names: Sequence[str], which: str = "") -> Captured:
-        """Capture and judge nodes into a bundle of this run, named for `which` they are; journaled with its digest."""
-        directory = self.incident.directory / "-".join(filter(None, ("evidence", self.actor.run, which)))
-        about = {"run": self.actor.run, "bundle": directory.name, "nodes": list(names)}
-        found = capture(
-            self.connection,
+        """Capture and judge nodes into a bundle of this run, named for `which` they are."""
+        return secured(
             names,
-            directory,
+            which,
+            self.connection,
+            self.incident,
+            self.actor,
             scope=self.scope,
             reporter=self.reporter,
             now=self.now,
             reach=self.reach,
             seconds=self.seconds,
-            begins=lambda pods: self.incident.journal.append(interrupting.BEGUN, {**about, "pods": pods}),
         )
-        nodes = {name: {"verdict": one.verdict.value, "captured": one.captured} for name, one in found.nodes.items()}
-        body = {"run": self.actor.run, "bundle": directory.name, "sumsSha256": found.digest, "nodes": nodes}
-        try:
-            self.incident.journal.append(interrupting.DONE, body)
-        except KdnsctlError as error:  # a full disk: nothing more is changed without a journal, and the report says so
-            self.scope.check()
-            self.notes.append(str(error))
-        return found
 
     def judged(self, result: NodeResult, judgement: Judgement) -> NodeResult:
         """Write the verdict on the node."""
@@ -191,7 +184,7 @@ class Work:
         return replace(result, phase=phase, planned=replace(result.planned, record=after))
 
     def drain(
-        self, results: Mapping[str, NodeResult], how: DrainOptions, probe: DnsProbe, *, anyway: bool
+        self, results: Mapping[str, NodeResult], how: DrainOptions, probe: DnsProbe, known: Remembered, *, anyway: bool
     ) -> dict[str, NodeResult]:
         """Drain what the evidence allows; the pods are looked at anew, for much may have changed since the plan."""
         done = {name: replace(one, undrained=_gate(one, anyway=anyway)) for name, one in results.items()}
@@ -203,12 +196,20 @@ class Work:
             return done
         try:
             everyone = list_nodes(self.connection, scope=self.scope)
-            bad = [node.metadata.name for node in everyone if fields.RECORD in node.metadata.annotations]
+            bad = known.affected | {node.metadata.name for node in everyone if guards.in_quarantine(node)}
             found = read_plan(self.connection, names, how, self.scope, now=self.now, affected=bad)
             self.notes += found.notes
             send = draining.journaled(self.connection, self.incident.journal, self.actor.run)
             drained = draining.drain(
-                found.plan, self.connection, self.scope, self.reporter, send=send, probe=probe, now=self.now
+                found.plan,
+                self.connection,
+                self.scope,
+                self.reporter,
+                send=send,
+                probe=probe,
+                unproven=known.unproven,
+                taking=self._taking,
+                now=self.now,
             )
         except KdnsctlError as error:  # before anything was evicted
             self.scope.check()
@@ -227,8 +228,13 @@ class Work:
     def heard(self, asked: Asked) -> None:
         """Keep what DNS answered between two DNS pods; journaled."""
         said = {"service": asked.service, "answers": asked.answer.well, "message": asked.answer.message}
-        self.incident.journal.append("dnsAsked", {"run": self.actor.run, **said})
+        self.incident.journal.append(DNS_ASKED, {"run": self.actor.run, **said})
         self.asked.append(asked)
+
+    def _taking(self, one: PodPlan) -> None:
+        """Journaled before: whoever goes on must know of which Service a pod was taken."""
+        said = {"service": one.service, "pod": one.name, "uid": one.pod.metadata.uid}
+        self.incident.journal.append(DNS_POD, {"run": self.actor.run, **said})
 
     def _still_contained(self, result: NodeResult) -> NodeResult:
         """The capture took a while: pods would come back to a node that somebody has uncordoned meanwhile."""

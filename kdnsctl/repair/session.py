@@ -18,7 +18,8 @@ from kdnsctl.changes.incidents import Actor, Incident
 from kdnsctl.changes.verbs import Effect, Means
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.model import Reporter, Step
-from kdnsctl.quarantine.capture import Judgement, capture
+from kdnsctl.quarantine.capture import Judgement
+from kdnsctl.quarantine.securing import secured
 
 CAPTURED: Final = "its evidence is captured before"  # what a plan says of a node
 
@@ -52,9 +53,14 @@ class Session:
 
         Journaled with the digest of the bundle, whose name ends with `what`.
         """
-        directory = self.incident.directory / f"evidence-{self.actor.run}-{what}"
-        found = capture(self.connection, names, directory, scope=self.scope, reporter=self.reporter, now=self.now)
-        nodes = {name: {"verdict": one.verdict.value, "captured": one.captured} for name, one in found.nodes.items()}
-        body = {"run": self.actor.run, "bundle": directory.name, "sumsSha256": found.digest, "nodes": nodes}
-        self.incident.journal.append("captured", body)
-        return directory, found.nodes
+        found = secured(
+            names,
+            what,
+            self.connection,
+            self.incident,
+            self.actor,
+            scope=self.scope,
+            reporter=self.reporter,
+            now=self.now,
+        )
+        return found.bundle, found.nodes

@@ -117,6 +117,26 @@ def test_a_child_that_ends_earlier_leaves_its_parent_alone(clock: ManualClock) -
     assert (parent.reason, parent.remaining()) == (None, 55)
 
 
+def test_a_limited_block_ends_the_scope_by_ctrl_c_and_not_by_its_deadline(clock: ManualClock) -> None:
+    scope = CancelScope(clock=clock)
+    with scope.limited(5) as late:
+        clock.advance(5)
+    assert (late.reason, scope.reason) == (Reason("deadline", "not finished within 5s"), None)
+
+    with scope.limited(5) as limit:
+        limit.cancel()
+        assert scope.reason is None
+    assert scope.reason is INTERRUPTED
+
+
+def test_who_was_interrupted_at_the_last_moment_has_ended() -> None:
+    for _ in range(20):
+        scope = CancelScope()
+        with interrupting(scope):
+            signal.raise_signal(signal.SIGINT)
+        assert scope.reason is INTERRUPTED
+
+
 def test_a_child_of_an_ended_scope_has_ended(clock: ManualClock) -> None:
     parent = CancelScope(clock=clock)
     parent.cancel()

@@ -97,7 +97,7 @@ def show(common: Common, answer: Answer, name: Name) -> int:
         output.document(to_json(found), answer.format)
     else:
         rows = [(str(one.number), f"{one.time:%Y-%m-%d %H:%M:%S}", told(one)) for one in found.reading.records]
-        put(_table(SHOW_HEADINGS, rows, common) + _reminder(by_journal(found.reading.records)))
+        put(_timeline(rows, common) + _reminder(by_journal(found.reading.records)))
     return _code(found)
 
 
@@ -142,6 +142,25 @@ def _reminder(found: Sequence[tuple[str, Raised]]) -> str:
     if said:
         said[-1] += "; where it was put back from another machine, this journal does not tell"
     return "".join(f"{line}\n" for note in said for line in table.wrapped(visible(note), width, 0, 2))
+
+
+def _timeline(rows: Sequence[tuple[str, str, str]], common: Common) -> str:
+    """The records, one below the other: sentences are filled, and a digest that is longer than a line stays whole."""
+    from kdnsctl.cli import table  # noqa: PLC0415
+    from kdnsctl.cli.terminal import columns, visible  # noqa: PLC0415
+
+    width = columns(sys.stdout)
+    if width is None:  # for a program: a line each
+        return _table(SHOW_HEADINGS, rows, common)
+    lines = []
+    for row in (SHOW_HEADINGS, *rows):
+        place = f"{row[0]:<6}  {row[1]:<19}  "
+        if width - len(place) < table.LEAST_PROSE:
+            lines += [place.rstrip(), *table.wrapped(visible(row[2]), width, 2)]
+            continue
+        first, *rest = table.wrapped(visible(row[2]), width, len(place))
+        lines += [place + first.lstrip(), *rest]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]], common: Common) -> str:

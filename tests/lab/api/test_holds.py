@@ -210,6 +210,23 @@ class TestClusterApi:
         assert patched(server) == already
         assert HOOK in store.select(machines)[0]["metadata"]["annotations"]
 
+    @pytest.mark.parametrize("name", ["knode1; reboot", "$(reboot)", "../../../../api/v1/secrets"])
+    def test_what_cannot_be_a_name_is_in_no_command(self, kdnsctl: Kdnsctl, store: Store, name: str) -> None:
+        """A node's annotations may be written by its kubelet; the commands are there to be copied into a shell."""
+        managers.mark(
+            store,
+            annotations={
+                "cluster.x-k8s.io/machine": name,
+                "cluster.x-k8s.io/cluster-namespace": "fleet",
+                "machine.openshift.io/machine": f"openshift-machine-api/{name}",
+                "machineconfiguration.openshift.io/currentConfig": f"rendered-{name}-1a2b",
+                "machineconfiguration.openshift.io/desiredConfig": f"rendered-{name}-1a2b",
+            },
+            providerID=f"aws:///eu-west-1a/i-0{name}",
+        )
+        told = held(kdnsctl)
+        assert list(told) == ["cluster-autoscaler"]
+
 
 class TestOpenShift:
     """Machine, MachineHealthCheck and MachineConfigPool."""
@@ -319,6 +336,35 @@ class TestKarpenter:
         assert annotated == {"default-x7k2p": {self.KEY: "true"}, "default-other": None}
         assert set(released(kdnsctl)) == {"restored"}
         assert everything(store, claims) == before
+
+    @pytest.mark.parametrize(
+        "way", [("release", NODE, *RELEASE), ("quarantine", NODE, *CONTAIN)], ids=lambda way: way[0]
+    )
+    def test_a_record_cannot_lead_to_another_nodes_claim(
+        self, kdnsctl: Kdnsctl, store: Store, server: ApiServer, way: tuple[str, ...]
+    ) -> None:
+        claims = managers.karpenter(store, registered=False)
+        held(kdnsctl)
+        theirs = next(one for one in store.select(claims) if one["metadata"]["name"] == "default-other")
+        theirs["metadata"]["annotations"] = {self.KEY: "true"}
+        theirs = store.update(claims, theirs)
+
+        def forge(node: Any) -> Any:
+            record = json.loads(node["metadata"]["annotations"]["kdnsctl.io/quarantine"])
+            step = next(one for one in record["steps"] if "nodeclaims" in one["args"]["path"])
+            step["args"]["path"] = step["args"]["path"].replace("default-x7k2p", "default-other")
+            step["uid"] = theirs["metadata"]["uid"]
+            node["metadata"]["annotations"]["kdnsctl.io/quarantine"] = json.dumps(record)
+            return node
+
+        store.change(NODES, NODE, "", forge)
+        before, already = everything(store, claims), patched(server)
+
+        refused = kdnsctl(*way)
+
+        assert refused.code == 5
+        assert "is about NodeClaim default-other, and that is not this node's" in refused.err
+        assert (everything(store, claims), patched(server)) == (before, already)
 
     @pytest.mark.parametrize("theirs", ["false", "4h"])
     def test_the_owners_value_comes_back(self, kdnsctl: Kdnsctl, store: Store, theirs: str) -> None:

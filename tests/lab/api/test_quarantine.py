@@ -16,6 +16,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from kdnsctl.cancel import CancelScope
 from kdnsctl.changes import journal
 from kdnsctl.changes.fields import RECORD
 from kdnsctl.changes.lock import lease_name
@@ -25,6 +26,9 @@ from kdnsctl.lab.api.server import ApiServer
 from kdnsctl.lab.kinds import EVENTS, LEASES, NODES
 from kdnsctl.lab.replies import Refused
 from kdnsctl.lab.store import Store
+from kdnsctl.model import Verdict
+from kdnsctl.quarantine import release as releasing
+from kdnsctl.quarantine.proving import Proof
 from tests.lab.conftest import ROOT, Kdnsctl, Ran
 
 NODE = "knode1"
@@ -290,6 +294,50 @@ class TestRefusals:
         assert (ran.code, writes(server)) == (1, already)
         assert "is no record of kdnsctl" in ran.err
 
+    @pytest.mark.parametrize("way", ["release", "quarantine"])
+    @pytest.mark.parametrize(
+        ("place", "forged"),
+        [
+            (0, {"after": 7}),
+            (0, {"before": {"key": "value"}}),
+            (1, {"before": True, "after": None}),
+            (2, {"args": {"path": f"/api/v1/nodes/{NODE}", "key": RECORD, "effect": "NoExecute"}}),
+            (2, {"before": {"key": "node.kubernetes.io/out-of-service", "value": "x", "effect": "NoExecute"}}),
+            (2, {"after": {"key": "node.kubernetes.io/out-of-service", "value": "x", "effect": "NoExecute"}}),
+            (2, {"after": {"key": RECORD, "value": "x", "effect": "NoExecute"}}),
+            (
+                2,
+                {
+                    "verb": "machine.hook",
+                    "args": {"path": f"/api/v1/nodes/{NODE}", "moment": "preDrain", "name": "kdnsctl"},
+                },
+            ),
+            (None, {"incident": "../../elsewhere"}),
+        ],
+    )
+    def test_a_record_sets_nothing_but_what_a_quarantine_sets(
+        self, kdnsctl: Kdnsctl, server: ApiServer, store: Store, place: int | None, forged: dict[str, Any], way: str
+    ) -> None:
+        """Who may annotate a node, its kubelet too, may not taint it, by way of somebody who may."""
+        assert kdnsctl("quarantine", NODE, *CONTAIN).code == 0
+
+        def forge(found: dict[str, Any]) -> None:
+            record = json.loads(found["metadata"]["annotations"][RECORD])
+            (record if place is None else record["steps"][place]).update(forged)
+            found["metadata"]["annotations"][RECORD] = json.dumps(record)
+
+        changed(store, forge)
+        already = writes(server)
+        words = ("--unchecked",) if way == "release" else ("--no-collect", "--no-drain")
+        ran = kdnsctl(way, NODE, "--yes", *words)
+        assert (ran.code, writes(server)) == (1, already)
+        assert "is no record of kdnsctl" in ran.err
+
+    def test_a_reason_that_is_too_long(self, kdnsctl: Kdnsctl, server: ApiServer) -> None:
+        ran = kdnsctl("quarantine", NODE, *CONTAIN, "--reason", "x" * 501)
+        assert (ran.code, writes(server)) == (2, [])
+        assert "at most 500 characters" in ran.err
+
     def test_somebody_else_works_on_it(self, kdnsctl: Kdnsctl, server: ApiServer, store: Store) -> None:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         spec = {"holderIdentity": "joe@desk/1-a", "leaseDurationSeconds": 60, "acquireTime": now, "renewTime": now}
@@ -317,6 +365,63 @@ def test_a_failed_cordon_stops_the_node_and_a_rerun_goes_on(
     assert again.code == 0, again.err
     assert document(again)["nodes"][0]["phase"] == "contained"
     assert kdnsctl("release", NODE, "--yes", "--unchecked").code == 0
+    assert node() == before
+
+
+def test_what_the_owner_sets_before_we_come_to_it_holds_nothing_up_and_comes_back(
+    kdnsctl: Kdnsctl, server: ApiServer, store: Store, node: Callable[[], Any]
+) -> None:
+    before = node()
+    refusal = Refused(403, "Forbidden", "an admission rule says no", details={}).status()
+    server.faults.add(Fault(Respond(403, status=refusal), method="PATCH", path=NODE, after=1))
+    assert kdnsctl("quarantine", NODE, *CONTAIN).code == 1
+    theirs: Change = lambda found: found["metadata"]["annotations"].update({HOLD: "false"})  # noqa: E731
+    changed(store, theirs)
+
+    again = kdnsctl("quarantine", NODE, *CONTAIN)
+
+    assert again.code == 0, again.err + again.out
+    assert node()["metadata"]["annotations"][HOLD] == "true"
+    assert kdnsctl("release", NODE, "--yes", "--unchecked").code == 0
+    theirs(before)
+    assert node() == before
+
+
+def test_ctrl_c_while_a_node_is_judged_releases_nothing(
+    kdnsctl: Kdnsctl, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What works on nodes takes Ctrl-C, ends its scope, and answers with what it had; also when that looks well."""
+    assert kdnsctl("quarantine", NODE, *CONTAIN).code == 0
+    already = writes(server)
+
+    def prove(names: list[str], *_: Any, scope: CancelScope, **__: Any) -> dict[str, Proof]:
+        scope.cancel()
+        return {name: Proof(Verdict.CLEAN, "nothing stale") for name in names}
+
+    monkeypatch.setattr(releasing, "prove", prove)
+    ran = kdnsctl("release", NODE, "--yes")
+    assert (ran.code, writes(server)) == (130, already)
+
+
+def test_a_record_that_somebody_has_removed_is_told_and_the_journal_takes_it_back(
+    kdnsctl: Kdnsctl, server: ApiServer, store: Store, node: Callable[[], Any]
+) -> None:
+    before = node()
+    assert kdnsctl("quarantine", NODE, *CONTAIN, "--incident", "inc-7").code == 0
+    changed(store, lambda found: found["metadata"]["annotations"].pop(RECORD))
+    already = writes(server)
+
+    refused = kdnsctl("release", NODE, "--yes")
+    assert (refused.code, writes(server)) == (5, already)
+    assert "no record tells what to take back" in refused.err
+    assert "kdnsctl incident undo inc-7" in refused.err
+    told = kdnsctl("release", "--yes", "-o", "json")
+    assert (told.code, writes(server)) == (0, already)
+    assert NODE in document(told)["notes"][0]
+    counted = kdnsctl("quarantine", "knode2", *CONTAIN)
+    assert (counted.code, writes(server)) == (5, already), "it is in quarantine as before"
+
+    assert kdnsctl("incident", "undo", "inc-7", "--yes").code == 0
     assert node() == before
 
 

@@ -33,6 +33,7 @@ from kdnsctl.lab.seed import numbered_nodes, seed_cluster
 from kdnsctl.lab.store import Store
 from kdnsctl.model import SilentReporter
 from kdnsctl.quarantine.draining import NodeResult, drain, sender
+from kdnsctl.quarantine.drainplan import PodPlan
 from kdnsctl.quarantine.drainreading import read_plan
 from kdnsctl.quarantine.evicting import Send
 from kdnsctl.quarantine.podfilters import DrainOptions
@@ -206,6 +207,8 @@ class Lab:
         *nodes: str,
         affected: tuple[str, ...] = (),
         probe: Answering | None = None,
+        unproven: tuple[str, ...] = (),
+        taking: Callable[[PodPlan], object] = lambda _: None,
         notes: Notes | None = None,
         wrap: Callable[[Send], Send] = lambda send: send,
         scope: CancelScope | None = None,
@@ -219,7 +222,8 @@ class Lab:
             try:
                 return drain(
                     plan, connection, whole, notes or Notes(), send=wrap(sender(connection)),
-                    probe=probe or Answering(), now=self.today, dice=random.Random(seed),
+                    probe=probe or Answering(), unproven=unproven, taking=taking, now=self.today,
+                    dice=random.Random(seed),
                 )  # fmt: skip
             finally:
                 connection.close()

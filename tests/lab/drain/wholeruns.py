@@ -33,7 +33,7 @@ from kdnsctl.lab.replies import JSON
 from kdnsctl.model import KdnsctlError, RefusedError, SilentReporter, Verdict
 from kdnsctl.quarantine import quarantine as work
 from kdnsctl.quarantine import release as back
-from kdnsctl.quarantine import working
+from kdnsctl.quarantine import securing
 from kdnsctl.quarantine.capture import Captured, capture
 from kdnsctl.quarantine.guards import Most
 from kdnsctl.quarantine.holdsnodes import AUTOSCALER_KEY
@@ -325,7 +325,7 @@ def patient_captures() -> Iterator[None]:
         scope.check()
         return found
 
-    with mock.patch.object(working, "capture", patient):
+    with mock.patch.object(securing, "capture", patient):
         yield
 
 

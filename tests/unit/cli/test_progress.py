@@ -113,12 +113,14 @@ def test_a_bar_shows_how_far_it_is_even_when_the_work_gives_no_sign(monkeypatch:
             reporter.started("reading [bold]" + HOSTILE, 200)
             assert shown.wait(30)
             reporter.noted("by the way [red]")
+            reporter.noted("word " * 40)
             reporter.advanced(50)
         return 0
 
     screen = on_terminal(monkeypatch, call, columns=160)
     assert "reading [bold]evil\\x1b" in screen.text
     assert "by the way [red]\n" in screen.text
+    assert f"{'word ' * 31}word\n  {'word ' * 7}word\n" in screen.text
     assert "50 of 200" in screen.text
     assert "\x1b]0;" not in screen.raw
     assert "\u202e" not in screen.raw

@@ -146,6 +146,20 @@ def test_one_that_was_quarantined_meanwhile_is_not_asked_from_again(api: Api, pl
     assert places.names == ["n1", "n2"]
 
 
+def test_nodes_found_affected_are_not_asked_from_and_new_ones_can_be(
+    api: Api, places: Places, connect_to: Callable[[Api], Connection]
+) -> None:
+    places.scripts = {"n4": [0]}
+    api.on("/api/v1/nodes", reply({"items": [node("n1"), node("n2")]}))
+    with dnsprobe.asking(connect_to(api), BY_EXEC, note=print, told=print, affected={"n1"}) as inner:
+        probe = Probe(inner, [], [])
+        assert "could not be measured" in probe.trouble()
+        assert places.names == ["n2"]
+        api.on("/api/v1/nodes", reply({"items": [node("n1"), node("n4")]}))
+        assert probe.trouble() == ""
+    assert places.names == ["n2", "n4"]
+
+
 def test_silence_is_trouble_when_it_lasts(places: Places, probe: Probe) -> None:
     places.scripts = {"n1": [None]}
     assert "10.96.0.10:53 did not answer 7 of 7 queries over UDP" in probe.trouble()

@@ -28,6 +28,18 @@ def test_a_dns_pod_that_nobody_would_replace_stays_whatever_is_forced() -> None:
     assert [(one.pod.metadata.name, one.why) for one in node.kept] == [("dns-1", DNS_UNMANAGED)]
 
 
+def test_a_dns_pod_without_an_address_yet_is_one_by_its_labels() -> None:
+    labels = {"k8s-app": "kube-dns", "pod-template-hash": "1"}
+    there = [pod("new", labels=labels), pod("ended", labels=labels, phase="Failed"), pod("web-1")]
+    elsewhere = pod("namesake", labels=labels, namespace="other")
+    dns = [dns_pods("default/kube-dns", [slice_of(("uid-dns-1", "n2", READY))], {"k8s-app": "kube-dns"})]
+    plan = make_plan({"n1": [*there, elsewhere]}, known(), dns=dns)
+    assert [one.name for one in plan.dns] == ["default/new"]
+    assert [one.name for one in plan.pods] == ["default/ended", "default/web-1", "other/namesake"]
+    without = make_plan({"n1": there}, known(), dns=[dns_pods("default/kube-dns", [])])
+    assert without.dns == (), "a Service that selects nothing has no pods but those in its slices"
+
+
 def test_budgets_are_used_up_across_nodes_and_not_by_those_that_refuse() -> None:
     pods = {"n1": [pod("a"), pod("x", owner=None)], "n2": [pod("b", node="n2")], "n3": [pod("c", node="n3")]}
     plan = make_plan(pods, known(), budgets=[budget(allowed=1)])
