@@ -31,6 +31,7 @@ WHOLE_INCIDENTS = (
     *(f"tests/lab/test_{name}.py" for name in ("demo", "flush", "probe", "runbooks", "verbosity")),
     "tests/docs",
 )
+IN_PROCESS = ("tests/lab/api", "tests/lab/drain")  # the lab's API without a kernel: these compute, too
 FAULTS = ("tests/lab/drain/test_faults.py", "tests/lab/drain/test_killed.py", "tests/lab/test_collect_faults.py")
 
 nox.needs_version = ">=2025.5.1"
@@ -75,18 +76,19 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *session.posargs)
         return
     session.run("coverage", "erase")
-    # The tests of the lab mostly wait, for their kernel and their processes: two halves of them run beside the others,
+    # The tests of the lab mostly wait, for their kernel and their processes: two parts of them run beside the others,
     # which compute. Those are the ones that cover the pure rooms, and coverage slows down what it measures.
-    rest = (*(path for path in IN_A_LAB if path not in WHOLE_INCIDENTS),
-            *(f"--ignore={path}" for path in WHOLE_INCIDENTS))  # fmt: skip
+    apart = (*WHOLE_INCIDENTS, *IN_PROCESS)
+    rest = [*(path for path in IN_A_LAB if path not in apart), *(f"--ignore={path}" for path in apart)]
     with concurrent.futures.ThreadPoolExecutor(max_workers=2) as beside:
-        waiting = [beside.submit(session.run, "pytest", "-q", *half, silent=True) for half in (WHOLE_INCIDENTS, rest)]
+        waiting = [beside.submit(session.run, "pytest", "-q", *part, silent=True) for part in (WHOLE_INCIDENTS, rest)]
         try:
             others = [f"--ignore={path}" for path in IN_A_LAB]
             session.run("coverage", "run", "-m", "pytest", "-q", *others)
+            session.run("pytest", "-q", *IN_PROCESS)
         finally:
             session.log(f"waiting for the tests of {' and '.join(IN_A_LAB)}")
-            said = [half.result() for half in waiting]  # raises when they failed, after it has shown what they said
+            said = [part.result() for part in waiting]  # raises when they failed, after it has shown what they said
     for one in said:
         session.log(f"{' and '.join(IN_A_LAB)}: {str(one).strip().splitlines()[-1]}")
     for room, omit in measured_rooms():
