@@ -198,6 +198,7 @@ INTERNAL = "internal error: ZeroDivisionError: oops; run with --debug for the tr
         (RefusedError("no"), 5, ["error: no"]),
         (CancelledError("stopped; nothing was changed"), 130, ["error: stopped; nothing was changed"]),
         (KeyboardInterrupt(), 130, ["interrupted"]),
+        (KeyboardInterrupt("nothing was changed"), 130, ["interrupted; nothing was changed"]),
         (PermissionError(13, "Not yours", "/etc/x"), 1, ["error: Not yours: /etc/x (--debug shows where)"]),
         (ZeroDivisionError("oops"), 1, [INTERNAL]),
     ],
