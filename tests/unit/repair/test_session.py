@@ -1,0 +1,38 @@
+"""Which incident a repair belongs to: that of its nodes' quarantine, if it is one."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import msgspec
+
+from kdnsctl.changes.fields import RECORD
+from kdnsctl.cluster.objects import Node
+from kdnsctl.quarantine.record import NodeRecord, Phase
+from kdnsctl.repair.session import incident_of, quarantined
+
+
+def node(name: str, incident: str = "", *, text: str = "") -> Node:
+    record = NodeRecord(incident, "jane", "r", datetime(2026, 11, 28, tzinfo=UTC), Phase.DRAINED)
+    text = text or (json.dumps(record.to_json()) if incident else "")
+    metadata = {"name": name, "uid": name, "annotations": {RECORD: text} if text else {}}
+    return msgspec.convert({"metadata": metadata}, Node)
+
+
+NODES = (node("a", "one"), node("b", "two"), node("c"), node("d", text="{}"), node("e", "../../etc"))
+
+
+def test_it_belongs_to_the_quarantine_of_the_nodes_that_are_repaired() -> None:
+    assert incident_of(NODES, ("a",)) == "one"
+    assert incident_of(NODES, ("a", "c")) == "one"
+    assert incident_of(NODES, ("b",)) == "two"
+
+
+def test_none_two_and_what_is_no_record_are_no_incident() -> None:
+    for names in (("c",), ("a", "b"), ("d",), ("e",), ()):
+        assert incident_of(NODES, names) is None
+
+
+def test_who_has_a_record_is_in_quarantine_whatever_is_in_it() -> None:
+    assert quarantined(NODES) == ("a", "b", "d", "e")
