@@ -35,6 +35,7 @@ def test_what_a_bare_call_prints_fits_a_narrow_terminal(monkeypatch: pytest.Monk
     together = " ".join(screen.text.split())
     assert all(f"{name} {entry.summary}" in together for name, entry in app.COMMANDS.items())
     assert "'kdnsctl COMMAND --help' explains a command and its options." in together
+    assert "step by step: kdnsctl runbook run dns-blackhole" in together
 
 
 def test_the_first_words_promise_only_what_the_commands_do(run: Run) -> None:
