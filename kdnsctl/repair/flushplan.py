@@ -35,7 +35,7 @@ from kdnsctl.repair.cause import why_not_written
 from kdnsctl.repair.hands import Hands, Reader
 from kdnsctl.repair.proving import Prober, prober
 from kdnsctl.repair.report import NodeRepair, RepairReport, Result
-from kdnsctl.repair.session import quarantined
+from kdnsctl.repair.session import quarantined, secured
 
 if TYPE_CHECKING:
     from kdnsctl.evidence.sshways import SshWays
@@ -237,8 +237,10 @@ def _plan(
             )
         )
     notes = [*prepared.plan.notes]
-    if todo:
-        notes.append(f"what is deleted is evidence: kdnsctl collect {' '.join(todo[:5])} secures it before")
+    captured = secured(prepared.found.nodes)
+    bare = [name for name in todo if name not in captured]
+    if bare:
+        notes.append(f"what is deleted is evidence: kdnsctl collect {' '.join(bare[:5])} secures it before")
     if len(todo) > 1:
         notes.append(
             f"{todo[0]} goes first and alone; the others follow when it is proven well, {prepared.options.parallel} at "

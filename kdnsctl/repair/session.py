@@ -6,6 +6,7 @@ steps are right is decided by the repairs.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +20,7 @@ from kdnsctl.changes.incidents import Actor, Incident, checked_id
 from kdnsctl.changes.verbs import Effect, Means
 from kdnsctl.cluster.objects import Node
 from kdnsctl.cluster.transport import Connection
-from kdnsctl.model import KdnsctlError, Reporter, Step
+from kdnsctl.model import KdnsctlError, Reporter, Step, Verdict
 from kdnsctl.quarantine.capture import Judgement, capture
 from kdnsctl.quarantine.planning import record_of
 
@@ -29,6 +30,17 @@ CAPTURED: Final = "its evidence is captured before"  # what a plan says of a nod
 def quarantined(nodes: Iterable[Node]) -> tuple[str, ...]:
     """The names of those nodes that have a record of quarantine, whatever is in it."""
     return tuple(node.metadata.name for node in nodes if RECORD in node.metadata.annotations)
+
+
+def secured(nodes: Iterable[Node]) -> frozenset[str]:
+    """The names of those nodes of which a quarantine has captured what proves them affected."""
+    found = []
+    for node in nodes:
+        with contextlib.suppress(KdnsctlError):  # no record: nothing is known of evidence
+            record = record_of(node)
+            if record is not None and record.verdict == Verdict.AFFECTED.value:
+                found.append(node.metadata.name)
+    return frozenset(found)
 
 
 def incident_of(nodes: Iterable[Node], names: Collection[str]) -> str | None:

@@ -10,11 +10,12 @@ import msgspec
 from kdnsctl.changes.fields import RECORD
 from kdnsctl.cluster.objects import Node
 from kdnsctl.quarantine.record import NodeRecord, Phase
-from kdnsctl.repair.session import incident_of, quarantined
+from kdnsctl.repair.session import incident_of, quarantined, secured
 
 
-def node(name: str, incident: str = "", *, text: str = "") -> Node:
-    record = NodeRecord(incident, "jane", "r", datetime(2026, 11, 28, tzinfo=UTC), Phase.DRAINED)
+def node(name: str, incident: str = "", *, text: str = "", verdict: str = "") -> Node:
+    now = datetime(2026, 11, 28, tzinfo=UTC)
+    record = NodeRecord(incident, "jane", "r", now, Phase.DRAINED, verdict=verdict)
     text = text or (json.dumps(record.to_json()) if incident else "")
     metadata = {"name": name, "uid": name, "annotations": {RECORD: text} if text else {}}
     return msgspec.convert({"metadata": metadata}, Node)
@@ -36,3 +37,8 @@ def test_none_two_and_what_is_no_record_are_no_incident() -> None:
 
 def test_who_has_a_record_is_in_quarantine_whatever_is_in_it() -> None:
     assert quarantined(NODES) == ("a", "b", "d", "e")
+
+
+def test_evidence_is_secured_where_a_capture_proved_the_node_affected() -> None:
+    nodes = (node("a", "i", verdict="affected"), node("b", "i", verdict="unknown"), node("c", "i"), *NODES[2:])
+    assert secured(nodes) == {"a"}
