@@ -29,7 +29,7 @@ def told(record: Record) -> str:
         case "found":
             return f"{body.get('operator')} ran {body.get('command')}: {_found(body)}"
         case "repaired":
-            deleted = f", {body.get('deleted')} entries deleted" if body.get("deleted") else ""
+            deleted = f", {_entries(body['deleted'])} deleted" if body.get("deleted") else ""
             return f"{body.get('node')}: {body.get('result')}{deleted}: {body.get('message')}"
         case "captureBegun":
             return f"capturing {', '.join(map(str, body.get('nodes') or []))} into {body.get('bundle')}"
@@ -53,7 +53,7 @@ def _of_step(record: Record) -> str:
         case "stepDone":
             return f"{step} done" if body.get("changed") else f"{step}: it was so already"
         case "stepPart":
-            return f"{step} has deleted {len(body.get('flows') or [])} entries"
+            return f"{step} has deleted {_entries(len(body.get('flows') or []))}"
         case "stepFailed":
             sure = "nothing was changed" if body.get("certain") else "whether it was done is not known"
             return f"{step} failed, {sure}: {body.get('message')}"
@@ -65,6 +65,10 @@ def _of_step(record: Record) -> str:
             return f"{step} was not taken back: {body.get('message')}"
         case _:
             return record.kind
+
+
+def _entries(number: int) -> str:
+    return f"{number} {'entry' if number == 1 else 'entries'}"
 
 
 def _found(body: Mapping[str, Any]) -> str:

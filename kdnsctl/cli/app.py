@@ -98,6 +98,8 @@ COMMANDS = {
     "completion": Entry("kdnsctl.cli.completion:completion", "Print the completion script for a shell"),
 }
 
+FIRST = ("runbook run dns-blackhole", "DNS times out for some pods? All of it, step by step:")
+
 
 def root(
     common: Common,
@@ -114,7 +116,7 @@ def root(
 
 def build() -> LazyGroup:
     """The whole command tree, with light stand-ins for the commands."""
-    return cast("LazyGroup", build_command("kdnsctl", Group(root, COMMANDS)))
+    return cast("LazyGroup", build_command("kdnsctl", Group(root, COMMANDS, FIRST)))
 
 
 def run(arguments: Sequence[str], program: str) -> int:

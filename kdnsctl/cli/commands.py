@@ -52,10 +52,14 @@ class Entry(NamedTuple):
 
 
 class Group(NamedTuple):
-    """A command that only holds others: its function takes the options that go before their names, and has the help."""
+    """A command that only holds others: its function takes the options that go before their names, and has the help.
+
+    `first` is the command of `entries` to begin with, and what for; a call without one names it.
+    """
 
     function: Callable[..., Any]
     entries: Mapping[str, Entry]
+    first: tuple[str, str] | None = None
 
 
 class Hidden:
@@ -205,6 +209,7 @@ class LazyGroup(TyperGroup):
     """Commands that are imported when they run, and that also take the options written before their name."""
 
     entries: ClassVar[Mapping[str, Entry]] = {}
+    first: ClassVar[tuple[str, str] | None] = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -220,6 +225,8 @@ class LazyGroup(TyperGroup):
         room = max(len(name) for name in self.entries)
         lines = [f"Usage: {program} COMMAND [OPTIONS]", "", (self.help or "").partition("\n")[0], ""]
         lines += [f"  {name.ljust(room)}  {entry.summary}" for name, entry in self.entries.items()]
+        if self.first is not None:
+            lines += ["", self.first[1], f"  {program} {self.first[0]}"]
         lines += ["", f"'{program} COMMAND --help' explains a command and its options."]
         width = columns(sys.stdout) or FALLBACK_WIDTH
         wrapped = [
@@ -256,7 +263,9 @@ class LazyGroup(TyperGroup):
 def build_command(name: str, target: Callable[..., Any] | Group) -> Any:
     """Make `target` the command `name`; a function's docstring is the help."""
     app = typer.Typer(
-        cls=type("Commands", (LazyGroup,), {"entries": target.entries}) if isinstance(target, Group) else None,
+        cls=type("Commands", (LazyGroup,), {"entries": target.entries, "first": target.first})
+        if isinstance(target, Group)
+        else None,
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,

@@ -18,7 +18,10 @@ class ClosedError(RefusedError):
 
 
 def confirm(question: str, *, yes: bool, no_input: bool) -> None:
-    """Return when the operator agrees, or has by --yes. Raises RefusedError when not, and where nobody can be asked."""
+    """Return when the operator agrees, or has by --yes. Raises RefusedError when not, and where nobody can be asked.
+
+    Ctrl-C stays KeyboardInterrupt, and says that nothing was changed.
+    """
     if yes:
         return
     hint = "repeat with --yes, or see first what would be done: --dry-run=client"
@@ -28,6 +31,8 @@ def confirm(question: str, *, yes: bool, no_input: bool) -> None:
         said = ask(f"{question} [y/N]", no_input=False)
     except ClosedError:
         said = ""
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt("nothing was changed") from error
     except RefusedError as error:
         raise RefusedError("there is no terminal to ask on; nothing was changed", hint=hint) from error
     if said not in ("y", "yes"):
@@ -49,9 +54,13 @@ def ask(question: str, *, no_input: bool, lower: bool = True) -> str:
         ):
             with contextlib.suppress(termios.error):
                 termios.tcflush(answers.fileno(), termios.TCIFLUSH)
-            questions.write(f"{question} ")
-            questions.flush()
-            line = answers.readline()
+            try:
+                questions.write(f"{question} ")
+                questions.flush()
+                line = answers.readline()
+            except KeyboardInterrupt:
+                questions.write("\n")  # what is said next begins a line
+                raise
     except OSError as error:
         raise RefusedError("there is no terminal to ask on") from error
     if not line:

@@ -39,8 +39,8 @@ def contain(run: Callable[[], int], *, debug: bool) -> int:
     try:
         with _heard_anywhere():
             code = _flushed(run)
-    except KeyboardInterrupt:
-        tell("interrupted")
+    except KeyboardInterrupt as error:
+        tell("; ".join(("interrupted", *map(str, error.args))))
         code = ExitCode.INTERRUPTED
     except KdnsctlError as error:
         tell(f"error: {error}")

@@ -246,8 +246,9 @@ def _lines(report: ProbeReport, common: Common, caller: Caller) -> list[str]:
         head = paint(place.result.value, style)
         found = place.findings if place.result is not Result.ANSWERS else ()
         others = dict.fromkeys(one.message for one in found if one.message != place.message)
-        for number, line in enumerate(table.wrapped(visible(f"{where}: @: {place.message}"), width, hanging=2)):
-            lines.append(line.replace("@", head, 1) if number == 0 else line)
+        said = f"{where}: {place.result.value}: {place.message}"
+        first, *rest = table.wrapped(visible(said), width, hanging=2)  # coloured afterwards: colour takes no room
+        lines += [first.replace(f": {place.result.value}:", f": {head}:", 1), *rest]
         for other in others:
             lines += table.wrapped(visible(f"also: {other}"), width, indent=2)
         problems = dict.fromkeys(f"{_title(one)}: {one.problem.message}" for one in place.measured if one.problem)

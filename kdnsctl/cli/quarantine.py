@@ -32,7 +32,7 @@ from kdnsctl.cli.nextsteps import Caller, caller_of, next_lines
 from kdnsctl.cli.options import Answer, Common, Connection, Form, Record, said
 from kdnsctl.cli.reaching import Pods, Rung, Ssh, check_via, pod_settings, ssh_ways
 from kdnsctl.cli.terminal import put
-from kdnsctl.model import UsageError, Verdict
+from kdnsctl.model import UsageError
 
 if TYPE_CHECKING:
     from kdnsctl.quarantine.guards import Most
@@ -300,7 +300,11 @@ def _lines(report: QuarantineReport, common: Common, caller: Caller) -> list[str
         lines += table.wrapped(visible(said), width, 0, 2)
     for note in report.notes:
         lines += table.wrapped(visible(f"note: {note}"), width)
-    lines += table.wrapped(visible(f"Incident {report.incident}." + _where(report)), width)
+    lines.append(visible(f"Incident {report.incident}."))
+    if report.bundle is None:
+        lines.append("No evidence was captured.")
+    else:  # each on a line of its own: both are copied
+        lines += [visible(f"Evidence: {report.bundle}"), f"SHA-256 of its SHA256SUMS: {report.digest}"]
     return [*lines, "", *next_lines(_next(report, caller)), *_release(report, caller)]
 
 
@@ -335,19 +339,12 @@ def _codes(node: NodeResult) -> set[str]:
     return {pod.reason.code for pod in pods if pod.reason is not None and not pod.left}
 
 
-def _where(report: QuarantineReport) -> str:
-    if report.bundle is None:
-        return " No evidence was captured."
-    return f" Evidence: {report.bundle}; SHA-256 of its SHA256SUMS: {report.digest}"
-
-
 def _next(report: QuarantineReport, caller: Caller) -> Iterable[str]:
     names = [node.name for node in report.nodes[:5]]
     if report.bundle is not None:
         yield caller.on_files("analyze", str(report.bundle))
-    affected = [node.name for node in report.nodes if node.judgement and node.judgement.verdict is Verdict.AFFECTED][:5]
-    if affected:
-        yield caller.on_cluster("repair", "flush", *affected, "--incident", report.incident)
+    for words in report.repairs:
+        yield caller.on_cluster(*words, "--incident", report.incident)
     if any(node.failed for node in report.nodes):
         yield caller.on_cluster("quarantine", *names, "--incident", report.incident)
     yield caller.on_cluster("status")

@@ -24,6 +24,7 @@ from kdnsctl.cli.changing import (
     one_way,
     show_plan,
 )
+from kdnsctl.cli.nextsteps import Caller, caller_of, next_lines
 from kdnsctl.cli.options import DEADLINE, Answer, Common, Connection, Deadline, Form, Record, said
 from kdnsctl.cli.reaching import Pods, Rung, Ssh, check_via, pod_settings, ssh_ways
 from kdnsctl.cli.terminal import put
@@ -138,13 +139,13 @@ def release(
                 report = work.release(prepared, cluster, incident, actor, scope=held, now=lambda: datetime.now(UTC))
         report = replace(report, notes=(*report.notes, *reminded(cluster, now, scope=scope)))
     if answer.output is Form.TABLE:
-        put("\n".join(_lines(report, common)) + "\n")
+        put("\n".join(_lines(report, common, caller_of(ctx))) + "\n")
     else:
         output.document(release_to_json(report), answer.format)
     return report.exit_code
 
 
-def _lines(report: ReleaseReport, common: Common) -> list[str]:
+def _lines(report: ReleaseReport, common: Common, caller: Caller) -> list[str]:
     from kdnsctl.cli import table  # noqa: PLC0415
     from kdnsctl.cli.terminal import columns, has_color, visible  # noqa: PLC0415
 
@@ -159,7 +160,8 @@ def _lines(report: ReleaseReport, common: Common) -> list[str]:
     for node in report.nodes:
         for text in _told(node):
             lines += table.wrapped(visible(f"{node.name}: {text}"), width, 0, 2)
-    return [*lines, *_notes(report, width), "", visible(f"Incident {report.incident}.")]
+    lines += [*_notes(report, width), "", visible(f"Incident {report.incident}."), ""]
+    return [*lines, *next_lines([caller.on_files("incident", "report", str(report.incident))])]
 
 
 def _row(node: NodeResult) -> tuple[str, ...]:

@@ -186,14 +186,18 @@ def _aligned(rows: Sequence[Row], gap: int, paint: Paint, indent: int = 0) -> li
 
 
 def _factor_out(heads: Row, rows: Sequence[Row]) -> tuple[Row, Sequence[Row], str]:
-    """Take out the columns, but the first, that say the same in every row; and the sentence that says them once."""
+    """Take out the columns, but the first, that say the same in every row; and the sentence that says them once.
+
+    A column in which nothing is said goes without a word.
+    """
     if len(rows) < 2:
         return heads, rows, ""
     same = [
         index > 0 and len({row[index].joined for row in rows}) == 1 and not rows[0][index].style
         for index in range(len(heads))
     ]
-    said = [f"{heads[index].joined} {rows[0][index].joined}" for index, is_same in enumerate(same) if is_same]
+    told = [(heads[index].joined, rows[0][index].joined) for index, is_same in enumerate(same) if is_same]
+    said = [f"{heading} {text}" for heading, text in told if text != "-"]
 
     def keep(row: Row) -> Row:
         return [cell for cell, is_same in zip(row, same, strict=True) if not is_same]

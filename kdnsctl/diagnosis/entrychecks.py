@@ -146,7 +146,7 @@ def _finding(
         severity = Severity.WARNING if waiting == _total(groups) else severity
         notes.append(
             f"{wording.count(waiting, 'entry', 'entries')} of these may just be waiting for kube-proxy's cleanup; "
-            "only a second reading tells."
+            "only a later reading tells."
         )
     if case.terms.services and not groups[0].in_scope and counted:
         notes.append("The verdict is not about this Service.")

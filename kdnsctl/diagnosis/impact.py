@@ -19,6 +19,7 @@ from kdnsctl.diagnosis.index import endpoint_text
 
 JUST_NOW = 5
 """Seconds without a packet within which a flow counts as in use, when there is one reading only."""
+FEW_LOSSES = "Few losses that look random are what this predicts: probes with fresh ports will mostly succeed."
 SLACK = 2
 """Seconds by which a timer may seem renewed though it is not: they are whole seconds, and a dump takes time."""
 
@@ -92,8 +93,12 @@ def hurt_clients(case: Case) -> Iterator[Finding]:
     )
 
 
+def _wrong_rules(case: Case) -> bool:
+    return any(fault.counts for fault in case.faults)
+
+
 def _relief(case: Case) -> str:
-    if any(fault.counts for fault in case.faults):
+    if _wrong_rules(case):
         return "A new source port does not save a client while the rules are wrong: mend them first."
     return "Clients recover at once with a new source port: restarting the worst hit pods helps them, not the node."
 
@@ -133,13 +138,15 @@ def random_port_odds(case: Case) -> Iterator[Finding]:
     (source, place), number = max(inside.items(), key=lambda item: (item[1], item[0]))
     chance = odds(number, size)
     client = wording.client_of(source, number, case)
+    wrong = _wrong_rules(case)  # new flows are lost as well, whatever their port: then losses are not few
+    more = " This comes on top of what the rules lose." if wrong else ""
     yield Finding(
         "C9",
         Severity.INFO,
         f"{shown(client)} has {number} stale entries to {place}: assuming that {assumption}, one query is lost with "
         f"a chance of {chance:.2%}, at least one of 10 with {odds(number, size, 10):.2%}, of 100 with "
-        f"{odds(number, size, 100):.2%}. Each hit renews the entry. Other clients have fewer, or none.",
-        "Few losses that look random are what this predicts: probes with fresh ports will mostly succeed.",
+        f"{odds(number, size, 100):.2%}. Each hit renews the entry. Other clients have fewer, or none.{more}",
+        "" if wrong else FEW_LOSSES,
         protocol=COUNTED_PROTOCOL,
         count=number,
         clients=(client,),

@@ -323,7 +323,7 @@ def _behind(reading: PodReading, changed: datetime | None, now: datetime) -> Pro
     wait = changed + REACTS_WITHIN - now
     if wait >= timedelta(0):
         seconds = math.ceil(min(wait, REACTS_WITHIN).total_seconds()) + 1
-        again = f"look again in {seconds} s, or with --live now"
+        again = f"look again in {seconds} s; the node's tables tell now (--live)"
         return Problem(
             "justChanged", f"{what}, and kube-proxy has logged nothing {ends}, which is no proof yet: {again}"
         )

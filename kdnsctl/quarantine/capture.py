@@ -15,6 +15,7 @@ from pathlib import Path
 from kdnsctl import __version__
 from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster.transport import Connection
+from kdnsctl.diagnosis.plan import plan
 from kdnsctl.evidence.collect import CollectOptions, collect
 from kdnsctl.evidence.collected import CollectReport, Status
 from kdnsctl.find.analyze_files import FileOptions, analyze_files
@@ -25,12 +26,16 @@ from kdnsctl.quarantine.reaching import BY_EXEC, Reach
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the capture of one node says of it. `captured`: whether anything of the node itself is in the bundle."""
+    """What the capture of one node says of it. `captured`: whether anything of the node itself is in the bundle.
+
+    `repair` is the first command of the plan to mend it, as it is typed for this node; "" where none would.
+    """
 
     verdict: Verdict
     reason: str
     captured: bool
     stale_entries: int | None = None
+    repair: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,5 +97,8 @@ def _judged(report: CollectReport, reporter: Reporter, now: datetime) -> dict[st
         if analysis is None:
             judgements[row.name] = Judgement(Verdict.UNKNOWN, row.reason or why, captured)
         else:
-            judgements[row.name] = Judgement(analysis.verdict, analysis.reason, captured, analysis.stale_entries)
+            repair = next((one for measure in plan(analysis.findings) for one in measure.repair), "")
+            judgements[row.name] = Judgement(
+                analysis.verdict, analysis.reason, captured, analysis.stale_entries, repair
+            )
     return judgements

@@ -59,8 +59,8 @@ def check_count(chosen: Collection[str], quarantined: Collection[str], nodes: Se
         return
     already = f", {len(quarantined)} of them in quarantine already" if quarantined else ""
     raise RefusedError(
-        f"{len(together)} of {len(nodes)} nodes affected{already}: this is a cluster fault; collect, then flush. "
-        f"--max-nodes {most} allows {most.of(ready)} of {ready} Ready nodes; nothing was changed",
+        f"{len(together)} of {len(nodes)} nodes would be in quarantine{already}: so many are a cluster fault; "
+        f"collect, then flush. --max-nodes {most} allows {most.of(ready)} of {ready} Ready nodes; nothing was changed",
         hint="kdnsctl collect secures the evidence; quarantining many nodes takes away the room for their pods",
     )
 

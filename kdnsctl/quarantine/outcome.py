@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +13,9 @@ from kdnsctl.quarantine.capture import Judgement
 from kdnsctl.quarantine.dnsprobe import Asked
 from kdnsctl.quarantine.planning import Planned
 from kdnsctl.quarantine.record import Phase
+
+MOST_NAMED = 5
+"""Nodes that one command names: more are a line that nobody reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,17 @@ class QuarantineReport:
     collected: bool = True
     notes: tuple[str, ...] = ()
     asked: tuple[Asked, ...] = ()
+
+    @property
+    def repairs(self) -> tuple[tuple[str, ...], ...]:
+        """How the affected nodes are mended: words of commands of ours, one command for all that take the same."""
+        named: dict[tuple[str, ...], list[str]] = {}
+        for node in self.nodes:
+            if node.judgement and node.judgement.verdict is Verdict.AFFECTED and node.judgement.repair:
+                _, group, command, *more = shlex.split(node.judgement.repair)
+                words = (group, command, *(word for word in more if word != node.name))
+                named.setdefault(words, []).append(node.name)
+        return tuple((*words[:2], *names[:MOST_NAMED], *words[2:]) for words, names in named.items())
 
     @property
     def exit_code(self) -> ExitCode:

@@ -35,6 +35,7 @@ from kdnsctl.repair.cause import why_not_written
 from kdnsctl.repair.hands import Hands, Reader
 from kdnsctl.repair.proving import Prober, prober
 from kdnsctl.repair.report import NodeRepair, RepairReport, Result
+from kdnsctl.repair.session import quarantined, secured_before
 
 if TYPE_CHECKING:
     from kdnsctl.evidence.sshways import SshWays
@@ -114,6 +115,7 @@ class Prepared:
             services=self.services,
             scope=self.found.scope,
             notes=tuple(self.notes),
+            quarantined=quarantined(self.found.nodes),
         )
 
 
@@ -235,8 +237,10 @@ def _plan(
             )
         )
     notes = [*prepared.plan.notes]
-    if todo:
-        notes.append(f"what is deleted is evidence: kdnsctl collect {' '.join(todo[:5])} secures it before")
+    captured = secured_before(prepared.found.nodes)
+    bare = [name for name in todo if name not in captured]
+    if bare:
+        notes.append(f"what is deleted is evidence: kdnsctl collect {' '.join(bare[:5])} secures it before")
     if len(todo) > 1:
         notes.append(
             f"{todo[0]} goes first and alone; the others follow when it is proven well, {prepared.options.parallel} at "
@@ -302,6 +306,7 @@ def refused(
     Raises ValueError for an assessment that refuses nothing.
     """
     reason, advice = assessment.refused, assessment.advice
+    commands: tuple[str, ...] = ()
     if reason is None:
         raise ValueError("it is not refused")
     if reason.code == RULES:
@@ -310,8 +315,8 @@ def refused(
             reason = Reason(reason.code, f"{reason.message}; rules cannot be written: {cause}")
             advice = "Remove the cause first: kube-proxy cannot write its rules, and would not after a restart."
         else:
-            advice = f"Have kube-proxy write its rules anew: {RESTART} {name}"
-    return NodeRepair(name, Result.REFUSED, reason, state.diagnosis.verdict, advice=advice)
+            advice, commands = "Have kube-proxy write its rules anew:", (f"{RESTART} {name}",)
+    return NodeRepair(name, Result.REFUSED, reason, state.diagnosis.verdict, advice=advice, commands=commands)
 
 
 def _without_tool(name: str, state: State, assessment: Assessment, error: KdnsctlError) -> NodeRepair:

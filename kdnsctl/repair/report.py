@@ -39,7 +39,7 @@ class NodeRepair:
 
     `changed` tells whether anything was done, also when it was not enough. `deleted` counts conntrack entries, in
     `rounds` of deleting and reading again; both are 0 for other repairs. `via` is the rung by which it was changed.
-    `advice` says what to do next, `commands` what it speaks of, for somebody on the node.
+    `advice` says what to do next, `commands` what it speaks of: kdnsctl's own, else for somebody on the node.
     """
 
     name: str
@@ -63,7 +63,10 @@ class NodeRepair:
 
 @dataclass(frozen=True, slots=True)
 class RepairReport:
-    """The whole answer. `repair` is the command's own word (`flush`); `incident` is "" when nothing was to be done."""
+    """The whole answer. `repair` is the command's own word (`flush`); `incident` is "" when nothing was to be done.
+
+    `quarantined` are those of the nodes that are in quarantine, and have to be given back.
+    """
 
     generated_at: datetime
     cluster: str
@@ -73,6 +76,13 @@ class RepairReport:
     services: tuple[str, ...] = ()
     scope: Scope = Scope.FULL
     notes: tuple[str, ...] = ()
+    quarantined: tuple[str, ...] = ()
+
+    @property
+    def to_release(self) -> tuple[str, ...]:
+        """The nodes that are well, and wait in quarantine."""
+        well = [node.name for node in self.nodes if node.verdict is Verdict.CLEAN]
+        return tuple(name for name in well if name in self.quarantined)
 
     @property
     def exit_code(self) -> ExitCode:

@@ -36,7 +36,7 @@ from kdnsctl.repair import replacing
 from kdnsctl.repair.owners import by_hand
 from kdnsctl.repair.replacing import NotWrittenError, deletion, metrics_port, node_of, replace_proxy
 from kdnsctl.repair.report import NodeRepair, RepairReport, Result
-from kdnsctl.repair.session import CAPTURED, Session
+from kdnsctl.repair.session import CAPTURED, Session, quarantined
 
 COMMAND: Final = "restart-kube-proxy"
 VIA: Final = "api"
@@ -99,6 +99,7 @@ class Prepared:
             incident=incident,
             scope=self.found.scope,
             notes=(*self.found.notes, *where),
+            quarantined=quarantined(self.found.nodes),
         )
 
 

@@ -66,8 +66,9 @@ def status(
         output.document(to_json(labs), answer.format)
     elif not labs and not failed:
         say("there is no lab; make one with: kdnsctl lab up")
-    else:
-        say_filled(*(_lines(labs, common) if labs else ()))
+    elif labs:
+        say(*_table(labs, common), "")  # laid out for the terminal already
+        say_filled(*_told(labs))
     return ExitCode.FAILED if failed else ExitCode.OK
 
 
@@ -127,13 +128,17 @@ def _incident(lab: Status) -> Incident | None:
     return incident.current(where)
 
 
-def _lines(labs: list[Status], common: Common) -> list[str]:
+def _table(labs: list[Status], common: Common) -> list[str]:
     from kdnsctl.cli import table  # noqa: PLC0415
     from kdnsctl.cli.terminal import columns, has_color  # noqa: PLC0415
 
     paint = table.painter(color=has_color(sys.stdout, common.color))
     rows = [row for lab in labs for row in _rows(lab)]
-    lines = [*table.lay_out(HEADINGS, rows, width=columns(sys.stdout), paint=paint), ""]
+    return table.lay_out(HEADINGS, rows, width=columns(sys.stdout), paint=paint)
+
+
+def _told(labs: list[Status]) -> list[str]:
+    lines = []
     for lab in labs:
         kind = "plays recordings" if lab.recorded else "without root" if lab.rootless else "as root"
         if not lab.running:

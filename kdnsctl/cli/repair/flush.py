@@ -24,8 +24,10 @@ from kdnsctl.cli.changing import (
     confirm,
     show_plan,
 )
+from kdnsctl.cli.nextsteps import Caller, caller_of
 from kdnsctl.cli.options import Answer, Common, Connection, Form, KubeProxyVersion, Record, Settle
 from kdnsctl.cli.reaching import Pods, Rung, Ssh, pod_settings, ssh_ways
+from kdnsctl.cli.repair.after import after
 from kdnsctl.cli.terminal import put, tell
 from kdnsctl.model import ExitCode
 
@@ -116,10 +118,10 @@ def flush(
     from kdnsctl.find.scope import Chosen  # noqa: PLC0415
     from kdnsctl.repair import flushing  # noqa: PLC0415
     from kdnsctl.repair import flushplan as work  # noqa: PLC0415
-    from kdnsctl.repair.session import Session  # noqa: PLC0415
+    from kdnsctl.repair.session import Session, incident_of  # noqa: PLC0415
 
     now = datetime.now(UTC)
-    incident_name = incidents.new_id(now) if record.incident is None else incidents.checked_id(record.incident)
+    named = None if record.incident is None else incidents.checked_id(record.incident)
     options = work.FlushOptions(
         chosen=Chosen(chosen, selector),
         services=tuple(extent.service),
@@ -147,7 +149,8 @@ def flush(
             ended = None
             if prepared.todo:
                 confirm(prepared.plan, cluster.target, yes=changing.yes, no_input=common.no_input)
-                with at_work(cluster, incident_name, prepared.todo, actor, lock_namespace, scope, recorded=False) as (
+                name = named or incident_of(prepared.found.nodes, prepared.todo) or incidents.new_id(now)
+                with at_work(cluster, name, prepared.todo, actor, lock_namespace, scope, recorded=False) as (
                     incident,
                     held,
                 ):
@@ -156,7 +159,7 @@ def flush(
                     ended = held.reason
             else:
                 report = prepared.report({}, now)
-    _print(report, common, answer, ctx.find_root().info_name or "kdnsctl")
+    _print(report, common, answer, caller_of(ctx))
     if ended is INTERRUPTED:
         tell(f"interrupted; what was deleted is in incident {report.incident}: run the same again to go on")
         return ExitCode.INTERRUPTED
@@ -172,17 +175,17 @@ def _refused(report: RepairReport) -> int:
     return ExitCode.REFUSED if report.exit_code is ExitCode.REFUSED else ExitCode.OK
 
 
-def _print(report: RepairReport, common: Common, answer: Answer, program: str) -> None:
+def _print(report: RepairReport, common: Common, answer: Answer, caller: Caller) -> None:
     from kdnsctl.cli import output  # noqa: PLC0415
     from kdnsctl.repair.report import to_json  # noqa: PLC0415
 
     if answer.output is Form.TABLE:
-        put("\n".join(_lines(report, common, program)) + "\n")
+        put("\n".join(_lines(report, common, caller)) + "\n")
     else:
-        output.document(to_json(report), answer.format)
+        output.document(caller.spelled_in(to_json(report)), answer.format)
 
 
-def _lines(report: RepairReport, common: Common, program: str) -> list[str]:
+def _lines(report: RepairReport, common: Common, caller: Caller) -> list[str]:
     from kdnsctl.cli import table  # noqa: PLC0415
     from kdnsctl.cli.coverage import count  # noqa: PLC0415
     from kdnsctl.cli.terminal import columns, has_color, visible  # noqa: PLC0415
@@ -200,7 +203,7 @@ def _lines(report: RepairReport, common: Common, program: str) -> list[str]:
     for node in report.nodes:
         if node.advice:
             lines += table.wrapped(visible(f"{node.name}: {node.advice}"), width)
-        lines += [f"  {visible(command)}" for command in node.commands]
+        lines += [f"  {visible(command)}" for command in map(caller.spelled, node.commands)]
     for node in report.nodes:
         if node.probed is not None:
             lines += table.wrapped(visible(f"{node.name}: DNS: {node.probed.message}"), width)
@@ -211,6 +214,4 @@ def _lines(report: RepairReport, common: Common, program: str) -> list[str]:
     deleted = sum(node.deleted for node in report.nodes)
     total = "1 entry" if deleted == 1 else f"{deleted} entries"
     lines += table.wrapped(f"{count(len(report.nodes), 'node')}: {told}; {total} deleted.", width)
-    if report.incident:
-        lines += ["", "Next:", f"  {program} incident report {visible(report.incident)}"]
-    return lines
+    return [*lines, *after(report, caller)]

@@ -21,7 +21,9 @@ from kdnsctl.cli.changing import (
     confirm,
     show_plan,
 )
+from kdnsctl.cli.nextsteps import Caller, caller_of
 from kdnsctl.cli.options import Answer, Common, Connection, Form, Record
+from kdnsctl.cli.repair.after import after
 from kdnsctl.cli.terminal import put
 
 if TYPE_CHECKING:
@@ -77,10 +79,10 @@ def restart_kube_proxy(
     from kdnsctl.find.scope import Chosen  # noqa: PLC0415
     from kdnsctl.repair import restart as work  # noqa: PLC0415
     from kdnsctl.repair.report import to_json  # noqa: PLC0415
-    from kdnsctl.repair.session import Session  # noqa: PLC0415
+    from kdnsctl.repair.session import Session, incident_of  # noqa: PLC0415
 
     now = datetime.now(UTC)
-    name = incidents.new_id(now) if record.incident is None else incidents.checked_id(record.incident)
+    named = None if record.incident is None else incidents.checked_id(record.incident)
     seconds = timeout.total_seconds() if timeout else work.SECONDS
     options = work.RestartOptions(Chosen(chosen, selector), not no_collect, seconds)
     scope, actor = CancelScope(), incidents.this_actor()
@@ -93,6 +95,7 @@ def restart_kube_proxy(
             report = prepared.report({}, now)
         else:
             confirm(prepared.plan, cluster.target, yes=changing.yes, no_input=common.no_input)
+            name = named or incident_of(prepared.found.nodes, prepared.todo) or incidents.new_id(now)
             with at_work(cluster, name, prepared.todo, actor, lock_namespace, scope, recorded=False) as (
                 incident,
                 held,
@@ -102,13 +105,13 @@ def restart_kube_proxy(
                 doing.run()
             report = doing.report()
     if answer.output is Form.TABLE:
-        put("\n".join(_lines(report, common, ctx.find_root().info_name or "kdnsctl")) + "\n")
+        put("\n".join(_lines(report, common, caller_of(ctx))) + "\n")
     else:
-        output.document(to_json(report), answer.format)
+        output.document(caller_of(ctx).spelled_in(to_json(report)), answer.format)
     return report.exit_code
 
 
-def _lines(report: RepairReport, common: Common, program: str) -> list[str]:
+def _lines(report: RepairReport, common: Common, caller: Caller) -> list[str]:
     from kdnsctl.cli import table  # noqa: PLC0415
     from kdnsctl.cli.terminal import columns, has_color, visible  # noqa: PLC0415
 
@@ -126,6 +129,4 @@ def _lines(report: RepairReport, common: Common, program: str) -> list[str]:
             lines += table.wrapped(visible(f"{node.name}: {node.advice}"), width, 0, 2)
     for note in report.notes:
         lines += table.wrapped(visible(f"note: {note}"), width)
-    if report.incident:
-        lines += ["", "Next:", f"  {program} incident report {visible(report.incident)}"]
-    return lines
+    return [*lines, *after(report, caller)]

@@ -226,7 +226,9 @@ class TestRefusals:
 
     def test_too_many(self, kdnsctl: Kdnsctl, server: ApiServer) -> None:
         ran = kdnsctl("quarantine", NODE, "knode2", *CONTAIN)
-        self.refused(ran, server, "2 of 3 nodes affected: this is a cluster fault; collect, then flush")
+        self.refused(
+            ran, server, "2 of 3 nodes would be in quarantine: so many are a cluster fault; collect, then flush"
+        )
 
     def test_those_in_quarantine_already_count(self, kdnsctl: Kdnsctl, server: ApiServer) -> None:
         assert kdnsctl("quarantine", NODE, *CONTAIN).code == 0

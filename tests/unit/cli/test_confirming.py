@@ -54,6 +54,28 @@ def test_anything_else_is_a_no(terminal: Answer, answer: bytes) -> None:
     watcher.join()
 
 
+def test_ctrl_c_at_the_question_says_that_nothing_was_changed_on_a_line_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, theirs = os.openpty()
+    monkeypatch.setattr(confirming, "TERMINAL", os.ttyname(theirs))
+    shown = bytearray()
+
+    def press() -> None:
+        while not shown.endswith(b"Delete this pod? [y/N] "):
+            shown.extend(os.read(ours, 1000))
+        os.kill(os.getpid(), signal.SIGINT)
+        while not shown.endswith(b"\n"):
+            shown.extend(os.read(ours, 1000))
+
+    watcher = threading.Thread(target=press, daemon=True)
+    watcher.start()
+    with pytest.raises(KeyboardInterrupt, match="nothing was changed"):
+        confirming.confirm("Delete this pod?", yes=False, no_input=False)
+    watcher.join(60)
+    assert shown.endswith(b"[y/N] \r\n")
+
+
 def test_nobody_is_asked_who_has_said_yes_or_may_not_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(confirming, "TERMINAL", str(tmp_path / "none"))
     confirming.confirm("Really?", yes=True, no_input=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from kdnsctl.cli import app
+from kdnsctl.cli import app, terminal
 from kdnsctl.cli import lab as lab_commands
 from kdnsctl.cli.lab import shared
 from kdnsctl.cli.lab import up as up_command
@@ -267,6 +268,12 @@ class TestStatus:
     def test_colour_repeats_what_the_words_say(self, run: Run) -> None:
         assert "\x1b[1;31mlost (4)\x1b[0m" in run("lab", "status", "--color", "always").out
         assert "\x1b[" not in run("lab", "status").out
+
+    def test_colour_takes_no_room(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(terminal, "columns", lambda _: 80)
+        monkeypatch.setattr(shared, "columns", lambda _: 80)
+        plain, coloured = run("lab", "status", "a").out, run("lab", "status", "a", "--color", "always").out
+        assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == plain != coloured
 
 
 class TestUp:

@@ -54,6 +54,13 @@ def test_the_next_narrower_says_once_what_every_row_says_and_stacks_parts() -> N
     ]
 
 
+def test_a_column_in_which_nothing_is_said_goes_without_a_word() -> None:
+    rows = [cells("first-name", "-", "1"), cells("second-name", "-", "2")]
+    assert lay_out(["NAME", "SAID", "N"], rows, width=16, paint=PLAIN) == [
+        "NAME         N", "first-name   1", "second-name  2",
+    ]  # fmt: skip
+
+
 def test_narrower_still_the_first_column_has_its_own_line() -> None:
     rows = [cells("a-rather-long-name", "x", "1"), cells("another-long-name", "y", "2")]
     assert lay_out(["NAME", "KIND", "N"], rows, width=20, paint=PLAIN) == [

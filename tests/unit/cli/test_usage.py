@@ -35,6 +35,7 @@ def test_what_a_bare_call_prints_fits_a_narrow_terminal(monkeypatch: pytest.Monk
     together = " ".join(screen.text.split())
     assert all(f"{name} {entry.summary}" in together for name, entry in app.COMMANDS.items())
     assert "'kdnsctl COMMAND --help' explains a command and its options." in together
+    assert "step by step: kdnsctl runbook run dns-blackhole" in together
 
 
 def test_the_first_words_promise_only_what_the_commands_do(run: Run) -> None:
@@ -198,6 +199,7 @@ INTERNAL = "internal error: ZeroDivisionError: oops; run with --debug for the tr
         (RefusedError("no"), 5, ["error: no"]),
         (CancelledError("stopped; nothing was changed"), 130, ["error: stopped; nothing was changed"]),
         (KeyboardInterrupt(), 130, ["interrupted"]),
+        (KeyboardInterrupt("nothing was changed"), 130, ["interrupted; nothing was changed"]),
         (PermissionError(13, "Not yours", "/etc/x"), 1, ["error: Not yours: /etc/x (--debug shows where)"]),
         (ZeroDivisionError("oops"), 1, [INTERNAL]),
     ],

@@ -160,6 +160,19 @@ def test_ports_outside_the_range_are_no_odds() -> None:
     assert "only those that choose these ports" in finding.explanation
 
 
+def test_few_losses_are_not_predicted_where_the_rules_lose_queries_of_any_port() -> None:
+    known = truth()
+    found = flows(282, first=40_000)
+    alone = the(judge(evidence(found)), "C9")
+    assert "will mostly succeed" in alone.advice
+    assert "rules" not in alone.explanation
+    wrong = evidence(found, known, rules=(rules(known, instead=(DEAD,)), both_families(known)[1]))
+    finding = the(judge(wrong, known), "C9")
+    assert finding.count == 282
+    assert finding.explanation.endswith("This comes on top of what the rules lose.")
+    assert finding.advice == ""
+
+
 def test_the_nodes_own_range_is_used() -> None:
     finding = the(judge(replace(evidence(flows(60)), local_ports=(20_000, 20_099))), "C9")
     assert finding.count == 60

@@ -61,7 +61,7 @@ def test_what_is_not_settled_is_neither_affected_nor_clean_and_says_so() -> None
     assert "3 entries" in diagnosis.reason.message
     finding = the(diagnosis, "C1")
     assert (finding.severity, finding.count) == (Severity.WARNING, 3)
-    assert "second reading" in finding.explanation
+    assert "later reading" in finding.explanation
 
 
 def test_what_is_not_settled_calls_for_nothing_but_a_second_look() -> None:

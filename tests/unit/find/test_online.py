@@ -515,7 +515,7 @@ def test_after_a_change_just_now_no_silent_log_proves_health(
     report = find()
     finding = only(report)
     assert (finding.verdict, finding.reason_code, finding.complete) == (Verdict.UNKNOWN, "justChanged", False)
-    assert f"look again in {seconds} s, or with --live now" in finding.reason
+    assert f"look again in {seconds} s; the node's tables tell now (--live)" in finding.reason
     assert "kdnsctl find-affected --live" in report.next_commands
     assert only(find(since=timedelta(minutes=10))).reason_code == "justChanged"
 

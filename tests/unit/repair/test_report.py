@@ -9,6 +9,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from kdnsctl.cli.nextsteps import Caller
+from kdnsctl.cli.repair.after import after
 from kdnsctl.model import ExitCode, Reason, Scope, Verdict
 from kdnsctl.repair.report import NodeRepair, Probed, RepairReport, Result, to_json
 
@@ -34,6 +36,18 @@ def report(*results: Result, scope: Scope = Scope.FULL) -> RepairReport:
 )
 def test_the_exit_code(results: tuple[Result, ...], code: ExitCode) -> None:
     assert report(*results).exit_code is code
+
+
+def test_what_is_well_and_in_quarantine_is_to_be_released() -> None:
+    def node(name: str, verdict: Verdict) -> NodeRepair:
+        return NodeRepair(name, Result.REPAIRED, Reason("x", "why"), Verdict.AFFECTED, verdict)
+
+    nodes = (node("a", Verdict.CLEAN), node("b", Verdict.CLEAN), node("c", Verdict.AFFECTED))
+    done = RepairReport(NOW, "c", "flush", nodes, "i", quarantined=("b", "c"))
+    assert done.to_release == ("b",)
+    prod = Caller("kdnsctl", ("--context", "prod"), (), "i")
+    assert after(done, prod) == ["", "Next:", "  kdnsctl --context prod release b", "  kdnsctl incident report i"]
+    assert after(RepairReport(NOW, "c", "flush", nodes), prod) == []
 
 
 def test_nodes_that_could_not_be_listed_are_not_well() -> None:
