@@ -89,7 +89,7 @@ class Slices:
 class Shell:
     """A node whose outputs are given: `tables` and `rules` one after the other, the last again and again.
 
-    A table may be an error, or a pair with why it breaks off.
+    A table may be an error, or a pair with why it breaks off. `nft` is its nftables rules, None: there are none.
     """
 
     rung = "fake"
@@ -100,6 +100,7 @@ class Shell:
         *tables: bytes | KdnsctlError | tuple[bytes, Reason],
         rules: bytes | Iterable[bytes] = RULES,
         counters: Iterable[bytes] = (),
+        nft: bytes | None = None,
         during: Callable[[], None] = lambda: None,
     ) -> None:
         self.node = node
@@ -107,6 +108,7 @@ class Shell:
         self._tables = list(tables) or [TABLE]
         self._rules = [rules] if isinstance(rules, bytes) else list(rules)
         self._counters = list(counters)
+        self._nft = nft
         self._during = during
 
     @property
@@ -132,6 +134,10 @@ class Shell:
             output = self._rules.pop(0) if len(self._rules) > 1 else self._rules[0]
         elif fact.id == "conntrack.counters" and self._counters:
             output = self._counters.pop(0)
+        elif fact.id.startswith("nft."):
+            if self._nft is None:
+                return self._no_table(fact)
+            output = self._nft
         if isinstance(output, KdnsctlError):
             raise output
         content, broke = output if isinstance(output, tuple) else (output, None)
@@ -149,6 +155,13 @@ class Shell:
             len(content),
             0 if not broke else None,
         )
+
+    def _no_table(self, fact: Fact) -> Reading:
+        """As nft 1.0.6 says it."""
+        now = dt.datetime.now(dt.UTC)
+        whole = Completeness(Proof.TRAILER, Reason("commandFailed", "the command ended with exit code 1 on the node"))
+        said = b"Error: No such file or directory\nlist table ip kube-proxy\n              ^^^^^^^^^^\n"
+        return Reading(fact.id, self.node, self.rung, whole, now, now, 0.0, 0, 1, stderr=said)
 
 
 def proxy(node: str) -> KubeProxy:
