@@ -243,11 +243,11 @@ def _lines(report: ProbeReport, common: Common, caller: Caller) -> list[str]:
     for place in report.places:
         style = "green" if place.result is Result.ANSWERS else "yellow" if place.result in UNTOLD else "red"
         where = place.name or "this machine"
-        head = paint(place.result.value, style)
+        head = place.result.value
         found = place.findings if place.result is not Result.ANSWERS else ()
         others = dict.fromkeys(one.message for one in found if one.message != place.message)
-        for number, line in enumerate(table.wrapped(visible(f"{where}: @: {place.message}"), width, hanging=2)):
-            lines.append(line.replace("@", head, 1) if number == 0 else line)
+        for number, line in enumerate(table.wrapped(visible(f"{where}: {head}: {place.message}"), width, hanging=2)):
+            lines.append(line.replace(f": {head}:", f": {paint(head, style)}:", 1) if number == 0 else line)
         for other in others:
             lines += table.wrapped(visible(f"also: {other}"), width, indent=2)
         problems = dict.fromkeys(f"{_title(one)}: {one.problem.message}" for one in place.measured if one.problem)

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from kdnsctl import __version__
-from kdnsctl.cancel import CancelScope
+from kdnsctl.cancel import INTERRUPTED, CancelScope
 from kdnsctl.cluster.transport import Connection
 from kdnsctl.evidence.collect import CollectOptions, collect
 from kdnsctl.evidence.collected import CollectReport, Status
@@ -65,7 +65,11 @@ def capture(
     begins("" if options.pods is None else options.pods.run)
     try:
         with scope.child(seconds) as limit:
-            report = collect(options, connection, reach.ssh, scope=limit, reporter=reporter, about=about, now=now)
+            try:
+                report = collect(options, connection, reach.ssh, scope=limit, reporter=reporter, about=about, now=now)
+            finally:
+                if limit.reason is INTERRUPTED:  # Ctrl-C ends the command, and not the capture alone
+                    scope.cancel()
     except KdnsctlError as error:
         scope.check()
         failed = Judgement(Verdict.UNKNOWN, f"the capture failed: {error}", captured=False)

@@ -72,11 +72,10 @@ def restart_kube_proxy(
     # Late: what changes a cluster is not needed for --help and TAB.
     from kdnsctl.cancel import CancelScope  # noqa: PLC0415
     from kdnsctl.changes import incidents  # noqa: PLC0415
-    from kdnsctl.cli import output, progress  # noqa: PLC0415
+    from kdnsctl.cli import progress  # noqa: PLC0415
     from kdnsctl.cli.connecting import connected  # noqa: PLC0415
     from kdnsctl.find.scope import Chosen  # noqa: PLC0415
     from kdnsctl.repair import restart as work  # noqa: PLC0415
-    from kdnsctl.repair.report import to_json  # noqa: PLC0415
     from kdnsctl.repair.session import Session  # noqa: PLC0415
 
     now = datetime.now(UTC)
@@ -99,13 +98,24 @@ def restart_kube_proxy(
             ):
                 at = Session(cluster, incident, actor, held, reporter, lambda: datetime.now(UTC))
                 doing = work.Work(prepared, at)
-                doing.run()
+                try:
+                    doing.run()
+                except BaseException:  # whatever ended it: what was done is told
+                    _print(doing.report(), common, answer, ctx.find_root().info_name or "kdnsctl")
+                    raise
             report = doing.report()
+    _print(report, common, answer, ctx.find_root().info_name or "kdnsctl")
+    return report.exit_code
+
+
+def _print(report: RepairReport, common: Common, answer: Answer, program: str) -> None:
+    from kdnsctl.cli import output  # noqa: PLC0415
+    from kdnsctl.repair.report import to_json  # noqa: PLC0415
+
     if answer.output is Form.TABLE:
-        put("\n".join(_lines(report, common, ctx.find_root().info_name or "kdnsctl")) + "\n")
+        put("\n".join(_lines(report, common, program)) + "\n")
     else:
         output.document(to_json(report), answer.format)
-    return report.exit_code
 
 
 def _lines(report: RepairReport, common: Common, program: str) -> list[str]:
