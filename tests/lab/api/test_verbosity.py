@@ -17,12 +17,15 @@ import pytest
 
 from kdnsctl.changes.journal import Journal
 from kdnsctl.changes.proxies import ANNOTATION
+from kdnsctl.cluster import portforward
 from kdnsctl.lab.api.faults import Fault, Respond
 from kdnsctl.lab.api.server import ApiServer
 from kdnsctl.lab.controllers.manager import ControllerManager
 from kdnsctl.lab.kinds import CONFIG_MAPS, DAEMON_SETS, LEASES, NODES, PODS
 from kdnsctl.lab.replies import Refused
 from kdnsctl.lab.store import Store
+from kdnsctl.model import KdnsctlError
+from kdnsctl.repair import raising
 from tests.lab.api.fake_kubelet import Cluster, settle
 from tests.lab.api.memory_runtime import MemoryRuntime
 from tests.lab.api.test_quarantine import grant
@@ -266,6 +269,39 @@ def test_for_a_while_puts_it_back_by_itself(kdnsctl: Kdnsctl, store: Store) -> N
     assert ran.code == 0, ran.err
     assert "raised until" in ran.err
     assert (one(ran)["result"], left(store)) == ("restored", [])
+
+
+@pytest.mark.usefixtures("profiling_on")
+def test_what_fails_while_it_is_raised_for_a_while_leaves_nothing_raised(
+    kdnsctl: Kdnsctl, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: Any, **__: Any) -> str:
+        raise KdnsctlError("the disk is full")
+
+    monkeypatch.setattr(raising, "hold", failing)
+    ran = kdnsctl(*RAISE, "--for", "10m")
+
+    assert ran.code == 1
+    assert "the disk is full: putting it back" in ran.err
+    assert (one(ran)["result"], left(store)) == ("restored", [])
+
+
+@pytest.mark.usefixtures("profiling_on")
+def test_interrupted_while_a_node_is_raised_the_answer_tells_that_it_may_be(
+    kdnsctl: Kdnsctl, store: Store, proxies: Proxies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = portforward.put
+
+    def interrupted(*words: Any, **more: Any) -> Any:
+        put(*words, **more)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(portforward, "put", interrupted)
+    ran = kdnsctl(*RAISE)
+    assert (ran.code, len(proxies.put), left(store)) == (130, 1, [NODE])
+    node = one(ran)
+    assert (node["result"], node["reason"]["code"], node["raised"]["level"]) == ("failed", "ended", 4)
+    assert "kdnsctl verbosity restore" in node["advice"]
 
 
 class Killed(BaseException):
