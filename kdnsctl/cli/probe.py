@@ -260,7 +260,7 @@ def _lines(report: ProbeReport, common: Common, caller: Caller) -> list[str]:
 
 def _advice(report: ProbeReport, caller: Caller, width: int | None) -> list[str]:
     from kdnsctl.cli import table  # noqa: PLC0415
-    from kdnsctl.probe.verdict import UNTOLD, Result  # noqa: PLC0415
+    from kdnsctl.probe.verdict import UNTOLD, WELL_ON_THE_NODE, Result  # noqa: PLC0415
 
     results = {place.result for place in report.places}
     names = [place.name for place in report.nodes if place.result is not Result.ANSWERS and place.measured]
@@ -269,7 +269,7 @@ def _advice(report: ProbeReport, caller: Caller, width: int | None) -> list[str]
         lines += table.wrapped(
             "Ports that were held answer: their own entries are well. Those of pods are not asked for here.", width
         )
-    if names and results - UNTOLD - {Result.ANSWERS, Result.DNS_DOWN, Result.NODE_LOCAL_DOWN}:
+    if names and results - UNTOLD - WELL_ON_THE_NODE:
         lines += ["", *next_lines([caller.on_cluster("analyze", *names)])]
     elif report.here is not None and results <= UNTOLD:
         lines += ["", f"To ask from a node: {caller.on_cluster('probe', '--from', 'NODE')}"]
