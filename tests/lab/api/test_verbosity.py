@@ -43,6 +43,7 @@ class Proxies(dict[tuple[str, str, int], tuple[str, int]]):
     def __init__(self) -> None:
         super().__init__()
         self.profiling = True
+        self.failures: list[int] = []  # that their metrics tell of before a sync, one after the other
         self.put: list[tuple[str, str]] = []
         self._servers: dict[str, ThreadingHTTPServer] = {}
 
@@ -59,7 +60,11 @@ class Proxies(dict[tuple[str, str, int], tuple[str, int]]):
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                if self.path == "/metrics":
+                if self.path == "/metrics" and everyone.failures:
+                    failures = everyone.failures.pop(0)
+                    name = "kubeproxy_sync_proxy_rules_iptables_restore_failures_total"
+                    self._answer(200, f"{name} {failures}\n".encode())
+                elif self.path == "/metrics":
                     self._answer(200, b"kubeproxy_sync_proxy_rules_last_timestamp_seconds 1.7e9\n")
                 else:
                     self._answer(406 if everyone.profiling else 404, b"unsupported http method")
@@ -396,6 +401,19 @@ def test_by_the_template_only_the_named_node_restarts(kdnsctl: Kdnsctl, store: S
     assert daemon_set(store)["spec"] == spec
     assert others(store) == {node: uid for node, uid in before.items() if node != NODE}
     assert pods(store)[NODE] not in (before[NODE], now[NODE])
+
+
+@pytest.mark.parametrize(("failures", "result"), [([1], "raised"), ([1, 2], "failed")], ids=["once", "for good"])
+def test_rules_that_could_not_be_written_once_are_waited_for(
+    kdnsctl: Kdnsctl, proxies: Proxies, failures: list[int], result: str
+) -> None:
+    proxies.profiling = False
+    proxies.failures = failures
+    node = one(kdnsctl(*RAISE))
+    assert (node["result"], (node["reason"] or {}).get("code")) == (
+        result,
+        None if result == "raised" else "notWritten",
+    )
 
 
 def test_who_sets_the_strategy_back_stops_it_and_nobody_else_restarts(
