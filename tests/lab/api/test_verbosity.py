@@ -564,6 +564,12 @@ def test_a_record_that_is_none_is_not_acted_on(kdnsctl: Kdnsctl, store: Store, p
     assert kdnsctl(*RAISE).code == 5
     assert kdnsctl("verbosity", "restore", NODE, "--yes", "-o", "json").code == 5
     assert proxies.put == []
+    # One that a node has been given, as by its own kubelet, keeps no other node from being put back.
+    assert kdnsctl("verbosity", "raise", "knode2", "--yes", "--no-collect", "-o", "json").code == 0
+    proxies.put.clear()
+    ran = kdnsctl(*RESTORE)
+    assert {node["name"]: node["result"] for node in document(ran)["nodes"]} == {NODE: "refused", "knode2": "restored"}
+    assert (ran.code, len(proxies.put)) == (4, 1)
 
 
 def test_the_plan_of_a_restart_says_that_the_next_kube_proxy_is_another_one(kdnsctl: Kdnsctl, store: Store) -> None:
