@@ -31,8 +31,8 @@ Family = Literal[4, 6]
 UNHEALTHY: Final = 503  # HTTP's status of /healthz
 NOT_FOUND: Final = 127  # a shell's exit code for a program that is not there
 NFTABLES_SINCE: Final = (1, 29)  # kubernetes#121046
-# What nft says where there is no such table, and where the kernel has no nftables (strerror of ENOENT and EOPNOTSUPP).
-NO_TABLE: Final = (b"No such file or directory", b"Operation not supported")
+# What nft, and cat, say where there is no such table or file, or the kernel has no nftables (ENOENT, EOPNOTSUPP).
+NOTHING_THERE: Final = (b"No such file or directory", b"Operation not supported")
 _BOTH: Final = frozenset({4, 6})
 
 
@@ -163,6 +163,11 @@ def read_rules(
     broken: list[Reason] = []
     if mode is Mode.IPVS:
         found += _dump(shell, pairs.IPVS, notes, scope)
+    elif mode is None:
+        listed = notes.attempt(Item.RULES, lambda: pairs.read(shell, pairs.IPVS, scope=scope), scope)
+        found += [one for one in listed.value if one.services] if listed else ()
+        if not _tells_all(listed):
+            broken.append(_not_known(Mode.IPVS, listed, notes))
     for family in wish.families:
         if mode in (Mode.IPTABLES, Mode.IPVS, None):
             found += _dump(shell, pairs.IPTABLES[family], notes, scope)
@@ -173,9 +178,8 @@ def read_rules(
 
             answer = notes.attempt(Item.RULES, read_nft, scope)
             found += answer.value if answer else ()
-            if mode is None and not _tells_nftables(answer, shell):
-                why = f"whether kube-proxy works in nftables mode is not known: {_why_not(answer, notes)}"
-                broken.append(Reason("modeUnknown", why))
+            if mode is None and not _tells_all(answer) and not _has_no_nft(answer, shell):
+                broken.append(_not_known(Mode.NFTABLES, answer, notes))
     return tuple(found), tuple(broken)
 
 
@@ -186,25 +190,31 @@ def _may_be_nftables(version: str) -> bool:
     return not (major.isdigit() and number.isdigit()) or (int(major), int(number)) >= NFTABLES_SINCE
 
 
-def _tells_nftables(answer: Answer[tuple[NodeRules, ...]] | None, shell: NodeShell) -> bool:
-    """Whether an attempt to read kube-proxy's nftables rules tells all of them, or that there are none."""
+def _tells_all(answer: Answer[tuple[NodeRules, ...]] | None) -> bool:
+    """Whether an attempt to read kube-proxy's rules tells all of them, or that there are none."""
     if answer is None:
         return False
     if answer.reading.complete and all(one.completeness.complete for one in answer.value):
         return True
-    if answer.reading.exit_code == NOT_FOUND:  # kube-proxy writes them with that very program
-        return Toolset.KUBE_PROXY in shell.toolsets and Toolset.HOST not in shell.toolsets
-    return answer.reading.exit_code == 1 and any(said in answer.reading.stderr for said in NO_TABLE)
+    return answer.reading.exit_code == 1 and any(said in answer.reading.stderr for said in NOTHING_THERE)
 
 
-def _why_not(answer: Answer[tuple[NodeRules, ...]] | None, notes: _Notes) -> str:
+def _has_no_nft(answer: Answer[tuple[NodeRules, ...]] | None, shell: NodeShell) -> bool:
+    """Whether kube-proxy itself has no nft, with which it writes its rules."""
+    its_own = Toolset.KUBE_PROXY in shell.toolsets and Toolset.HOST not in shell.toolsets
+    return answer is not None and answer.reading.exit_code == NOT_FOUND and its_own
+
+
+def _not_known(mode: Mode, answer: Answer[tuple[NodeRules, ...]] | None, notes: _Notes) -> Reason:
+    """That kube-proxy may work in a mode, for all that is known, and why no more is."""
     if answer is None:
-        return notes.missing[-1].reason.message if notes.missing else "they could not be asked for"
-    if answer.reading.exit_code == NOT_FOUND:
-        return "there is no nft to look with"
-    problems = (one.completeness.problem for one in answer.value)
-    problem = answer.reading.problem or next(filter(None, problems), None)
-    return problem.message if problem else "its rules could not be read"
+        why = notes.missing[-1].reason.message
+    elif answer.reading.exit_code == NOT_FOUND:
+        why = "there is no nft to look with"
+    else:
+        problems = (answer.reading.problem, *(one.completeness.problem for one in answer.value))
+        why = next((problem.message for problem in problems if problem), "its rules could not be read")
+    return Reason("modeUnknown", f"whether kube-proxy works in {mode.value} mode is not known: {why}")
 
 
 def _dump(

@@ -89,7 +89,8 @@ class Slices:
 class Shell:
     """A node whose outputs are given: `tables` and `rules` one after the other, the last again and again.
 
-    A table may be an error, or a pair with why it breaks off. `nft` is its nftables rules, None: there are none.
+    A table may be an error, or a pair with why it breaks off. `nft` and `ipvs` are its rules of those modes,
+    None: there are none.
     """
 
     rung = "fake"
@@ -101,6 +102,7 @@ class Shell:
         rules: bytes | Iterable[bytes] = RULES,
         counters: Iterable[bytes] = (),
         nft: bytes | None = None,
+        ipvs: bytes | None = None,
         during: Callable[[], None] = lambda: None,
     ) -> None:
         self.node = node
@@ -109,6 +111,7 @@ class Shell:
         self._rules = [rules] if isinstance(rules, bytes) else list(rules)
         self._counters = list(counters)
         self._nft = nft
+        self._ipvs = ipvs
         self._during = during
 
     @property
@@ -134,10 +137,11 @@ class Shell:
             output = self._rules.pop(0) if len(self._rules) > 1 else self._rules[0]
         elif fact.id == "conntrack.counters" and self._counters:
             output = self._counters.pop(0)
-        elif fact.id.startswith("nft."):
-            if self._nft is None:
-                return self._no_table(fact)
-            output = self._nft
+        elif fact.id == "ipvs" or fact.id.startswith("nft."):
+            other = self._ipvs if fact.id == "ipvs" else self._nft
+            if other is None:
+                return self._nothing_there(fact)
+            output = other
         if isinstance(output, KdnsctlError):
             raise output
         content, broke = output if isinstance(output, tuple) else (output, None)
@@ -156,8 +160,8 @@ class Shell:
             0 if not broke else None,
         )
 
-    def _no_table(self, fact: Fact) -> Reading:
-        """As nft 1.0.6 says it."""
+    def _nothing_there(self, fact: Fact) -> Reading:
+        """As nft 1.0.6 says it, and cat."""
         now = dt.datetime.now(dt.UTC)
         whole = Completeness(Proof.TRAILER, Reason("commandFailed", "the command ended with exit code 1 on the node"))
         said = b"Error: No such file or directory\nlist table ip kube-proxy\n              ^^^^^^^^^^\n"

@@ -53,6 +53,16 @@ def is_stale(line: bytes) -> bool:
 
 
 NFT = (RECORDINGS / "node" / "nft-kube-proxy.json").read_bytes()
+IPVS = b"""IP Virtual Server version 1.2.1 (size=4096)
+Prot LocalAddress:Port Scheduler Flags
+  -> RemoteAddress:Port Forward Weight ActiveConn InActConn
+UDP  0A60000A:0035 rr
+  -> 0AF40105:0035      Masq    1      0          0
+  -> 0AF40304:0035      Masq    1      0          0
+TCP  0A60000A:0035 rr
+  -> 0AF40105:0035      Masq    1      0          0
+  -> 0AF40304:0035      Masq    1      0          0
+"""
 STALE = sum(is_stale(line) for line in STALE_TABLE.splitlines())
 
 
@@ -69,10 +79,11 @@ class Node(Shell):
         *,
         rules: bytes = RULES,
         nft: bytes | None = None,
+        ipvs: bytes | None = None,
         most: int | None = None,
         mode: bytes | None = None,
     ) -> None:
-        super().__init__(name, table, rules=rules, nft=nft)
+        super().__init__(name, table, rules=rules, nft=nft, ipvs=ipvs)
         self.mode = mode
         self.changes: list[tuple[str, ...]] = []
         self.most = most
@@ -282,6 +293,9 @@ def test_right_rules_of_a_mode_that_kube_proxy_may_have_left_prove_nothing(api: 
     (answer,) = flush(cut).values()
     assert (answer.result, answer.reason.code, cut.changes) == (Result.REFUSED, "incomplete", [])
     assert "nftables mode is not known" in answer.reason.message
+    balanced = Node("d", ipvs=IPVS)
+    (answer,) = flush(balanced).values()
+    assert (answer.result, answer.reason.code, balanced.changes) == (Result.REFUSED, "ipvs", [])
     (answer,) = flush(right).values()
     assert answer.result is Result.REPAIRED
 
