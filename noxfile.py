@@ -26,8 +26,11 @@ GATED_ROOMS = {
     "diagnosis": (),
 }
 GATE_PERCENT = 95
-IN_A_LAB = ("tests/lab", "tests/e2e")
-WHOLE_INCIDENTS = tuple(f"tests/lab/test_{name}.py" for name in ("demo", "flush", "probe", "runbooks", "verbosity"))
+IN_A_LAB = ("tests/lab", "tests/e2e", "tests/docs")
+WHOLE_INCIDENTS = (
+    *(f"tests/lab/test_{name}.py" for name in ("demo", "flush", "probe", "runbooks", "verbosity")),
+    "tests/docs",
+)
 FAULTS = ("tests/lab/drain/test_faults.py", "tests/lab/drain/test_killed.py", "tests/lab/test_collect_faults.py")
 
 nox.needs_version = ">=2025.5.1"
@@ -74,7 +77,8 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "erase")
     # The tests of the lab mostly wait, for their kernel and their processes: two halves of them run beside the others,
     # which compute. Those are the ones that cover the pure rooms, and coverage slows down what it measures.
-    rest = (*IN_A_LAB, *(f"--ignore={path}" for path in WHOLE_INCIDENTS))
+    rest = (*(path for path in IN_A_LAB if path not in WHOLE_INCIDENTS),
+            *(f"--ignore={path}" for path in WHOLE_INCIDENTS))  # fmt: skip
     with concurrent.futures.ThreadPoolExecutor(max_workers=2) as beside:
         waiting = [beside.submit(session.run, "pytest", "-q", *half, silent=True) for half in (WHOLE_INCIDENTS, rest)]
         try:
@@ -143,6 +147,35 @@ def docs(session: nox.Session) -> None:
     """Build the site into site/; a broken link is an error."""
     prepare(session)
     session.run("zensical", "build", "--strict", "--clean")
+
+
+@nox.session(venv_backend=BACKEND)
+def singlefile(session: nox.Session) -> None:
+    """Make the single file for this machine into dist/; `-- --platform linux-aarch64` fetches what others need."""
+    prepare(session)
+    session.run("python", "scripts/singlefile.py", *session.posargs)
+
+
+@nox.session(venv_backend=BACKEND)
+def krew(session: nox.Session) -> None:
+    """Make the krew plug-in of the single files in dist/: `-- --url https://…/v1.2.3` says where it will be."""
+    prepare(session)
+    files = sorted(str(path) for path in (ROOT / "dist").glob("*.pyz"))
+    session.run("python", "scripts/krew.py", *files, *session.posargs)
+
+
+@nox.session(venv_backend=BACKEND)
+def reference(session: nox.Session) -> None:
+    """Write docs/reference anew, from the commands; a test holds it to them."""
+    prepare(session)
+    session.run("python", "-m", "tests.docs.reference")
+
+
+@nox.session(venv_backend=BACKEND)
+def images(session: nox.Session) -> None:
+    """Draw docs/images anew, in a lab; a test holds them to what the commands print."""
+    prepare(session)
+    session.run("python", "-m", "tests.docs.images")
 
 
 @nox.session(venv_backend="uv")

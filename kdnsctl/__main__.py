@@ -28,6 +28,16 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
+def complete_for_kubectl() -> int:
+    """Answer TAB behind `kubectl kdns`: the program `kubectl_complete-kdns`, which kubectl calls with the words so far.
+
+    One candidate on each line, and `:4` at the end for "no files" (kubectl, pkg/cmd/plugin/plugin_completion.go).
+    """
+    from kdnsctl.cli import completion  # noqa: PLC0415
+
+    return completion.answer_kubectl(sys.argv[1:])
+
+
 def _wrote_version() -> bool:
     """Whether the version could be written; if not, `app.run` meets the same trouble and can say what it is."""
     try:

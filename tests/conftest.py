@@ -35,3 +35,4 @@ def signals_are_heard() -> Iterator[None]:
 def neutral_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [*DECIDING, *(name for name in os.environ if name.startswith(("KDNSCTL_", "_KDNSCTL_")))]:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("KDNSCTL_CONFIG", os.devnull)  # no file of whoever runs the tests, nor of the machine

@@ -80,6 +80,7 @@ class DoctorReport:
     server_version: str | None = None
     address: str | None = None
     clock: float | None = None
+    rungs: tuple[CommandState, ...] = ()  # the ways to nodes
 
 
 def ability_of(name: str, needs: Needs, answers: Mapping[object, Access]) -> CommandState:
@@ -140,6 +141,15 @@ def to_json(report: DoctorReport) -> dict[str, Any]:
                 "options": dict(command.options),
             }
             for command in report.commands
+        ],
+        "rungs": [
+            {
+                "name": rung.name,
+                "ability": rung.ability.value,
+                "why": rung.why,
+                "lacking": [str(answer.permission) for answer in rung.lacking],
+            }
+            for rung in report.rungs
         ],
     }
 

@@ -58,12 +58,16 @@ def examine(
     options: ConnectOptions,
     commands: Mapping[str, Needs],
     *,
+    rungs: Mapping[str, Needs] | None = None,
+    beside: Sequence[CommandState] = (),
     scope: CancelScope,
     reporter: Reporter | None = None,
     now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     look_up: LookUp = system_look_up,
 ) -> DoctorReport:
     """Make all checks, within `options.request_timeout`. `commands` are those that are asked about, with their needs.
+
+    `rungs` are the ways to nodes through the API, with theirs; `beside` those that the API has no say in.
 
     Raises UsageError for options that name what is not there; every other trouble is in the report. When `scope` ends
     meanwhile, the report has what is known by then.
@@ -73,7 +77,7 @@ def examine(
         target = target_of(options)
     except KubeconfigError as error:
         found.checks["kubeconfig"] = _failed("kubeconfig", error)
-        return _report(commands, None, found, {}, now)
+        return _report(commands, None, found, {}, now, _of_rungs(rungs or {}, {}, beside))
     found.checks["kubeconfig"] = Check("kubeconfig", State.OK, str(target))
     with scope.child(options.request_timeout) as whole:
         works = {
@@ -96,12 +100,13 @@ def examine(
                 found.checks.setdefault(outcome.node, Check(outcome.node, state, outcome.reason.message))
         answers: dict[object, Access] = {}
         if found.connection and whole.reason is None:
-            permissions = dict.fromkeys(one for needs in commands.values() for one in needs.all)
+            asked_about = (*commands.values(), *(rungs or {}).values())
+            permissions = dict.fromkeys(one for needs in asked_about for one in needs.all)
             reviewed = review(found.connection, permissions, scope=whole, reporter=told)
             answers = {answer.permission: answer for answer in reviewed}
         if whole.reason is INTERRUPTED:
             scope.cancel()
-    report = _report(commands, target, found, answers, now)
+    report = _report(commands, target, found, answers, now, _of_rungs(rungs or {}, answers, beside))
     if found.connection:
         found.connection.close()
     return report
@@ -269,6 +274,7 @@ def _report(
     found: _Found,
     answers: Mapping[object, Access],
     now: Callable[[], dt.datetime],
+    rungs: tuple[CommandState, ...],
 ) -> DoctorReport:
     checks = found.checks
     for name in ("name", "credential", "server", "clock"):
@@ -287,12 +293,26 @@ def _report(
         client_version=__version__,
         target=target,
         checks=tuple(_in_order(checks)),
-        permissions=tuple(answers.values()),
+        permissions=tuple(answers[one] for one in dict.fromkeys(p for needs in commands.values() for p in needs.all))
+        if answers
+        else (),
         commands=states,
+        rungs=rungs,
         server_version=found.version,
         address=found.connection.address or None if found.connection else None,
         clock=found.clock,
     )
+
+
+def _of_rungs(
+    rungs: Mapping[str, Needs], answers: Mapping[object, Access], beside: Sequence[CommandState]
+) -> tuple[CommandState, ...]:
+    unknown = "the server was not asked"
+    through = (
+        ability_of(name, needs, answers) if answers else CommandState(name, Ability.UNKNOWN, why=unknown)
+        for name, needs in rungs.items()
+    )
+    return (*through, *beside)
 
 
 def _name_in_the_end(name: Check, server: Check, notes: Sequence[str]) -> Check:

@@ -77,9 +77,17 @@ class Incident:
         self.journal.append(RUN, about)
 
     def found(
-        self, command: str, actor: Actor, found: Mapping[str, Iterable[str]], coverage: Coverage | None = None
+        self,
+        command: str,
+        actor: Actor,
+        found: Mapping[str, Iterable[str]],
+        coverage: Coverage | None = None,
+        evidence: tuple[Path, str] | None = None,
     ) -> None:
-        """Note what a command found that changes nothing: verdict → nodes. Raises as `Journal.append`."""
+        """Note what a command found that changes nothing: verdict → nodes. Raises as `Journal.append`.
+
+        `evidence` is where a bundle of it is, and the digest of that bundle's SHA256SUMS.
+        """
         nodes = {verdict: list(names) for verdict, names in found.items()}
         about: dict[str, Any] = {
             "command": command,
@@ -90,6 +98,8 @@ class Incident:
         }
         if coverage is not None:
             about |= {"inScope": coverage.in_scope, "judged": coverage.judged}
+        if evidence is not None:
+            about |= {"bundle": str(evidence[0]), "sumsSha256": evidence[1]}
         self.journal.append(FOUND, about)
 
 

@@ -75,6 +75,8 @@ def _found(body: Mapping[str, Any]) -> str:
         parts.append(f"{verdict}: {', '.join(named)}{more}")
     if "inScope" in body:
         parts.append(f"{body.get('judged')} of {body.get('inScope')} nodes judged")
+    if "bundle" in body:
+        parts.append(f"evidence in {body.get('bundle')} (SHA256SUMS {body.get('sumsSha256')})")
     return "; ".join(parts) or "nothing"
 
 

@@ -6,13 +6,15 @@ imports none of them (a test holds the two together). What the commands do is th
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 from kdnsctl.cli import failures
 from kdnsctl.cli.commands import Entry, Group, Hidden, LazyGroup, build_command
 from kdnsctl.cli.options import Common, Connection, Record
+from kdnsctl.cli.terminal import called_as
 
 COMPLETION_VARIABLE = "_KDNSCTL_COMPLETE"
 
@@ -70,7 +72,12 @@ COMMANDS = {
         needs="kdnsctl.repair.flushplan:NEEDS",
         changes=True,
     ),
-    "incident": Entry("kdnsctl.cli.incident:INCIDENT", "Look at what was changed in an incident, and take it back"),
+    "incident": Entry(
+        "kdnsctl.cli.incident:INCIDENT",
+        "Look at what was changed in an incident, and take it back",
+        needs="kdnsctl.repair.undoing:NEEDS",
+        partly=True,
+    ),
     "runbook": Entry("kdnsctl.cli.runbook:RUNBOOK", "Go through an incident by a runbook, step by step"),
     "cleanup": Entry(
         "kdnsctl.cli.cleanup:cleanup",
@@ -85,6 +92,7 @@ COMMANDS = {
     ),
     "signatures": Entry("kdnsctl.cli.signatures:signatures", "List what kube-proxy logs, and what each line means"),
     "doctor": Entry("kdnsctl.cli.doctor:doctor", "Tell whether the cluster answers, and which commands may work on it"),
+    "config": Entry("kdnsctl.cli.config:config", "Show what files and the environment set, and check it"),
     "rbac": Entry("kdnsctl.cli.rbac:rbac", "Print the least Role with which commands can do their work"),
     "lab": Entry("kdnsctl.cli.lab:LAB", "Rehearse the incident: a cluster on this machine in which DNS really fails"),
     "completion": Entry("kdnsctl.cli.completion:completion", "Print the completion script for a shell"),
@@ -98,8 +106,8 @@ def root(
 ) -> None:
     """Find the nodes with the Kubernetes DNS blackhole.
 
-    The options below go before or after the command. Every long option can be set in the environment:
-    KDNSCTL_OUTPUT=json is -o json.
+    The options below go before or after the command. Every long option can be set in the environment
+    (KDNSCTL_OUTPUT=json is -o json), or in a file: see 'kdnsctl config --help'.
     """
     # Options before the command are parsed here only to find where they end; LazyGroup hands them to the command.
 
@@ -111,6 +119,7 @@ def build() -> LazyGroup:
 
 def run(arguments: Sequence[str], program: str) -> int:
     """Run one command line and return its exit code; errors are already on stderr."""
+    called_as(program, COMMANDS)
     return failures.contain(lambda: _dispatch(list(arguments), program), debug=_wants_traceback(arguments))
 
 
@@ -120,10 +129,18 @@ def _dispatch(arguments: list[str], program: str) -> int:
     if instruction:
         from kdnsctl.cli import completion  # noqa: PLC0415
 
-        return completion.answer(tree, program, COMPLETION_VARIABLE, instruction)
-    with tree.make_context(program, arguments) as context:
+        return completion.answer(tree, program, COMPLETION_VARIABLE, instruction, defaults_of([]))
+    with tree.make_context(program, arguments, obj=defaults_of(arguments)) as context:
         result = tree.invoke(context)
     return int(result or 0)
+
+
+def defaults_of(arguments: list[str]) -> Any:
+    """What gives a command its defaults from files; None where there is no file."""
+    from kdnsctl.cli.settings import Defaults, Settings, files_of  # noqa: PLC0415  # not for --version
+
+    files = files_of(arguments, os.environ)
+    return functools.partial(Defaults, Settings(files, COMMANDS)) if files else None
 
 
 def _wants_traceback(arguments: Sequence[str]) -> bool:

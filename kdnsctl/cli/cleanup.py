@@ -10,6 +10,7 @@ import enum
 import os
 import re
 import sys
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, TextIO
 
@@ -17,13 +18,17 @@ import typer
 
 from kdnsctl.cli import values
 from kdnsctl.cli.changing import LOCK_NAMESPACE, LockNamespace
+from kdnsctl.cli.nextsteps import Caller, caller_of, next_lines
 from kdnsctl.cli.options import Answer, Common, Connection, Form
-from kdnsctl.cli.terminal import put, tell
+from kdnsctl.cli.terminal import put, tell, visible
 from kdnsctl.model import ExitCode
 
 if TYPE_CHECKING:
+    from kdnsctl.cancel import CancelScope
+    from kdnsctl.cluster.transport import Connection as Connected
     from kdnsctl.evidence.leftleases import FoundLeases
     from kdnsctl.evidence.leftovers import Found
+    from kdnsctl.quarantine.marks import Mark
 
 LEASE_HEADINGS = ("LEASE", "NODE", "HOLDER", "ENDED", "FATE", "WHY")
 HEADINGS = ("POD", "NODE", "RUN", "OPERATOR", "PHASE", "AGE", "FATE", "WHY")
@@ -81,6 +86,8 @@ def cleanup(
 ) -> int:
     """Delete what interrupted runs have left on the cluster: pods, and locks of nodes.
 
+    Nodes that are in quarantine, or whose kube-proxy still logs more, are named with the command that ends it.
+
     Examples:
       # What is there?
       kdnsctl cleanup --dry-run=client
@@ -92,8 +99,8 @@ def cleanup(
     A pod that still runs and is somebody else's is only deleted when its run, or an age, is named; a lock only when it
     has expired, or its run has ended on this machine. All of it ends by itself; this takes away what is left of it.
 
-    Exit codes: 0 nothing is left, 4 something could not be deleted or seen, 5 not confirmed and nothing changed,
-    1 failed, 2 wrong usage, 130 interrupted.
+    Exit codes: 0 nothing is left, 4 something could not be deleted or seen, or should be over and is not; 5 not
+    confirmed and nothing changed, 1 failed, 2 wrong usage, 130 interrupted.
     """
     from kdnsctl.cancel import INTERRUPTED, CancelScope  # noqa: PLC0415
     from kdnsctl.changes import runs  # noqa: PLC0415
@@ -104,7 +111,8 @@ def cleanup(
     from kdnsctl.evidence import leftleases, leftovers  # noqa: PLC0415
     from kdnsctl.reach.podkeeper import operator  # noqa: PLC0415
 
-    scope = CancelScope()
+    scope, caller = CancelScope(), caller_of(ctx)
+    on_nodes: tuple[Mark, ...] = ()
     with progress.reporting(common.color) as reporter, connected(connection, common, scope, reporter) as cluster:
         wanted = leftovers.Wanted(operator(), run, older_than)
         found = leftovers.find(cluster, wanted, pod_namespace, scope=scope)
@@ -131,21 +139,55 @@ def cleanup(
             if found.to_delete:
                 found = leftovers.delete(cluster, found, server_dry_run=server, scope=scope, reporter=reporter)
             locks = leftleases.delete(cluster, locks, server_dry_run=server, scope=scope)
+        if run is None and scope.reason is None:
+            on_nodes = _on_nodes(cluster, found.generated_at, scope)
         raised = reminded(cluster, found.generated_at, scope=scope) if scope.reason is None else []
-    if answer.output is not Form.TABLE:
-        how = leftovers.DryRun(dry_run.value)
-        output.document(leftovers.to_json(found, how, leftleases.to_json(locks), (locks.note,)), answer.format)
-    elif found.pods or locks.leases:
-        put("\n".join(_lines(found, locks, common, sys.stdout)) + "\n")
+    if answer.output is Form.TABLE:
+        _print(found, locks, on_nodes, common, caller, pod_namespace)
     else:
-        put("Nothing is left.\n" if not found.note else f"Nothing is left in {pod_namespace}.\n")
+        how = leftovers.DryRun(dry_run.value)
+        data = leftovers.to_json(found, how, leftleases.to_json(locks), (locks.note,))
+        data |= {
+            "onNodes": [mark.to_json() for mark in on_nodes],
+            "nextCommands": [caller.spelled(mark.command) for mark in on_nodes],
+        }
+        output.document(data, answer.format)
     for note in raised:  # it is no pod, and is not put back here
         tell(note)
     if scope.reason is INTERRUPTED:
-        program = ctx.find_root().info_name or "kdnsctl"
-        tell(f"interrupted; what was not deleted is still there: {program} cleanup")
+        tell(f"interrupted; what was not deleted is still there: {caller.on_cluster('cleanup')}")
         return ExitCode.INTERRUPTED
-    return found.exit_code if locks.complete else ExitCode.INCOMPLETE
+    overdue = any(mark.overdue for mark in on_nodes)
+    return found.exit_code if locks.complete and not overdue else ExitCode.INCOMPLETE
+
+
+def _on_nodes(cluster: Connected, now: datetime, scope: CancelScope) -> tuple[Mark, ...]:
+    """What runs have written on nodes and is still there; said, when it cannot be known."""
+    from kdnsctl.cluster.errors import ForbiddenError  # noqa: PLC0415
+    from kdnsctl.quarantine.marks import marks  # noqa: PLC0415
+    from kdnsctl.quarantine.status import status  # noqa: PLC0415
+
+    try:
+        return tuple(marks(status((), cluster, scope=scope, now=now)))
+    except ForbiddenError as error:
+        tell(f"which nodes are in quarantine is not known: {error}")
+        return ()
+
+
+def _print(
+    found: Found, locks: FoundLeases, on_nodes: Sequence[Mark], common: Common, caller: Caller, namespace: str
+) -> None:
+    """Pods, locks, and the nodes in quarantine with what ends it; of a raised verbosity the notes tell."""
+    from kdnsctl.quarantine.marks import Kind  # noqa: PLC0415
+
+    if found.pods or locks.leases:
+        put("\n".join(_lines(found, locks, common, sys.stdout)) + "\n")
+    else:
+        put("No pod and no lock is left.\n" if not found.note else f"No pod is left in {namespace}.\n")
+    held = [mark for mark in on_nodes if mark.kind is Kind.QUARANTINE]
+    put("".join(f"{visible(str(mark))}\n" for mark in held))
+    if held:
+        put("\n".join(["", *next_lines(caller.spelled(mark.command) for mark in held)]) + "\n")
 
 
 def _what(found: Found, locks: FoundLeases) -> str:

@@ -5,19 +5,20 @@ What is collected, and how, is known to `evidence`.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
 from kdnsctl import __version__
 from kdnsctl.cli import completing, values
 from kdnsctl.cli.nextsteps import Caller, next_lines
-from kdnsctl.cli.options import Answer, Common, Connection, Form
+from kdnsctl.cli.options import Answer, Common, Connection, Form, Record
 from kdnsctl.cli.reaching import Pods, Rung, Ssh, check_via, pod_settings, ssh_ways
 from kdnsctl.cli.terminal import put, tell
 from kdnsctl.model import ExitCode, UsageError
@@ -38,6 +39,8 @@ _STYLES = {"complete": "green", "partial": "yellow", "failed": "red"}
 @dataclass(frozen=True, slots=True)
 class Extent:
     """What is collected, and within which time."""
+
+    TITLE: ClassVar = "How much, and within which time"
 
     item: Annotated[
         list[str], typer.Option("--item", metavar="ID", help="Collect this item of nodes only (repeatable).")
@@ -72,6 +75,7 @@ def collect(
     ctx: typer.Context,
     common: Common,
     connection: Connection,
+    record: Record,
     answer: Answer,
     ssh: Ssh,
     pods: Pods,
@@ -88,7 +92,12 @@ def collect(
     all_nodes: Annotated[bool, typer.Option("--all", help="All nodes.", show_default=False)] = False,  # noqa: FBT002  # typer's way
     directory: Annotated[
         Path | None,
-        typer.Option("--directory", "-O", metavar="DIR", help="Where to. Default: ./kdnsctl-evidence-TIME."),
+        typer.Option(
+            "--directory",
+            "-O",
+            metavar="DIR",
+            help="Where to. Default: ./kdnsctl-evidence-TIME, or with --incident a directory of the incident's.",
+        ),
     ] = None,
     resume: Annotated[
         Path | None,
@@ -153,8 +162,8 @@ def collect(
         raise UsageError("--again needs --resume DIR: the bundle that has been collected already")
     if directory and resume:
         raise UsageError("-O and --resume exclude each other: a new bundle, or one that is there")
-    if plan and (directory or resume or archive):
-        raise UsageError("--plan writes nothing: -O, --resume and --archive have no effect with it")
+    if plan and (directory or resume or archive or record.incident):
+        raise UsageError("--plan writes nothing: -O, --resume, --archive and --incident have no effect with it")
     check_via(ctx, via)
 
     # Late: what connects and collects is not needed for --help and TAB.
@@ -162,6 +171,7 @@ def collect(
     from kdnsctl.cli import output, progress  # noqa: PLC0415
     from kdnsctl.cli.connecting import connected  # noqa: PLC0415
     from kdnsctl.cli.ending import interruptible  # noqa: PLC0415
+    from kdnsctl.cli.noting import noting  # noqa: PLC0415
     from kdnsctl.evidence import collect as collecting  # noqa: PLC0415
     from kdnsctl.evidence.collected import to_json  # noqa: PLC0415
     from kdnsctl.evidence.items import chosen as chosen_items  # noqa: PLC0415
@@ -169,7 +179,7 @@ def collect(
     from kdnsctl.find.scope import Chosen  # noqa: PLC0415
 
     now = datetime.now(UTC)
-    place = resume or directory or Path(f"kdnsctl-evidence-{now:%Y%m%dT%H%M%SZ}")
+    place = resume or directory or _default(record, now)
     target = None if no_archive else _target(archive, place, resumed=resume is not None)
     options = collecting.CollectOptions(
         directory=place,
@@ -194,7 +204,9 @@ def collect(
         ways = ssh_ways(ssh, via, common, reporter)
         if plan:
             return _planned(ctx, options, cluster, ways, scope, reporter, common, answer)
-        report = collecting.collect(options, cluster, ways, scope=scope, reporter=reporter, about=about)
+        with noting(cluster, record, "collect", scope) as noted:
+            report = collecting.collect(options, cluster, ways, scope=scope, reporter=reporter, about=about)
+            noted(_by_status(report), evidence=(report.bundle, report.sums_digest))
     packed = None if target is None or scope.reason is INTERRUPTED else _packed(place, target)
     for note in (*report.notes, *report.pods_left):
         tell(note)
@@ -206,6 +218,23 @@ def collect(
         tell("interrupted; what was had by then is in the bundle")
         return ExitCode.INTERRUPTED
     return report.exit_code if target is None or packed is not None else ExitCode.INCOMPLETE
+
+
+def _default(record: Record, now: datetime) -> Path:
+    """Where a bundle goes when nobody said: into the incident's directory, else here. Raises as `checked_id`."""
+    if record.incident is None:
+        return Path(f"kdnsctl-evidence-{now:%Y%m%dT%H%M%SZ}")
+    from kdnsctl.changes import incidents  # noqa: PLC0415
+
+    of_incident = incidents.incidents_directory(os.environ) / incidents.checked_id(record.incident)
+    return of_incident / f"evidence-{now:%Y%m%dT%H%M%SZ}"
+
+
+def _by_status(report: CollectReport) -> dict[str, list[str]]:
+    grouped: dict[str, list[str]] = {}
+    for node in report.nodes:
+        grouped.setdefault(node.status.value, []).append(node.name)
+    return grouped
 
 
 def _target(archive: Path | None, place: Path, *, resumed: bool) -> Path:

@@ -29,7 +29,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, get_args, get_origin, g
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from kdnsctl.cli.terminal import FALLBACK_WIDTH, columns, put
+from kdnsctl.cli.terminal import FALLBACK_WIDTH, as_called, columns, put, running
 
 HELP_NAMES = ["-h", "--help"]
 NOT_FROM_ENVIRONMENT = frozenset({"--help", "--version"})
@@ -40,13 +40,15 @@ class Entry(NamedTuple):
     """Where a command is ("package.module:name", a function or a Group) and its first line of help.
 
     `needs` is where the permissions are gathered (`access.needs.Needs`) that it makes use of; empty for commands that
-    ask nothing of a cluster. `changes` is True for those that change something there.
+    ask nothing of a cluster. `changes` is True for those that change something there, `partly` for a group of which
+    some do: the needs are theirs.
     """
 
     path: str
     summary: str
     needs: str = ""
     changes: bool = False
+    partly: bool = False
 
 
 class Group(NamedTuple):
@@ -122,12 +124,18 @@ def _through_put(option: Any) -> Any:
 
 def _print_help(ctx: Any, _: Any, value: bool) -> None:  # noqa: FBT001  # typer calls it so
     if value and not ctx.resilient_parsing:
-        put(ctx.get_help() + "\n")
+        ctx.terminal_width = min(columns(sys.stdout) or FALLBACK_WIDTH, FALLBACK_WIDTH)
+        ctx.default_map = None  # the defaults shown are those of the program, also where a file is broken
+        put(as_called(ctx.get_help()) + "\n")
         raise typer.Exit
 
 
 class Command(TyperCommand):
-    """A command whose long options can all be set in the environment: KDNSCTL_SINCE for --since."""
+    """A command whose long options can all be set in the environment: KDNSCTL_SINCE for --since.
+
+    Where `obj` of its context is set, that gives the defaults of options that neither were said nor stand there: it is
+    called with the command's words and its parameters, and `quiet` while TAB is answered.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -141,6 +149,9 @@ class Command(TyperCommand):
                 parameter.show_envvar = False  # the root's help says it once, for all
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        running(_words_of(ctx))
+        if ctx.obj is not None:
+            ctx.default_map = ctx.obj(_words_of(ctx), self.params, quiet=ctx.resilient_parsing)
         # The parser drops the dashes, and with them where a command to run begins.
         ctx.meta[_AFTER_DASHES] = len(args) - args.index("--") - 1 if "--" in args else 0
         return super().parse_args(ctx, args)
@@ -161,6 +172,11 @@ class Command(TyperCommand):
             if sections[title]:
                 with formatter.section(title):
                     formatter.write_dl(sections[title])
+
+
+def _words_of(ctx: Any) -> tuple[str, ...]:
+    """The words of a command, without the program's name."""
+    return () if ctx.parent is None else (*_words_of(ctx.parent), ctx.info_name)
 
 
 def words_after_dashes(ctx: Any, words: list[str] | None) -> tuple[list[str], list[str]]:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import enum
 import importlib
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
+from kdnsctl.cli import app
 from kdnsctl.cli.app import COMPLETION_VARIABLE
 from kdnsctl.cli.options import Common
 from kdnsctl.cli.terminal import put
@@ -54,13 +56,39 @@ def script(shell: Shell) -> str:
     return "\n\n".join(scripts) + "\n"
 
 
-def answer(tree: Any, program: str, variable: str, instruction: str) -> int:
-    """Answer one TAB: `instruction` is what the script put into the environment variable named `variable`."""
+def answer(tree: Any, program: str, variable: str, instruction: str, defaults: Any = None) -> int:
+    """Answer one TAB: `instruction` is what the script put into the environment variable named `variable`.
+
+    `defaults` gives options their values from files, as for a command that runs.
+    """
     typers = _typers_completion()
     typers.completion_init()
     _keep_help_as_it_is()
-    code: int = typers.shell_complete(tree, {}, program, variable, instruction)
+    code: int = typers.shell_complete(tree, {"obj": defaults}, program, variable, instruction)
     return code
+
+
+def answer_kubectl(words: Sequence[str]) -> int:
+    """Answer TAB behind `kubectl kdns`: `words` are those behind it, the last one still being typed.
+
+    Candidates go to stdout as kubectl takes them (cobra's `__complete`): value, tab, explanation; then `:4` for "no
+    files", or `:0` for "files, then".
+    """
+    from kdnsctl.cli import failures  # noqa: PLC0415
+
+    def offer() -> int:
+        typers = _typers_completion()
+        typers.completion_init()
+        _keep_help_as_it_is()
+        asked = importlib.import_module("typer._completion_classes").BashComplete(
+            app.build(), {"obj": app.defaults_of([])}, "kubectl kdns", COMPLETION_VARIABLE
+        )
+        offered = asked.get_completions(list(words[:-1]), words[-1] if words else "")
+        lines = [one.value + (f"\t{_one_line(one.help)}" if one.help else "") for one in offered]
+        put("\n".join([*lines, ":4" if lines else ":0"]) + "\n")
+        return 0
+
+    return failures.contain(offer, debug=False)
 
 
 def _typers_completion() -> Any:

@@ -5,6 +5,7 @@ What is checked, and what follows from it for a command, is known to `access.doc
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from typing import TYPE_CHECKING
@@ -56,11 +57,14 @@ def doctor(
     from kdnsctl.cancel import INTERRUPTED, CancelScope  # noqa: PLC0415
     from kdnsctl.cli import output, progress  # noqa: PLC0415
     from kdnsctl.cli.connecting import connect_options  # noqa: PLC0415
+    from kdnsctl.evidence.reachable import ways_to_nodes  # noqa: PLC0415
 
     scope = CancelScope()
     with progress.reporting(common.color) as reporter:
         options = connect_options(connection, common)
-        report = examine(options, needing.needs_of(commands), scope=scope, reporter=reporter)
+        rungs, beside = ways_to_nodes(os.environ)
+        needs = needing.needs_of(commands)
+        report = examine(options, needs, rungs=rungs, beside=beside, scope=scope, reporter=reporter)
     if answer.output is Form.TABLE:
         put("\n".join(_lines(report, common, ctx.find_root().info_name or "kdnsctl")) + "\n")
     else:
@@ -90,6 +94,8 @@ def _lines(report: DoctorReport, common: Common, program: str) -> list[str]:
     if report.permissions:
         rows = [cells(str(one.permission), _allowed(one.allowed), _consequence(one)) for one in report.permissions]
         lines += ["", *laid_out(("PERMISSION", "ALLOWED", "WITHOUT-IT"), rows)]
+    rows = [cells(one.name, one.ability, _why(one)) for one in report.rungs]
+    lines += ["", *laid_out(("WAY-TO-NODES", "STATE", "WHY"), rows)]
     rows = [cells(one.name, one.ability, _why(one)) for one in report.commands]
     lines += ["", *laid_out(("COMMAND", "STATE", "WHY"), rows)]
     if grant := _grant(report):

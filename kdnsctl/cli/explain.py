@@ -67,7 +67,7 @@ def analyze_report(
         verbose=verbose,
     )
     if form in (Format.JSON, Format.YAML):
-        output.document(to_json(report), form)
+        output.document(caller.spelled_in(to_json(report)), form)
     elif form is Format.NAME:
         _put_names(report)
     elif not headers:

@@ -20,7 +20,7 @@ import typer
 
 from kdnsctl.cli.commands import environment_name
 from kdnsctl.cli.options import GLOBAL_GROUPS
-from kdnsctl.cli.terminal import OutputError, flush, prepare, tell
+from kdnsctl.cli.terminal import OutputError, flush, prepare, tell, words_running
 from kdnsctl.model import ExitCode, KdnsctlError
 
 # What a shell reports for a program that SIGPIPE ended (128 + 13): the reader went away before the answer was out, so
@@ -45,7 +45,7 @@ def contain(run: Callable[[], int], *, debug: bool) -> int:
     except KdnsctlError as error:
         tell(f"error: {error}")
         if error.hint:
-            tell(f"hint: {error.hint}")
+            tell(f"hint: {_of_command(error.hint)}")
         code = error.exit_code
     except _CommandLineError as error:
         tell(f"error: {usage_message(error)}")
@@ -65,6 +65,14 @@ def contain(run: Callable[[], int], *, debug: bool) -> int:
         tell(f"internal error: {kind}: {error}; run with --debug for the traceback, please report")
         code = ExitCode.FAILED
     return int(code)
+
+
+def _of_command(hint: str) -> str:
+    """A hint that names `kdnsctl rbac`, with the command that it is about."""
+    from kdnsctl.cli.needing import command_for  # noqa: PLC0415  # imports what everything here is part of
+
+    command = command_for(words_running())
+    return hint.replace("`kdnsctl rbac`", f"`kdnsctl rbac {command}`") if command else hint
 
 
 @contextlib.contextmanager
@@ -161,11 +169,13 @@ def _alike(name: str, known: str) -> bool:
 
 
 def _spelling(ctx: Any, parameter: Any) -> str:
-    """How the operator gave a parameter: as an option, in the environment, or as a word."""
+    """How the operator gave a parameter: as an option, in the environment, in a file, or as a word."""
     if parameter.param_type_name == "argument":
         return str(parameter.human_readable_name)
     long = next((name for name in parameter.opts if name.startswith("--")), parameter.opts[0])
     source = ctx.get_parameter_source(parameter.name) if ctx is not None else None
+    if source is not None and source.name == "DEFAULT_MAP":
+        return str(ctx.default_map.setting(parameter.name).place)
     return environment_name(long) if source is not None and source.name == "ENVIRONMENT" else str(long)
 
 

@@ -48,8 +48,14 @@ Commands = Annotated[
 def needs_of(words: Sequence[str] | None) -> dict[str, Needs]:
     """What each of the commands needs; without words, each that changes nothing. Imports what they import."""
     asking = _asking()
-    reading = [name for name, entry in asking.items() if not entry.changes]
+    reading = [name for name, entry in asking.items() if not entry.changes and not entry.partly]
     return {name: named_object(asking[name].needs) for name in dict.fromkeys(words or reading)}
+
+
+def command_for(words: Sequence[str]) -> str:
+    """The word of `rbac` for a command that runs: of `repair flush` it is `flush`; "" when it needs no permission."""
+    known = _asking()
+    return next((word for word in reversed(words) if word in known), "")
 
 
 def _asking() -> dict[str, Entry]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import typer
 
@@ -16,17 +17,29 @@ from kdnsctl.cli.options import Connection, said
 from kdnsctl.cli.terminal import visible
 
 _NOT_REPEATED = frozenset({"request_timeout"})  # says nothing of which cluster it is
-_NOT_KUBECTL = frozenset({"token_file", "resolve"})  # options that kubectl does not have
+_NOT_KUBECTL = frozenset({"token_file", "resolve", "config"})  # options that kubectl does not have
+_COMMANDS = frozenset({"nextCommands", "commands"})  # keys of reports, with command lines as their values
 _FILES = frozenset({"--logs", "--node"})  # options of commands that read files, and ask no cluster
+IN_INCIDENTS = frozenset(
+    {
+        *("find-affected", "analyze", "collect", "probe", "quarantine", "release", "flush"),
+        *("repair flush", "repair restart-kube-proxy", "verbosity raise", "verbosity restore", "runbook run"),
+    }
+)
+"""The commands that take --incident; a test compares it with them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """How the operator calls us: our name, and the options that choose the cluster, for us and for kubectl."""
+    """How the operator calls us: our name, and the options that choose the cluster, for us and for kubectl.
+
+    `incident` is the one that was named: what comes next belongs to it, too.
+    """
 
     program: str = "kdnsctl"
     cluster: tuple[str, ...] = ()
     kubectl: tuple[str, ...] = ()
+    incident: str = ""
 
     def spelled(self, command: str) -> str:
         """A command that begins with `kdnsctl` or `kubectl`, as the operator has to type it; any other as it is."""
@@ -35,7 +48,18 @@ class Caller:
         if not command.startswith("kdnsctl "):
             return command
         command = self.program + command.removeprefix("kdnsctl")
-        return command if _FILES.intersection(command.split()) else _with(command, self.program, self.cluster)
+        return command if _FILES.intersection(command.split()) else self._asking(command)
+
+    def spelled_in(self, data: Any) -> Any:
+        """A report as plain data, with the commands in it spelled: what a program hands on works as it stands, too."""
+        if isinstance(data, list):
+            return [self.spelled_in(one) for one in data]
+        if not isinstance(data, dict):
+            return data
+        return {
+            key: [self.spelled(str(one)) for one in value] if key in _COMMANDS else self.spelled_in(value)
+            for key, value in data.items()
+        }
 
     def on_files(self, *words: str) -> str:
         """One of our commands that asks no cluster."""
@@ -43,7 +67,13 @@ class Caller:
 
     def on_cluster(self, *words: str) -> str:
         """One of our commands that asks the cluster."""
-        return _with(self.on_files(*words), self.program, self.cluster)
+        return self._asking(self.on_files(*words))
+
+    def _asking(self, command: str) -> str:
+        words = command.removeprefix(self.program).split()
+        takes = {" ".join(words[:1]), " ".join(words[:2])} & IN_INCIDENTS and "--incident" not in words
+        options = ("--incident", self.incident) if takes and self.incident else ()
+        return _with(command, self.program, (*self.cluster, *options))
 
 
 ASKED_PLAINLY = Caller()
@@ -53,7 +83,7 @@ def caller_of(ctx: typer.Context) -> Caller:
     """Who called, by the command line that is run. The environment stays what it is, and needs no repeating."""
     cluster: list[str] = []
     kubectl: list[str] = []
-    named = {field.name for field in fields(Connection)} - _NOT_REPEATED
+    named = {field.name for field in fields(Connection)} - _NOT_REPEATED | {"config"}  # which may choose a cluster, too
     for parameter in ctx.command.params:
         name = parameter.name or ""
         if name not in named or not said(ctx, name):
@@ -63,7 +93,8 @@ def caller_of(ctx: typer.Context) -> Caller:
         words = [word for one in (value if isinstance(value, list | tuple) else [value]) for word in (option, str(one))]
         cluster += words
         kubectl += [] if name in _NOT_KUBECTL else words
-    return Caller(ctx.find_root().info_name or "kdnsctl", tuple(cluster), tuple(kubectl))
+    incident = ctx.params.get("incident") if said(ctx, "incident") else None
+    return Caller(ctx.find_root().info_name or "kdnsctl", tuple(cluster), tuple(kubectl), incident or "")
 
 
 def next_lines(commands: Iterable[str], heading: str = "Next:") -> list[str]:

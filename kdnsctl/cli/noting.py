@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from kdnsctl.cli.options import Record
 from kdnsctl.cli.terminal import tell
-from kdnsctl.model import Coverage, Verdict
+from kdnsctl.model import Coverage, KdnsctlError, Verdict
 
 if TYPE_CHECKING:
     from kdnsctl.cancel import CancelScope
@@ -24,14 +25,24 @@ WORTH_A_NAME = (Verdict.AFFECTED, Verdict.SUSPECT, Verdict.UNKNOWN)
 class Note(Protocol):
     """Writes down what was found."""
 
-    def __call__(self, found: Mapping[str, Iterable[str]], coverage: Coverage | None = None) -> None:
-        """`found`: verdict → the nodes it was reached on. Raises RefusedError when it cannot be written."""
+    def __call__(
+        self,
+        found: Mapping[str, Iterable[str]],
+        coverage: Coverage | None = None,
+        evidence: tuple[Path, str] | None = None,
+    ) -> None:
+        """`found`: verdict → the nodes it was reached on; `evidence`: a bundle, and the digest of its SHA256SUMS.
+
+        What cannot be written is told: the answer is not lost for it.
+        """
         ...
 
 
-def _not_noted(found: Mapping[str, Iterable[str]], coverage: Coverage | None = None) -> None:
+def _not_noted(
+    found: Mapping[str, Iterable[str]], coverage: Coverage | None = None, evidence: tuple[Path, str] | None = None
+) -> None:
     """No incident was named."""
-    del found, coverage
+    del found, coverage, evidence
 
 
 @contextlib.contextmanager
@@ -55,8 +66,13 @@ def noting(cluster: Connection, record: Record, command: str, scope: CancelScope
     incident = incidents.open_incident(directory, name, uid, identity_of(cluster.target), actor)
     tell(f"incident {incident.id}" + (" (new)" if incident.fresh else ""))
 
-    def note(found: Mapping[str, Iterable[str]], coverage: Coverage | None = None) -> None:
-        incident.found(command, actor, found, coverage)
+    def note(
+        found: Mapping[str, Iterable[str]], coverage: Coverage | None = None, evidence: tuple[Path, str] | None = None
+    ) -> None:
+        try:
+            incident.found(command, actor, found, coverage, evidence)
+        except KdnsctlError as error:
+            tell(f"not noted in incident {incident.id}: {error}")
 
     with incident.journal:
         yield note

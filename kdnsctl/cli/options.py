@@ -57,6 +57,10 @@ class Common:
         Color,
         typer.Option("--color", help="Colour: auto is on for a terminal, off with NO_COLOR.", case_sensitive=False),
     ] = Color.AUTO
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="File with options' defaults, instead of those in their places."),
+    ] = None
     no_input: Annotated[
         bool, typer.Option("--no-input", help="Never ask; fail where a question would be asked.", show_default=False)
     ] = False
@@ -186,6 +190,15 @@ class Answer:
     def format(self) -> Format:
         """The same, as the output of every command is called."""
         return Format(self.output.value)
+
+
+class ListForm(enum.StrEnum):
+    """How to print a list of what has names and no wide rows."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+    NAME = "name"
 
 
 # Options that several commands have and mean alike.

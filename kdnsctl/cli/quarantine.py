@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
@@ -84,6 +84,8 @@ class Guarding:
 @dataclass(frozen=True, slots=True)
 class Draining:
     """Which pods are taken away, and how. Names and meanings are kubectl drain's."""
+
+    TITLE: ClassVar = "The drain, as kubectl's"
 
     no_drain: Annotated[bool, typer.Option("--no-drain", help="Evict no pod.", show_default=False)] = False
     drain_anyway: Annotated[

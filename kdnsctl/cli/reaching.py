@@ -11,7 +11,7 @@ import sys
 import threading
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
@@ -48,6 +48,8 @@ class HostKeyPolicy(enum.StrEnum):
 class Ssh:
     """How nodes are reached over SSH. What is not said is as in the ssh_config."""
 
+    TITLE: ClassVar = "Reaching nodes over SSH"
+
     ssh_user: Annotated[str | None, typer.Option("--ssh-user", metavar="NAME", help="User to log in as.")] = None
     ssh_key: Annotated[
         list[Path], typer.Option("--ssh-key", metavar="FILE", help="Key to log in with (repeatable).")
@@ -83,6 +85,8 @@ class Ssh:
 @dataclass(frozen=True, slots=True)
 class Pods:
     """How pods of our own are made, where nodes are read through them."""
+
+    TITLE: ClassVar = "Pods of kdnsctl's own"
 
     image: Annotated[
         str | None,

@@ -10,12 +10,15 @@ import contextlib
 import enum
 import io
 import os
+import re
 import sys
 import textwrap
 import unicodedata
+from collections.abc import Iterable
 from typing import TextIO
 
 FALLBACK_WIDTH = 80
+OWN_NAME = "kdnsctl"
 
 
 class Color(enum.StrEnum):
@@ -78,6 +81,36 @@ def is_dumb() -> bool:
     return os.environ.get("TERM", "") in {"", "dumb"}
 
 
+class _Spelling:
+    """How the operator calls us, for the length of a process: set before anything is said."""
+
+    program = OWN_NAME
+    words: tuple[str, ...] = ()  # of the command that runs
+    command = re.compile(r"(?!)")  # what is replaced: our name in front of one of our commands
+
+
+def called_as(program: str, commands: Iterable[str]) -> None:
+    """Have what is said to people name us as `program`: `kubectl kdns` as a plug-in of kubectl."""
+    _Spelling.program, _Spelling.words = program, ()
+    names = "|".join(map(re.escape, commands))
+    _Spelling.command = re.compile(rf"\b{OWN_NAME}(?= (?:{names})\b)" if program != OWN_NAME else r"(?!)")
+
+
+def running(words: tuple[str, ...]) -> None:
+    """Say which command runs, by its words."""
+    _Spelling.words = words
+
+
+def words_running() -> tuple[str, ...]:
+    """The words of the command that runs; none before one does."""
+    return _Spelling.words
+
+
+def as_called(text: str) -> str:
+    """`text` with our commands as the operator has to type them."""
+    return _Spelling.command.sub(_Spelling.program, text)
+
+
 class OutputError(Exception):
     """Standard output does not take what is written to it; the cause says why: a full disk, a reader that is gone."""
 
@@ -114,7 +147,7 @@ def tell(message: str) -> None:
     """One line on stderr, broken between words where a terminal ends; what is unprintable in it is spelled out."""
     # When stderr itself is gone there is nobody left to tell, and the exit code still speaks.
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        line, width = visible(message), columns(sys.stderr)
+        line, width = as_called(visible(message)), columns(sys.stderr)
         if width is not None and width_of(line) > width:
             line = textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
         sys.stderr.write(line + "\n")

@@ -139,7 +139,8 @@ class Dialer:
                 connected = _connect(address, port, share, scope)
             except OSError as error:
                 scope_ended(scope, f"no connection to {host}:{port} ({address})")
-                failures.append(f"{address}: {_why(error, share)}")
+                why = _why(error, share)
+                failures.append(why if address == host else f"{address}: {why}")
                 continue
             with self._lock:
                 self._known[host, port] = [address, *(other for other in addresses if other != address)]

@@ -27,7 +27,14 @@ from kdnsctl.cancel import CancelScope
 from kdnsctl.cluster.answers import Query, decode, encoded, warning_text
 from kdnsctl.cluster.certificates import ClientCertificate
 from kdnsctl.cluster.credentials import Credential, Credentials, why_refused
-from kdnsctl.cluster.errors import AnswerError, ApiError, UnauthorizedError, UnreachableError, api_error
+from kdnsctl.cluster.errors import (
+    AnswerError,
+    ApiError,
+    ForbiddenError,
+    UnauthorizedError,
+    UnreachableError,
+    api_error,
+)
 from kdnsctl.cluster.failures import failure
 from kdnsctl.cluster.network import Dialer
 from kdnsctl.cluster.pool import SWITCHED, Pool, reader, switched
@@ -105,6 +112,7 @@ class Connection:
         self._on_retry = on_retry or (lambda retry: note(str(retry)))
         self._dice = dice or random.Random()  # noqa: S311 - spreads retries, guards nothing
         self._state = _State()
+        self.forbidden: dict[str, None] = {}  # what the server said of each request that it refused, in order
 
     # --- asking ---
 
@@ -330,6 +338,8 @@ class Connection:
                 if isinstance(refusal, UnauthorizedError):
                     refusal.hint = f"{why_refused(credential)}; sign in again, or check --context and --user"
                     refusal.renewable = self._credentials.refused(credential, opening)
+                if isinstance(refusal, ForbiddenError):
+                    self.forbidden[refusal.failure.message] = None
                 raise refusal
             yield response
 

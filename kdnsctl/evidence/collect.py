@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kdnsctl import fleet
 from kdnsctl.access.needs import Needs
 from kdnsctl.cancel import CancelScope, interrupting
+from kdnsctl.changes.incidents import NOTED
 from kdnsctl.cluster import execs, logs, portforward, proxyload
 from kdnsctl.cluster.objects import Node
 from kdnsctl.cluster.transport import Connection
@@ -49,6 +50,7 @@ NEEDS: Final = Needs(
         *clusterside.HELPFUL,
         *(replace(one, without="kube-proxy is not asked how it is") for one in portforward.needed("kube-system")),
         replace(logs.needed("kube-system"), without="kube-proxy's logs are not collected"),
+        NOTED,
     ),
     with_option={
         VIA_POD: tuple(

@@ -34,6 +34,7 @@ def _permission(verb: str, without: str) -> Permission:
 
 NEEDS: Final = Needs(  # of the command, with what it needs for pods
     needed=(*leftovers.NEEDS.needed, _permission("list", "locks that were left are not found")),
+    helpful=leftovers.NEEDS.helpful,
     # As for pods: who quarantines or repairs has it; nobody else gets it unasked.
     with_option={
         option: (*permissions, _permission("delete", "locks that were left stay; they have ended all the same"))

@@ -31,7 +31,14 @@ AT_ONCE: Final = 16
 ENDED: Final = ("Succeeded", "Failed")
 NEEDS: Final = Needs(
     needed=(Permission("list", "pods", without="pods that were left are not found"),),
-    helpful=reminding.HELPFUL,
+    helpful=tuple(
+        dict.fromkeys(
+            (
+                *reminding.HELPFUL,
+                Permission("list", "nodes", without="nodes that are still in quarantine are not named"),
+            )
+        )
+    ),
     # Who may make pods needs it; nobody else gets it unasked, for it is good for kube-proxy's pods as well.
     with_option={
         VIA_POD: (Permission("delete", "pods", namespace=PodSettings().namespace, without="what was left stays"),)

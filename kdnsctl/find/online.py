@@ -94,7 +94,7 @@ def find_in_cluster(
         minor_of(options.kube_proxy_version)
     since = _window(options, now)
     try:
-        about = nodes_in_scope(connection, options.chosen, scope=scope)
+        about = nodes_in_scope(connection, options.chosen, scope=scope, others=True)
         places = {name: proxy.place for name in about.names if (proxy := about.proxies.get(name)) and proxy.place}
         logs = (needed(place.namespace) for place in places.values())
         with asking(connection, logs, scope=scope) as refused:

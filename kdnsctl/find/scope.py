@@ -1,7 +1,8 @@
 """Which nodes a command on a live cluster is about, fixed before anything is done on any of them.
 
 Nothing is judged here. A node that is named and does not exist ends the command. Where nodes cannot be listed, the
-scope is partial: the nodes that were named, and those of the kube-proxy pods that can be seen.
+scope is partial: the nodes that were named, or else those of the kube-proxy pods that can be seen; find-affected looks
+at both.
 """
 
 from __future__ import annotations
@@ -50,9 +51,16 @@ class InScope:
 
 
 def nodes_in_scope(
-    connection: Connection, chosen: Chosen, *, scope: CancelScope, command: str = "find-affected"
+    connection: Connection,
+    chosen: Chosen,
+    *,
+    scope: CancelScope,
+    command: str = "find-affected",
+    others: bool = False,
 ) -> InScope:
     """List the nodes and find kube-proxy on them. `command` is the one whose permissions a hint names.
+
+    `others`: where nodes cannot be listed, also those that were not named and have a kube-proxy pod: for looking only.
 
     Raises UsageError when a node does not exist or the selector matches none; KdnsctlError with the code `forbidden`
     when nothing at all is left to look at; else as `list_all` does.
@@ -68,7 +76,7 @@ def nodes_in_scope(
                 hint="name the nodes, or have somebody allow `list nodes`",
                 code=error.code,
             ) from error
-        return _unlisted(connection, chosen.names, error, scope, command)
+        return _unlisted(connection, chosen.names, error, scope, command, others=others)
     known = {node.metadata.name: node for node in listed}
     names = tuple(dict.fromkeys(chosen.names)) if chosen.names else tuple(sorted(known))
     missing = [name for name in names if name not in known]
@@ -93,23 +101,37 @@ def nodes_in_scope(
 
 
 def _unlisted(
-    connection: Connection, named: Sequence[str], error: ForbiddenError, scope: CancelScope, command: str
+    connection: Connection,
+    named: Sequence[str],
+    error: ForbiddenError,
+    scope: CancelScope,
+    command: str,
+    *,
+    others: bool,
 ) -> InScope:
-    note = (
-        f"Nodes may not be listed ({error}): in scope are the nodes named and those of the kube-proxy pods that can be "
-        "read. Nodes without such a pod are missing here."
+    names = tuple(dict.fromkeys(named))
+    about = (
+        "the nodes named, and whether there are such was not checked."
+        if names and not others
+        else "the nodes named and those of the kube-proxy pods that can be read. Nodes without such a pod are missing "
+        "here."
     )
+    note = f"Nodes may not be listed ({error}): in scope are {about}"
     try:
         found = discover(connection, None, scope=scope)
     except ForbiddenError as blind:
-        if not named:
+        if not names:
             raise _nothing_to_look_at(blind, command) from blind
         why = f"neither nodes nor kube-proxy's pods may be listed: {blind}"
-        return InScope(tuple(dict.fromkeys(named)), {}, Scope.PARTIAL, (note,), blind=why)
-    names = tuple(dict.fromkeys([*named, *found.proxies]))
+        return InScope(names, {}, Scope.PARTIAL, (note,), blind=why)
+    # Who names a node means that one: nobody else's may be read in detail, and far less changed.
+    if names and not others:
+        proxies = {name: proxy for name, proxy in found.proxies.items() if name in names}
+    else:
+        proxies, names = found.proxies, tuple(dict.fromkeys([*names, *found.proxies]))
     if not names:
         raise _nothing_to_look_at(error, command) from error
-    return InScope(names, found.proxies, Scope.PARTIAL, (note, *found.notes), pods=found.pods)
+    return InScope(names, proxies, Scope.PARTIAL, (note, *found.notes), pods=found.pods)
 
 
 def _nothing_to_look_at(error: ForbiddenError, command: str) -> KdnsctlError:

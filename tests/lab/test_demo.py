@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from kdnsctl.lab.incident import Mode
+from tests.docs.blocks import blocks_of, pages
+from tests.docs.places import DEMO
+from tests.docs.printed import difference
 from tests.lab.conftest import Kdnsctl, lab_of
 from tests.lab.space.machine import Traces, command_line, eventually
 
@@ -48,6 +51,17 @@ def rows_of_find_affected(lines: list[str]) -> dict[str, dict[str, str]]:
     headings = lines[begin].split()
     table = lines[begin + 1 : lines.index("", begin)]
     return {line.split()[0]: dict(zip(headings, line.split(), strict=True)) for line in table}
+
+
+def pages_are_right(printed: list[str]) -> int:
+    """Hold every page that shows the story to it; how many did."""
+    blocks = [block for page in pages() for block in blocks_of(page) if block.mark and block.mark.place == DEMO]
+    for block in blocks:
+        (command,) = block.commands
+        assert command.text == "kdnsctl lab demo", block.where
+        wrong = difference(command.printed or (), printed)
+        assert wrong is None, f"{block.where}: {wrong}"
+    return len(blocks)
 
 
 @pytest.mark.parametrize("mode", list(Mode), ids=lambda mode: mode.value)
@@ -120,6 +134,8 @@ def test_the_story_of_each_mode(kdnsctl: Kdnsctl, home: Path, mode: Mode) -> Non
 
     assert ran.lines[-1] == "The lab is gone; nothing of it is left on this machine."
     assert not lab_of(home, "demo").root.exists()
+    if mode is Mode.DELETE_FAILS:
+        assert pages_are_right(ran.out.replace(str(home), "~/.local/state").splitlines()) > 0
 
 
 def test_kept_it_can_be_asked_again_and_two_live_side_by_side(kdnsctl: Kdnsctl, home: Path) -> None:

@@ -111,7 +111,8 @@ def _lines(place: Path, found: Verification, common: Common, *, artefacts: bool)
     nodes = len({one.node for one in found.artefacts if one.node})
     verdict = "sound" if found.sound else f"BROKEN: {count(len(found.flaws), 'flaw')}"
     artefacts_of = f"{count(len(found.artefacts), 'artefact')} of {count(nodes, 'node')}"
-    told = f"{place}: {verdict}. {artefacts_of}, {cut} of them not whole."
+    whole = f"{cut} of them cut off or failed (bundle show: WHOLE)" if cut else "all of them whole"
+    told = f"{place}: {verdict}. {artefacts_of}, {whole}."
     yield from table.wrapped(visible(told), width)
     if not found.finished:
         yield from table.wrapped("Its last capture has not ended: collect --resume goes on with it.", width)

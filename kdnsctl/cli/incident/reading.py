@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kdnsctl.cli.options import Answer, Common, Form
+from kdnsctl.cli.options import Answer, Common, Form, Format, ListForm
 from kdnsctl.cli.terminal import put
 from kdnsctl.model import API_VERSION, ExitCode
 
@@ -35,11 +35,18 @@ Name = Annotated[
 ]
 
 
-def list_(common: Common, answer: Answer) -> int:
+def list_(
+    common: Common,
+    form: Annotated[
+        ListForm, typer.Option("--output", "-o", help="How to print the answer.", case_sensitive=False)
+    ] = ListForm.TABLE,
+) -> int:
     """List the incidents on this machine.
 
-    Example:
-      kdnsctl incident list -o json
+    Examples:
+      kdnsctl incident list
+      # The ids only, the newest last
+      kdnsctl incident list -o name
 
     Exit codes: 0 listed, 3 a journal is not as it was written, 1 failed, 2 wrong usage, 130 interrupted.
     """
@@ -48,11 +55,13 @@ def list_(common: Common, answer: Answer) -> int:
     from kdnsctl.changes.timeline import open_steps, summary_to_json  # noqa: PLC0415
 
     found = summaries(incidents_directory(os.environ))
-    if answer.output is not Form.TABLE:
+    if form is ListForm.NAME:
+        put("".join(f"{one.id}\n" for one in found))
+    elif form is not ListForm.TABLE:
         from kdnsctl.cli import output  # noqa: PLC0415
 
         items = [summary_to_json(one) for one in found]
-        output.document({"apiVersion": API_VERSION, "kind": "IncidentList", "items": items}, answer.format)
+        output.document({"apiVersion": API_VERSION, "kind": "IncidentList", "items": items}, Format(form.value))
     elif not found:
         put("There is no incident on this machine.\n")
     else:

@@ -198,6 +198,8 @@ def _environment(connection: Connection, common: Common, incident: str, *, yes: 
         said[environment_name("--yes")] = "true"
     if common.no_input:
         said[environment_name("--no-input")] = "true"
+    if common.config is not None:
+        said[environment_name("--config")] = str(common.config)
     # What decides about this command (its --from, its -o, …) is not meant for those of the steps.
     own = {environment_name(option) for option in ("--output", "--set", "--from", "--yes-to-reads", "--runbook-dir")}
     return {**{key: value for key, value in os.environ.items() if key not in own}, **said}
@@ -207,7 +209,13 @@ def _programs(connection: Connection) -> dict[str, list[str]]:
     """What a first word stands for: this kdnsctl, and a kubectl that speaks to the same cluster as the same user."""
     said = [f"{name}={value}" for name, value in _as_kubectl(connection).items() if value]
     said += [f"--as-group={group}" for group in connection.impersonate_groups]
-    return {"kdnsctl": [sys.executable, "-P", "-m", "kdnsctl"], "kubectl": ["kubectl", *said]}
+    return {"kdnsctl": _ourselves(), "kubectl": ["kubectl", *said]}
+
+
+def _ourselves() -> list[str]:
+    """How this kdnsctl is started again: as a module, or as the single file that it came in (scripts/singlefile.py)."""
+    file = getattr(sys.modules["__main__"], "SINGLE_FILE", None)
+    return [sys.executable, file] if file else [sys.executable, "-P", "-m", "kdnsctl"]
 
 
 class _Decider:

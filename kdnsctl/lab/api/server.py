@@ -163,6 +163,7 @@ class ApiServer:
             return
         self._started.set_result(None)
         await self._stopping.wait()
+        await _stop_accepting(self._sockets)
         # First the listeners and handlers, so that nobody opens a new stream, then what is still open.
         for server in listeners:
             server.close()
@@ -316,6 +317,23 @@ class ApiServer:
             return web.Response(status=action.code, body=msgspec.json.encode(action.status), headers=headers)
         headers |= {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
         return web.Response(status=action.code, body=action.text.encode(), headers=headers)
+
+
+async def _stop_accepting(listeners: Sequence[socket.socket]) -> None:
+    """Take no more connections, and end those whose TLS handshake is under way; call it while the servers are open.
+
+    One that was accepted just before its server is closed is never closed itself (python/cpython#109564), and one that
+    gets ready while aiohttp shuts its connections down is forgotten by it.
+    """
+    for listener in listeners:
+        asyncio.get_running_loop().remove_reader(listener.fileno())
+    for _ in range(_ROUNDS_TO_CLOSE):  # what was accepted has begun then, and hears that it is over
+        await asyncio.sleep(0)
+    for task in asyncio.all_tasks():
+        if "_accept_connection" in getattr(task.get_coro(), "__qualname__", ""):
+            task.cancel()
+    for _ in range(_ROUNDS_TO_CLOSE):
+        await asyncio.sleep(0)
 
 
 async def _without_server_header(_: web.Request, response: web.StreamResponse) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import contextlib
+import gc
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -181,6 +184,34 @@ def test_stopping_the_server_ends_watches_and_threads(server: ApiServer) -> None
         next(events)
         server.stop()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("lab-api")]
+
+
+def test_stopping_the_server_ends_connections_that_are_only_being_made(server: ApiServer) -> None:
+    with Client(server) as client:
+        silent = [socket.create_connection(client.address) for _ in range(3)]
+
+        def knock() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    with (
+                        socket.create_connection(client.address, 60) as link,
+                        client.context.wrap_socket(link, server_hostname=client.address[0]),
+                    ):
+                        came.release()
+
+        came = threading.Semaphore(0)
+        knocking = [threading.Thread(target=knock) for _ in range(4)]
+        for thread in knocking:
+            thread.start()
+        for _ in knocking:
+            assert came.acquire(timeout=120)
+        server.stop()
+        for thread in knocking:
+            thread.join()
+        for link in silent:
+            with link, contextlib.suppress(ConnectionResetError):
+                assert link.recv(1) == b""
+    gc.collect()  # what was left open would be complained of here
 
 
 def test_the_journal_keeps_what_was_sent(client: Client, server: ApiServer) -> None:

@@ -522,5 +522,5 @@ def test_cleanup_says_when_it_could_see_one_namespace_only(
     ran = kdnsctl("cleanup", "-y")
     assert ran.code == 4
     assert "only kube-system was seen" in ran.err
-    assert "Nothing is left in kube-system." in ran.out
+    assert "No pod is left in kube-system." in ran.out
     assert len(names(store)) == 3

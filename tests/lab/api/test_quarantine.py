@@ -108,6 +108,24 @@ def test_there_and_back_is_the_same_node(kdnsctl: Kdnsctl, store: Store, node: C
     assert [(one["incident"], one["stepsToUndo"]) for one in listed] == [(report["incident"], 0)]
 
 
+def test_cleanup_names_a_node_in_quarantine_and_how_to_end_it_on_this_cluster(
+    kdnsctl: Kdnsctl, node: Callable[[], Any], tmp_path: Path
+) -> None:
+    assert kdnsctl("quarantine", NODE, *CONTAIN).code == 0
+    there = node()
+    said = ("--kubeconfig", str(tmp_path / "kubeconfig"))
+    ran = kdnsctl("cleanup", "--yes", *said)
+    assert ran.code == 0, ran.err
+    assert ran.lines[0] == "No pod and no lock is left."
+    assert ran.lines[1].startswith(f"{NODE} is in quarantine since ")
+    assert ran.lines[-1] == f"  kdnsctl {' '.join(said)} release {NODE}"
+    report = document(kdnsctl("cleanup", "--yes", "-o", "json", *said))
+    assert [(one["node"], one["kind"], one["overdue"]) for one in report["onNodes"]] == [(NODE, "quarantine", False)]
+    assert report["nextCommands"] == [ran.lines[-1].strip()]
+    assert document(kdnsctl("cleanup", "--yes", "--run", "some-run", "-o", "json"))["onNodes"] == []
+    assert node() == there  # which is not for cleanup to end
+
+
 def test_what_the_owner_had_set_stays(kdnsctl: Kdnsctl, store: Store, node: Callable[[], Any]) -> None:
     def own(found: dict[str, Any]) -> None:
         found["spec"]["unschedulable"] = True

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from kdnsctl.__main__ import complete_for_kubectl
 from kdnsctl.cli import completing
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.test_process import HEAVY, TELL_MODULES
@@ -19,6 +20,7 @@ from tests.unit.cluster.apiserver import Answer, Server, reply, reset, status
 from tests.unit.cluster.conftest import Kubeconfig
 from tests.unit.find.clusters import FORBIDDEN, NODES
 
+ROOT = Path(__file__).parents[3]
 LIMIT = completing.LIMIT  # the tests have another
 NAMES = {"items": [{"metadata": {"name": name}} for name in ("knode2", "knode1", "other")]}
 Tab = Callable[..., list[str]]
@@ -238,3 +240,47 @@ def test_names_that_are_asked_for_do_not_need_the_kubernetes_package(environment
     ran = pressed_in_a_process(environment)
     assert ran.stdout.split() == ["knode1", "knode2"]
     assert set(ran.stderr.split()) & {"kubernetes", "rich", "pydantic", "aiohttp"} == set()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_bashs_own_script_offers_the_nodes_live_and_then_from_the_cache(
+    cluster: Server, environment: dict[str, str], tmp_path: Path
+) -> None:
+    command = tmp_path / "bin" / "kdnsctl"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m kdnsctl "$@"\n')
+    command.chmod(0o755)
+    script = (
+        "source <(kdnsctl completion bash); COMP_WORDS=(kdnsctl find-affected kn); COMP_CWORD=2; "
+        '_kdnsctl_completion kdnsctl; echo "${COMPREPLY[@]}"'
+    )
+    around = environment | {"PATH": f"{command.parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+
+    def press() -> tuple[str, str]:
+        pressed = subprocess.run(
+            ["bash", "--norc", "-c", script], capture_output=True, text=True, check=True, env=around
+        )
+        return pressed.stdout, pressed.stderr
+
+    assert press() == ("knode1 knode2\n", "")
+    asked = len(cluster.requests)
+    assert asked == 1
+    assert press() == ("knode1 knode2\n", "")
+    assert len(cluster.requests) == asked
+
+
+@pytest.mark.usefixtures("cluster", "at_home")
+def test_kubectl_is_told_candidates_and_that_files_are_none(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def press(*words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["kubectl_complete-kdns", *words])
+        assert complete_for_kubectl() == 0
+        captured = capsys.readouterr()
+        assert captured.err == ""
+        return captured.out
+
+    assert press("find-affected", "kn") == "knode1\nknode2\n:4\n"
+    assert press("find-aff").startswith("find-affected\tTell which nodes")
+    assert press("find-affected", "--logs", "/e") == ":0\n"
+    assert press("") != ":0\n"

@@ -60,3 +60,26 @@ def test_a_path_with_a_space_is_one_word() -> None:
 def test_no_heading_stands_over_nothing() -> None:
     assert next_lines([]) == []
     assert next_lines(["kdnsctl status"]) == ["Next:", "  kdnsctl status"]
+
+
+def test_commands_in_a_report_are_spelled_and_nothing_else() -> None:
+    caller = Caller("kubectl kdns", ("--context", "prod"), ("--context", "prod"))
+    report = {
+        "nextCommands": ["kdnsctl analyze n1"],
+        "nodes": [{"name": "kdnsctl analyze n1", "findings": [{"commands": ["kubectl get nodes"], "count": 1}]}],
+    }
+    assert caller.spelled_in(report) == {
+        "nextCommands": ["kubectl kdns --context prod analyze n1"],
+        "nodes": [
+            {"name": "kdnsctl analyze n1", "findings": [{"commands": ["kubectl --context prod get nodes"], "count": 1}]}
+        ],
+    }
+
+
+def test_what_comes_next_belongs_to_the_incident_that_was_named() -> None:
+    caller = Caller("kdnsctl", ("--context", "prod"), incident="dns-1")
+    assert caller.spelled("kdnsctl analyze a") == "kdnsctl --context prod --incident dns-1 analyze a"
+    assert caller.on_cluster("repair", "flush", "a") == "kdnsctl --context prod --incident dns-1 repair flush a"
+    assert caller.on_cluster("quarantine", "a", "--incident", "x") == "kdnsctl --context prod quarantine a --incident x"
+    assert caller.on_cluster("status") == "kdnsctl --context prod status"  # which has no such option
+    assert caller.spelled("kdnsctl find-affected --logs x") == "kdnsctl find-affected --logs x"

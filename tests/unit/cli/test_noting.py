@@ -7,12 +7,16 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kdnsctl.cancel import CancelScope
 from kdnsctl.changes import incidents, journal, timeline
 from kdnsctl.changes.incidents import Actor
-from kdnsctl.model import Coverage, Verdict
+from kdnsctl.cli.noting import noting
+from kdnsctl.cli.options import Record
+from kdnsctl.model import Coverage, RefusedError, Verdict
 from tests.unit.cluster.apiserver import Server, reply, status
 from tests.unit.cluster.conftest import Kubeconfig
 from tests.unit.find.clusters import container_log, proxied, set_up
@@ -109,3 +113,36 @@ def test_of_many_nodes_a_hundred_are_named_and_all_are_counted(tmp_path: Path) -
     assert told == (
         "me@here ran find-affected: affected: n0, n1, n2, n3, n4 and 14995 more; 15000 of 15000 nodes judged"
     )
+
+
+def test_a_journal_that_cannot_be_written_any_more_does_not_cost_the_answer(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actor = Actor("me@here", "1-abc")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+    class Cluster:
+        user_agent = ""
+        target = None
+
+    monkeypatch.setattr(incidents, "cluster_uid", lambda *_, **__: "uid")
+    monkeypatch.setattr(incidents, "this_actor", lambda: actor)
+    monkeypatch.setattr("kdnsctl.find.online.identity_of", lambda _: "here")
+    cluster: Any = Cluster()
+    with CancelScope() as scope, noting(cluster, Record("inc-1"), "probe", scope) as note:
+
+        def full(*_: object) -> None:
+            raise RefusedError("no space left on device")
+
+        monkeypatch.setattr(journal.Journal, "append", full)
+        note({"answers": ["this machine"]})
+    assert capsys.readouterr().err.splitlines()[-1] == "not noted in incident inc-1: no space left on device"
+
+
+def test_evidence_that_was_collected_is_in_the_timeline(tmp_path: Path) -> None:
+    actor = Actor("me@here", "1-abc")
+    incident = incidents.open_incident(tmp_path, "inc", "uid", "here", actor)
+    with incident.journal:
+        incident.found("collect", actor, {"complete": ["a"]}, evidence=(Path("/e/bundle"), "ab12"))
+    told = timeline.told(incidents.summary(tmp_path, "inc").reading.records[-1])
+    assert told == "me@here ran collect: complete: a; evidence in /e/bundle (SHA256SUMS ab12)"

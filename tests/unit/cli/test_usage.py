@@ -85,6 +85,19 @@ def test_as_a_kubectl_plugin_the_usage_says_kubectl(run: Run) -> None:
     assert "'kubectl kdns --help'" in run("--debug", program="/opt/bin/kubectl-kdns").error
 
 
+def test_as_a_kubectl_plugin_help_and_hints_say_kubectl(run: Run) -> None:
+    plugin = "/opt/bin/kubectl-kdns"
+    out = run("repair", "flush", "--help", program=plugin).out
+    assert "kubectl kdns find-affected --live -o json | kubectl kdns repair flush - --yes" in out
+    assert run("signatures", "X", program=plugin).error == (
+        "error: no signature 'X' ('kubectl kdns signatures' lists them)"
+    )
+    assert "is kubectl kdns" not in run("--help", program=plugin).out
+    ran = run("incident", "show", "none", program=plugin)
+    assert ran.err.splitlines()[-1] == "hint: see kubectl kdns incident list"
+    assert run("signatures", "X").error == "error: no signature 'X' ('kdnsctl signatures' lists them)"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
