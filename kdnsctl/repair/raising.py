@@ -125,6 +125,8 @@ class Work:
     def _stopped(self, level: Level, template: Template, error: KdnsctlError, drift: str) -> NodeVerbosity:
         """The answer on the node at which it ended. When the DaemonSet is not as it was left, its line goes back."""
         advice = RESTORE
+        # Its controller may have been first at the pod, and the watch not have told of it yet.
+        drift = drift or self._drift_now(template)
         if drift or isinstance(error, DriftError):
             error = DriftError(
                 f"{drift or error}: no kube-proxy is restarted any more, and its command line is put back"
@@ -151,6 +153,16 @@ class Work:
         found = self.session.connection.get(template.path, dict[str, Any], scope=self.session.scope)
         if why := drifted(found, template.record):
             raise DriftError(why)
+
+    def _drift_now(self, template: Template) -> str:
+        """Why the DaemonSet is not as we left it, if it is known not to be; else ""."""
+        try:
+            self._check(template)
+        except DriftError as error:
+            return str(error)
+        except KdnsctlError:
+            self.session.scope.check()
+        return ""
 
 
 def _ended(level: Level, raised: Raised) -> NodeVerbosity:

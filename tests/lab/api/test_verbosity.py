@@ -488,6 +488,23 @@ def test_who_sets_only_the_strategy_back_has_the_command_line_put_back_at_once(
     assert left(store) == []
 
 
+def test_a_controller_that_is_first_at_the_pod_is_noticed_without_the_watch(
+    kdnsctl: Kdnsctl, store: Store, proxies: Proxies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxies.profiling = False
+    spec = daemon_set(store)["spec"]
+
+    def replaced(*_: Any, **__: Any) -> None:
+        change_set(store, lambda found: found["spec"].update(updateStrategy=spec["updateStrategy"]))
+        raise KdnsctlError("kube-proxy's pod was replaced meanwhile by somebody else", code="drift")
+
+    monkeypatch.setattr(raising, "replace_proxy", replaced)
+    monkeypatch.setattr(raising, "drift_of", lambda _: "")  # the watch has not told yet
+    ran = kdnsctl(*RAISE)
+    assert (ran.code, one(ran)["reason"]["code"]) == (1, "drift")
+    assert daemon_set(store)["spec"] == spec
+
+
 @pytest.mark.parametrize(
     ("metadata", "name", "way"),
     [
