@@ -50,6 +50,8 @@ Sizes = Callable[[str], int | None]
 CHANGED: Final = Reason("changed", "it is not what was collected")
 NOT_THERE: Final = frozenset({"commandFailed", "noTool", "sudo", "httpStatus"})
 """Problems of what is not there to be read, rather than of what was lost: whether it is needed, the judgement knows."""
+NOBODY_LISTENS: Final = "portForward"
+"""Nothing was there to tell it, as live: what kube-proxy says of itself explains, and decides nothing."""
 
 
 def broken_off(node: str, captures: Captures, size_of: Sizes, read_at: datetime | None) -> Iterator[Reason]:
@@ -73,7 +75,7 @@ def broken_off(node: str, captures: Captures, size_of: Sizes, read_at: datetime 
             if not attempts or None in attempts or _made_up_for(item, found, size_of):
                 continue
             why = attempts[-1]
-            if why is not None and why.code not in NOT_THERE:
+            if why is not None and why.code not in {*NOT_THERE, NOBODY_LISTENS}:
                 yield Reason(why.code, f"of {words} not all is there ({why.code})")
     yield from _of_watch(captures, capture, size_of, read_at)
 

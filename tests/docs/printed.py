@@ -33,6 +33,7 @@ TOLERATED = (
     r"(?<=both )[0-9]+(?= [A-Z])",  # in a table: how many entries, of a node
     r"(?<=clean )[0-9]+(?= exec)",
     r"(?<=affected )[0-9]+\b",
+    r"(?<=udp 17 )[0-9]+(?= src=)",  # how long an entry still lives
 )
 _TOLERATED = re.compile("|".join(f"({pattern})" for pattern in TOLERATED))
 

@@ -45,7 +45,7 @@ def names(report: dict[str, Any]) -> list[str]:
 
 def the_error(ran: Ran) -> str:
     """The one line that says what is wrong; nothing is on standard output, and no traceback anywhere."""
-    first, *hints = [line for line in ran.err.splitlines() if not line.startswith("note: ")]
+    first, *hints = [line for line in ran.err.splitlines() if not line.startswith(("note: ", "not allowed: "))]
     assert ran.out == "", ran
     assert first.startswith("error: "), ran
     assert all(line.startswith("hint: ") for line in hints), ran

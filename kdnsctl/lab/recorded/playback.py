@@ -1,4 +1,4 @@
-"""What the recorded nodes answer: logs from their files, exec from a table of commands, no ports.
+"""What the recorded nodes answer: logs from their files, exec from a table of commands, kube-proxy's mode by HTTP.
 
 Nothing is run anywhere: a script around recorded commands is followed (`shellplay`), and what was not recorded is
 answered with that and with 127, as a shell does for a command that does not exist. Like the kube-proxy image of that
@@ -38,6 +38,7 @@ _READING: Final = re.compile(r"^entries .*?(?=^entries |\Z)", re.DOTALL | re.MUL
 _COUNTERS_FILE: Final = "/proc/net/stat/nf_conntrack"
 _PIECE: Final = 32768  # what a real runtime reads at once
 _NO_COMMAND: Final = 127
+_METRICS_PORT: Final = 10249  # --metrics-bind-address of kube-proxy
 
 
 class Playback:
@@ -99,8 +100,57 @@ class Playback:
         return Answer(played, stdout=stdout, stderr=stderr)
 
     def portforward(self, namespace: str, pod: str, port: int) -> PortConnection:
-        """Nothing listens: ports were not recorded."""
+        """kube-proxy's port for metrics, which tells its mode and nothing else; no other was recorded."""
+        if port == _METRICS_PORT and pod in self._logs:
+            return ModeOnly()
         raise PortRefused(f"pod {namespace}/{pod} plays recordings, and nothing listens on port {port} in it")
+
+
+class ModeOnly:
+    """A connection to kube-proxy's metrics port: GET /proxyMode is answered, all else with 404.
+
+    The mode is the one that the rules were recorded in, and the cluster's ConfigMap says.
+    """
+
+    def __init__(self) -> None:
+        self._asked = bytearray()
+        self._changed = threading.Condition()
+        self._answer: bytes | None = None
+
+    def recv(self, bufsize: int, /) -> bytes:
+        with self._changed:
+            while self._answer is None:
+                self._changed.wait()
+            piece, self._answer = self._answer[:bufsize], self._answer[bufsize:]
+            return piece
+
+    def sendall(self, data: bytes, /) -> None:
+        with self._changed:
+            self._asked += data
+            if self._answer is None and b"\r\n\r\n" in self._asked:
+                self._say(*_said(bytes(self._asked).split(b" ", 2)[:2]))
+
+    def shutdown(self, how: int, /) -> None:  # noqa: ARG002  # as the protocol has it
+        self.close()
+
+    def close(self) -> None:
+        with self._changed:
+            if self._answer is None:
+                self._answer = b""
+            self._changed.notify_all()
+
+    def _say(self, status: str, text: str) -> None:
+        self._answer = (
+            f"HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n"
+            f"Content-Length: {len(text)}\r\nConnection: close\r\n\r\n{text}"
+        ).encode("ascii")
+        self._changed.notify_all()
+
+
+def _said(request: Sequence[bytes]) -> tuple[str, str]:
+    if list(request) == [b"GET", b"/proxyMode"]:
+        return "200 OK", "iptables"
+    return "404 Not Found", "not in the recordings that this lab plays\n"
 
 
 class Answer:

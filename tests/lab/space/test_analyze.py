@@ -77,7 +77,8 @@ def test_the_broken_node_and_no_other_with_its_entries(
     assert all(client["pod"].startswith("dns-client-") for client in found["C8"]["clients"])
     assert (nodes[node]["via"], nodes[node]["complete"]) == ("exec", True)
     assert report["coverage"] == {"inScope": 3, "judged": 3, "unknown": 0, "notApplicable": 0, "scope": "full"}
-    assert report["nextCommands"] == [f"kdnsctl collect {node}", f"kdnsctl quarantine {node}"]
+    program = f"kdnsctl --kubeconfig {lab.kubeconfig}"
+    assert report["nextCommands"] == [f"{program} collect {node}", f"{program} quarantine {node}"]
 
     before = stale_flows(lab, made)
     report = asked(kdnsctl, lab, "find-affected", "--live", code=3)
@@ -88,7 +89,7 @@ def test_the_broken_node_and_no_other_with_its_entries(
     # Of a kube-proxy that is down the log tells nothing: it proves neither health nor a fault.
     assert nodes[node]["basis"] == ("state" if mode is Mode.DOWN else "both")
     assert bool(nodes[node]["signatures"]) is (mode is not Mode.DOWN)
-    assert report["nextCommands"][0] == f"kdnsctl analyze {node}"
+    assert report["nextCommands"][0] == f"{program} analyze {node}"
 
 
 def test_the_count_is_exact_when_nothing_ends_meanwhile(healed_after: LabDir, kdnsctl: Kdnsctl) -> None:
@@ -148,9 +149,9 @@ def test_a_table_that_an_operator_saved_gives_the_same_answer(
     change_entries(lab, made.node, "-U", "-p", "udp", "--orig-dst", "10.96.0.10", "-t", "600")
     folder = tmp_path / "evidence" / made.node
     folder.mkdir(parents=True)
+    before = stale_flows(lab, made)
     (folder / "ct").write_text(on_node(lab, made.node, "sh", "-c", "conntrack -L -o extended,id 2>&1"))
     (folder / "rules").write_text(on_node(lab, made.node, "iptables-save", "-c"))
-    before = stale_flows(lab, made)
     live = asked(kdnsctl, lab, "analyze", made.node, code=3)
     server = kdnsctl_get(lab, "/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices", "/api/v1/nodes")
     for number, body in enumerate(server):
@@ -158,8 +159,10 @@ def test_a_table_that_an_operator_saved_gives_the_same_answer(
     ran = kdnsctl("analyze", str(tmp_path / "evidence"), "-o", "json")
     assert ran.code == 3, ran.err
     (saved,) = json.loads(ran.out)["nodes"]
-    assert (saved["name"], saved["verdict"], saved["staleEntries"]) == (made.node, "affected", len(before))
-    assert live["nodes"][0]["staleEntries"] == len(before)
+    assert (saved["name"], saved["verdict"]) == (made.node, "affected")
+    # The kernel walks the table while clients change it: one reading can lack an entry that the next one has.
+    within(lab, made, before, saved["staleEntries"])
+    within(lab, made, before, live["nodes"][0]["staleEntries"])
 
 
 def kdnsctl_get(lab: LabDir, *paths: str) -> list[str]:
