@@ -18,7 +18,7 @@ from kdnsctl.lab.recorded import shellgrammar as grammar
 from kdnsctl.lab.recorded.shellgrammar import Part, Script, UnknownSyntaxError, Word
 from kdnsctl.lab.recorded.shelltools import NotRecordedError, condition, echo, grep, printf, wc
 
-Programs = Callable[[Sequence[str]], "bytes | Played | None"]
+Programs = Callable[[Sequence[str]], bytes | None]
 """What a command printed, by its words; None when it was not recorded."""
 Files = Callable[[str], bytes | None]
 """What a file held, by its path; None when it was not recorded."""
@@ -253,10 +253,8 @@ class _Shell:
             shell = _Shell(self.programs, self.files, name, arguments, dict(self.variables), left=self.left)
             return shell.whole(grammar.parse(words[2]), streams, stdin)
         if (recorded := self.programs(words)) is not None:
-            played = recorded if isinstance(recorded, Played) else Played(recorded, b"", 0)
-            _write(streams[1], played.stdout)
-            _write(streams[2], played.stderr)
-            return played.code
+            _write(streams[1], recorded)
+            return 0
         if words[0] == "cat" and not any(word.startswith("-") for word in words[1:]):
             data = b"".join(map(self._file, words[1:])) if len(words) > 1 else stdin
             _write(streams[1], data)
