@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from kdnsctl.changes.incidents import checked_id
 from kdnsctl.changes.proxies import ANNOTATION, HIGHEST, json_of
 from kdnsctl.cluster.objects import Node
-from kdnsctl.model import KdnsctlError
+from kdnsctl.model import KdnsctlError, UsageError
 
 VERSION: Final = 1
+MOST_TEXT: Final = 400  # characters of a field: an operator is USER@HOST, and a host's name has up to 253
 RESTORE: Final = "kdnsctl verbosity restore puts it back"
 
 
@@ -164,6 +166,12 @@ def _raised(value: Any) -> Raised:
     texts = {key: value[key] for key in ("incident", "operator", "run", "since", "way", "uid")}
     if not all(isinstance(text, str) for text in texts.values()):
         raise TypeError("its fields are no text")
+    if any(len(text) > MOST_TEXT for text in texts.values()):
+        raise ValueError(f"its fields are longer than {MOST_TEXT} characters")
+    try:
+        checked_id(texts["incident"])  # it names a directory, and goes into every request
+    except UsageError as error:
+        raise ValueError(str(error)) from error
     levels = value["level"], value["before"]
     if not all(type(level) is int and 0 <= level <= HIGHEST for level in levels):
         raise ValueError(f"its levels are no numbers from 0 to {HIGHEST}")

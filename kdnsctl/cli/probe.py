@@ -243,12 +243,11 @@ def _lines(report: ProbeReport, common: Common, caller: Caller) -> list[str]:
     for place in report.places:
         style = "green" if place.result is Result.ANSWERS else "yellow" if place.result in UNTOLD else "red"
         where = place.name or "this machine"
-        head = paint(place.result.value, style)
+        head = place.result.value
         found = place.findings if place.result is not Result.ANSWERS else ()
         others = dict.fromkeys(one.message for one in found if one.message != place.message)
-        said = f"{where}: {place.result.value}: {place.message}"
-        first, *rest = table.wrapped(visible(said), width, hanging=2)  # coloured afterwards: colour takes no room
-        lines += [first.replace(f": {place.result.value}:", f": {head}:", 1), *rest]
+        for number, line in enumerate(table.wrapped(visible(f"{where}: {head}: {place.message}"), width, hanging=2)):
+            lines.append(line.replace(f": {head}:", f": {paint(head, style)}:", 1) if number == 0 else line)
         for other in others:
             lines += table.wrapped(visible(f"also: {other}"), width, indent=2)
         problems = dict.fromkeys(f"{_title(one)}: {one.problem.message}" for one in place.measured if one.problem)
@@ -261,7 +260,7 @@ def _lines(report: ProbeReport, common: Common, caller: Caller) -> list[str]:
 
 def _advice(report: ProbeReport, caller: Caller, width: int | None) -> list[str]:
     from kdnsctl.cli import table  # noqa: PLC0415
-    from kdnsctl.probe.verdict import UNTOLD, Result  # noqa: PLC0415
+    from kdnsctl.probe.verdict import UNTOLD, WELL_ON_THE_NODE, Result  # noqa: PLC0415
 
     results = {place.result for place in report.places}
     names = [place.name for place in report.nodes if place.result is not Result.ANSWERS and place.measured]
@@ -270,7 +269,7 @@ def _advice(report: ProbeReport, caller: Caller, width: int | None) -> list[str]
         lines += table.wrapped(
             "Ports that were held answer: their own entries are well. Those of pods are not asked for here.", width
         )
-    if names and results - UNTOLD - {Result.ANSWERS, Result.DNS_DOWN, Result.NODE_LOCAL_DOWN}:
+    if names and results - UNTOLD - WELL_ON_THE_NODE:
         lines += ["", *next_lines([caller.on_cluster("analyze", *names)])]
     elif report.here is not None and results <= UNTOLD:
         lines += ["", f"To ask from a node: {caller.on_cluster('probe', '--from', 'NODE')}"]

@@ -6,7 +6,7 @@ only when the table itself cannot be asked for is there nothing to judge. Output
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypeVar
 
@@ -20,7 +20,7 @@ from kdnsctl.diagnosis.truth import ServicePort, Truth
 from kdnsctl.facts import conntrack, pairs
 from kdnsctl.facts.pairs import Answer, Pair
 from kdnsctl.find.bracket import WallClock
-from kdnsctl.model import Fact, KdnsctlError, Reason
+from kdnsctl.model import Fact, KdnsctlError, Reason, Toolset
 from kdnsctl.netfilter.dump import Completeness
 from kdnsctl.netfilter.rules import Mode, NodeRules
 from kdnsctl.reach.shell import NodeShell
@@ -29,6 +29,10 @@ T = TypeVar("T")
 Family = Literal[4, 6]
 
 UNHEALTHY: Final = 503  # HTTP's status of /healthz
+NOT_FOUND: Final = 127  # a shell's exit code for a program that is not there
+NFTABLES_SINCE: Final = (1, 29)  # kubernetes#121046
+# What nft, and cat, say where there is no such table or file, or the kernel has no nftables (ENOENT, EOPNOTSUPP).
+NOTHING_THERE: Final = (b"No such file or directory", b"Operation not supported")
 _BOTH: Final = frozenset({4, 6})
 
 
@@ -93,11 +97,11 @@ def read_state(shell: NodeShell, wish: Wish, truth: Truth, *, scope: CancelScope
         counters = notes.attempt(Item.COUNTERS, lambda: pairs.read(shell, pairs.COUNTERS, scope=scope), scope)
         fill = notes.attempt(Item.FILL, lambda: pairs.read(shell, pairs.FILL, scope=scope), scope)
         evidence = replace(evidence, counters=_value(counters), fill=_value(fill))
-    found = read_rules(shell, mode, wish.families, notes, scope=scope)
+    found, broken = read_rules(shell, mode, wish, notes, scope=scope)
     if wish.thorough and mode is Mode.NFTABLES:
         for family in wish.families:
             found += _dump(shell, pairs.IPTABLES[family], notes, scope)
-    evidence = replace(evidence, rules=found, rules_at=clock.now())
+    evidence = replace(evidence, rules=found, rules_at=clock.now(), broken=broken)
     if wish.thorough:
         timeouts = notes.attempt(Item.TIMEOUTS, lambda: pairs.read(shell, pairs.TIMEOUTS, scope=scope), scope)
         ports = notes.attempt(Item.OTHER, lambda: pairs.read(shell, pairs.LOCAL_PORTS, scope=scope), scope)
@@ -115,9 +119,10 @@ def read_again(
     counters = None
     if evidence.counters is not None:  # what they count is told by how they grow
         counters = _value(notes.attempt(Item.COUNTERS, lambda: pairs.read(shell, pairs.COUNTERS, scope=scope), scope))
-    later = read_rules(shell, evidence.running_mode, wish.families, notes, scope=scope)
+    later, broken = read_rules(shell, evidence.running_mode, wish, notes, scope=scope)
     return replace(
         evidence,
+        broken=broken,
         counters_later=counters,
         conntrack_later=table,
         rules_later=later,
@@ -147,23 +152,69 @@ def read_table(shell: NodeShell, wish: Wish, truth: Truth, *, scope: CancelScope
 
 
 def read_rules(
-    shell: NodeShell, mode: Mode | None, families: Iterable[Family], notes: _Notes, *, scope: CancelScope
-) -> tuple[NodeRules, ...]:
-    """kube-proxy's rules in the mode that it works in. When that is not known, all that it may have written."""
+    shell: NodeShell, mode: Mode | None, wish: Wish, notes: _Notes, *, scope: CancelScope
+) -> tuple[tuple[NodeRules, ...], tuple[Reason, ...]]:
+    """kube-proxy's rules in the mode that it works in. When that is not known, all that it may have written.
+
+    Right rules of a mode that kube-proxy no longer works in prove nothing, so the second part says why it is not known
+    that there are no others.
+    """
     found: list[NodeRules] = []
+    broken: list[Reason] = []
     if mode is Mode.IPVS:
         found += _dump(shell, pairs.IPVS, notes, scope)
-    for family in families:
+    elif mode is None:
+        listed = notes.attempt(Item.RULES, lambda: pairs.read(shell, pairs.IPVS, scope=scope), scope)
+        found += [one for one in listed.value if one.services] if listed else ()
+        if not _tells_all(listed):
+            broken.append(_not_known(Mode.IPVS, listed, notes))
+    for family in wish.families:
         if mode in (Mode.IPTABLES, Mode.IPVS, None):
             found += _dump(shell, pairs.IPTABLES[family], notes, scope)
-        if mode is Mode.NFTABLES or (mode is None and not _has_services(found, family)):
+        if mode is Mode.NFTABLES or (mode is None and _may_be_nftables(wish.version)):
 
             def read_nft(family: Family = family) -> Answer[tuple[NodeRules, ...]]:
                 return pairs.read_nft(shell, family, scope=scope)
 
             answer = notes.attempt(Item.RULES, read_nft, scope)
             found += answer.value if answer else ()
-    return tuple(found)
+            if mode is None and not _tells_all(answer) and not _has_no_nft(answer, shell):
+                broken.append(_not_known(Mode.NFTABLES, answer, notes))
+    return tuple(found), tuple(broken)
+
+
+def _may_be_nftables(version: str) -> bool:
+    """Whether a release of kube-proxy has the mode (since 1.29); one that is not known may."""
+    major, _, minor = version.lstrip("v").partition(".")
+    number = minor.partition(".")[0]
+    return not (major.isdigit() and number.isdigit()) or (int(major), int(number)) >= NFTABLES_SINCE
+
+
+def _tells_all(answer: Answer[tuple[NodeRules, ...]] | None) -> bool:
+    """Whether an attempt to read kube-proxy's rules tells all of them, or that there are none."""
+    if answer is None:
+        return False
+    if answer.reading.complete and all(one.completeness.complete for one in answer.value):
+        return True
+    return answer.reading.exit_code == 1 and any(said in answer.reading.stderr for said in NOTHING_THERE)
+
+
+def _has_no_nft(answer: Answer[tuple[NodeRules, ...]] | None, shell: NodeShell) -> bool:
+    """Whether kube-proxy itself has no nft, with which it writes its rules."""
+    its_own = Toolset.KUBE_PROXY in shell.toolsets and Toolset.HOST not in shell.toolsets
+    return answer is not None and answer.reading.exit_code == NOT_FOUND and its_own
+
+
+def _not_known(mode: Mode, answer: Answer[tuple[NodeRules, ...]] | None, notes: _Notes) -> Reason:
+    """That kube-proxy may work in a mode, for all that is known, and why no more is."""
+    if answer is None:
+        why = notes.missing[-1].reason.message
+    elif answer.reading.exit_code == NOT_FOUND:
+        why = "there is no nft to look with"
+    else:
+        problems = (answer.reading.problem, *(one.completeness.problem for one in answer.value))
+        why = next((problem.message for problem in problems if problem), "its rules could not be read")
+    return Reason("modeUnknown", f"whether kube-proxy works in {mode.value} mode is not known: {why}")
 
 
 def _dump(
@@ -171,10 +222,6 @@ def _dump(
 ) -> tuple[NodeRules, ...]:
     answer = notes.attempt(Item.RULES, lambda: pairs.read(shell, pair, scope=scope), scope)
     return answer.value if answer else ()
-
-
-def _has_services(found: Iterable[NodeRules], family: Family) -> bool:
-    return any(one.services and one.family in (family, None) for one in found)
 
 
 def _filtered(wish: Wish) -> Fact:

@@ -8,6 +8,7 @@
     fresh ports answer, a held port has gone silent      → staleEntries
     UDP answers, TCP does not                            → tcpBlocked
     all of it answers, the node's own cache does not     → nodeLocalDown
+    all of it answers, and an answer says SERVFAIL       → serverFails: the way is well, and DNS is not
 
 That held ports answer does not clear a node: they have entries of their own, and those of pods are not asked for here.
 A probe sees from outside; `analyze` proves by the node's state.
@@ -16,11 +17,12 @@ A probe sees from outside; `analyze` proves by the node's state.
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from kdnsctl.probe.queries import Attempt, Tally
+from kdnsctl.probe.queries import DETECTION, Attempt, Tally, detected_by, rcode_name
 
 
 class Result(enum.StrEnum):
@@ -34,6 +36,7 @@ class Result(enum.StrEnum):
     POD_DOWN = "podDown"
     TCP_BLOCKED = "tcpBlocked"
     NODE_LOCAL_DOWN = "nodeLocalDown"
+    SERVER_FAILS = "serverFails"  # it is reached, and says that it cannot answer
     LOSSY = "lossy"
     UNREACHABLE = "unreachable"  # nothing answers, and from here that proves nothing
     UNKNOWN = "unknown"  # it could not be measured
@@ -41,7 +44,11 @@ class Result(enum.StrEnum):
 
 
 UNTOLD: Final = frozenset({Result.UNREACHABLE, Result.UNKNOWN})
+WELL_ON_THE_NODE: Final = frozenset({Result.ANSWERS, Result.DNS_DOWN, Result.NODE_LOCAL_DOWN, Result.SERVER_FAILS})
+"""What a node's tables and rules have no part in."""
+
 ORDER: Final = tuple(Result)
+FAILING: Final = (2,)  # rcodes: SERVFAIL. NXDOMAIN and REFUSED are answers: the cluster's domain may be another one
 GONE_SILENT: Final = 2  # lost queries in a row at the end, from which a held port counts as dead
 
 
@@ -100,7 +107,16 @@ def judge(seen: Seen) -> list[Finding]:
         return sorted(found, key=lambda one: ORDER.index(one.result))
     held = any(state is not Held.NOT_ASKED for state in seen.held.values())
     ports = "fresh and from held source ports" if held else "fresh source ports; none was held"
-    return [Finding(Result.ANSWERS, seen.about, f"{seen.about} answers from {ports}")]
+    return [Finding(Result.ANSWERS, seen.about, f"{seen.about} answers from {ports}{_too_few(seen)}")]
+
+
+def _too_few(seen: Seen) -> str:
+    sent = seen.fresh.sent if seen.fresh else 0
+    detects = detected_by(sent, seen.backends)
+    if detects >= DETECTION:
+        return ""
+    queries = "1 query meets" if sent == 1 else f"{sent} queries meet"
+    return f"; {queries} one dead pod among {seen.backends} with a probability of {detects:.0%} only"
 
 
 def judge_local(about: str, udp: Tally, tcp: Tally | None, *, others_answer: bool) -> list[Finding]:
@@ -118,7 +134,7 @@ def judge_local(about: str, udp: Tally, tcp: Tally | None, *, others_answer: boo
         elif one.lost:
             lost = f"node-local-dns at {about}: {one.lost} of {one.sent} queries over {over} are lost"
             found.append(Finding(Result.LOSSY, about, lost))
-    return found
+    return found or _failing(f"node-local-dns at {about}", about, told.values())
 
 
 def gravest(findings: Iterable[Finding]) -> Finding | None:
@@ -154,7 +170,23 @@ def _judged(seen: Seen) -> list[Finding]:
         found.append(Finding(Result.LOSSY, about, f"single queries to {_all(hit)} are lost"))
     if tcp is None and seen.tcp is not None and not found:
         found.append(_unasked(about, about, "TCP", seen.tcp))
-    return found
+    asked = [one for one in (fresh, tcp, *pods.values()) if one is not None]
+    return [*found, *_failing(about, about, asked)] if fresh.answered else found
+
+
+def _failing(what: str, about: str, asked: Iterable[Tally]) -> list[Finding]:
+    """That a server was reached, and said that it cannot answer: no way to it is to blame."""
+    counts = Counter[int]()
+    answered = 0
+    for one in asked:
+        answered += one.answered
+        counts.update({rcode: count for rcode, count in one.rcodes if rcode in FAILING})
+    if not counts:
+        return []
+    said = " and ".join(f"{count} of {answered} answers {rcode_name(rcode)}" for rcode, count in counts.items())
+    return [
+        Finding(Result.SERVER_FAILS, about, f"{what} is reached, and says in {said}: look at CoreDNS, not the node")
+    ]
 
 
 def _unasked(what: str, about: str, over: str, told: Tally | None) -> Finding:

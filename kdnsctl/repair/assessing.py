@@ -53,7 +53,7 @@ def assess(state: State, *, tcp: bool = False, proven: Collection[Key] = ()) -> 
     faults = [fault for fault in case.faults if _matters(fault, tcp=tcp)]
     if faults:
         return Assessment(refused=Reason(RULES, f"{_rules(faults)}: every deleted entry would come back"))
-    if groups and _mode(case) is Mode.IPVS:
+    if groups and _may_be_ipvs(case):
         return Assessment(refused=Reason("ipvs", "kube-proxy works in ipvs mode"), advice=wording.IPVS)
     if without := [each for each in groups if each.kind is Kind.NO_ENDPOINTS]:
         why = f"no endpoint of {without[0].service} serves: without one no flow can be answered"
@@ -101,5 +101,7 @@ def _rules(faults: Sequence[RuleFault]) -> str:
     return f"the rules for {first.service} lead to {wording.some(targets)}, which {serve}"
 
 
-def _mode(case: Case) -> Mode | None:
-    return case.evidence.running_mode
+def _may_be_ipvs(case: Case) -> bool:
+    """Whether kube-proxy works in ipvs mode, or has rules of it where its mode is not known."""
+    mode = case.evidence.running_mode
+    return mode is Mode.IPVS or (mode is None and any(one.mode is Mode.IPVS for one in case.latest_rules))

@@ -220,8 +220,9 @@ def _plan(
         if isinstance(decided, NodeRepair):
             done[name] = decided
             if decided.result is Result.REFUSED:
-                told = (decided.advice, *decided.commands) if decided.advice else decided.commands
-                plans.append(NodePlan(name, notes=(f"is left as it is: {decided.reason.message}", *told)))
+                left = f"is left as it is: {decided.reason.message}"
+                notes = (left, decided.advice) if decided.advice else (left,)
+                plans.append(NodePlan(name, notes=notes, by_hand=decided.commands))
             elif prepared.options.rehearsed and decided.verdict is not Verdict.NOT_APPLICABLE:
                 plans.append(NodePlan(name, notes=_rehearsed(prepared, decided, scope)))
             continue
@@ -236,17 +237,17 @@ def _plan(
                 (f"conntrack is run by {rung}",),
             )
         )
-    notes = [*prepared.plan.notes]
+    told = [*prepared.plan.notes]
     captured = secured_before(prepared.found.nodes)
     bare = [name for name in todo if name not in captured]
     if bare:
-        notes.append(f"what is deleted is evidence: kdnsctl collect {' '.join(bare[:5])} secures it before")
+        told.append(f"what is deleted is evidence: kdnsctl collect {' '.join(bare[:5])} secures it before")
     if len(todo) > 1:
-        notes.append(
+        told.append(
             f"{todo[0]} goes first and alone; the others follow when it is proven well, {prepared.options.parallel} at "
             f"a time, until {prepared.options.max_failures} have failed"
         )
-    prepared.plan = replace(prepared.plan, nodes=tuple(plans), notes=tuple(notes))
+    prepared.plan = replace(prepared.plan, nodes=tuple(plans), notes=tuple(told))
     prepared.todo, prepared.done = tuple(todo), done
 
 

@@ -7,6 +7,7 @@ ownerReferences; none of them is proof against a manager that leaves no trace.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -100,7 +101,8 @@ _KNOWN: Final = (
     ),
 )
 # Managers in managedFields that are a person's tools, or what made the cluster and keeps nothing as it was.
-_PEOPLE: Final = ("kubectl", "kubeadm", "kube-controller-manager", "kdnsctl", "k9s", "lens", "oc", "curl", "node-fetch")
+# Its whole name, or what comes before a dash: kubectl-patch is a person, and octopus is none.
+_PEOPLE: Final = re.compile(r"(kubectl|kubeadm|kube-controller-manager|kdnsctl|k9s|lens|oc|curl|node-fetch)(?![\w.])")
 _OPENSHIFT: Final = "spec.kubeProxyConfig.proxyArguments of the Network operator's configuration"
 
 
@@ -125,7 +127,7 @@ def owner_of(daemon_set: Mapping[str, Any], nodes: Iterable[Node] = ()) -> Owner
         return Owner("OpenShift's network operator", "its namespace", _OPENSHIFT)
     for one in fields:
         manager = str(one.get("manager", ""))
-        if one.get("operation") == "Apply" and not one.get("subresource") and not manager.startswith(_PEOPLE):
+        if one.get("operation") == "Apply" and not one.get("subresource") and not _PEOPLE.match(manager):
             return Owner(manager[:100], "its managedFields", "change it with that, or have it leave kube-proxy alone")
     return None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from kdnsctl.cancel import CancelScope
 from kdnsctl.changes.raised import RESTORE, Raised, Way
@@ -24,18 +24,26 @@ from kdnsctl.repair.replacing import replace_proxy
 from kdnsctl.repair.session import Session
 from kdnsctl.repair.verbosityreport import NodeVerbosity, Result, VerbosityReport
 
+ENDED: Final = "ended"  # code of a node that was at work when it ended: it may be raised or not
+
 
 @dataclass(slots=True)
 class Work:
-    """What the parts of one run share. `results` has one answer for each node that was begun."""
+    """What the parts of one run share. `results` has one answer for each node that is done.
+
+    `begun` is the answer on the node at work, should that be ended.
+    """
 
     prepared: Prepared
     session: Session
     results: dict[str, NodeVerbosity] = field(default_factory=dict)
     bundle: Path | None = None
+    begun: NodeVerbosity | None = None
 
     def report(self) -> VerbosityReport:
         """The report, as far as it has come."""
+        if self.begun is not None:
+            self.results.setdefault(self.begun.name, self.begun)
         ended = Reason("stopped", "it was not begun")
         for level in (*(one for one, _ in self.prepared.runtime), *self._restarted):
             self.results.setdefault(level.name, row(level, Result.NOT_TRIED, ended))
@@ -49,6 +57,7 @@ class Work:
         """Raise what was planned. Raises what ended the scope: the records tell what was done."""
         self.session.begin("verbosity raise", self.prepared.names)
         for level, raised in self.prepared.runtime:
+            self.begun = _ended(level, raised)
             self.results[level.name] = self._at_runtime(level, raised)
         if self.prepared.templates and self.prepared.options.collect:
             self._capture()
@@ -87,6 +96,7 @@ class Work:
         nodes = [one for one in template.nodes if one.name not in self.results]
         if not nodes:
             return
+        self.begun = _ended(nodes[0], template.record.raised)
         try:
             self._set_template(template)
         except KdnsctlError as error:
@@ -98,6 +108,7 @@ class Work:
             for level in nodes:
                 if level.proxy is None:
                     continue
+                self.begun = _ended(level, template.record.raised)
                 try:
                     self._check(template)
                     at.take(node_record(level, template))
@@ -114,6 +125,8 @@ class Work:
     def _stopped(self, level: Level, template: Template, error: KdnsctlError, drift: str) -> NodeVerbosity:
         """The answer on the node at which it ended. When the DaemonSet is not as it was left, its line goes back."""
         advice = RESTORE
+        # Its controller may have been first at the pod, and the watch not have told of it yet.
+        drift = drift or self._drift_now(template)
         if drift or isinstance(error, DriftError):
             error = DriftError(
                 f"{drift or error}: no kube-proxy is restarted any more, and its command line is put back"
@@ -140,6 +153,22 @@ class Work:
         found = self.session.connection.get(template.path, dict[str, Any], scope=self.session.scope)
         if why := drifted(found, template.record):
             raise DriftError(why)
+
+    def _drift_now(self, template: Template) -> str:
+        """Why the DaemonSet is not as we left it, if it is known not to be; else ""."""
+        try:
+            self._check(template)
+        except DriftError as error:
+            return str(error)
+        except KdnsctlError:
+            self.session.scope.check()
+        return ""
+
+
+def _ended(level: Level, raised: Raised) -> NodeVerbosity:
+    """The answer on a node whose raising is ended before its own."""
+    why = Reason(ENDED, "ended while it was raised: it may be raised or not")
+    return row(level, Result.FAILED, why, raised=raised, way=raised.way.value, advice=RESTORE)
 
 
 def _back(step: Step) -> Step:

@@ -33,6 +33,7 @@ PAUSE: Final = 1.0  # seconds between two looks at its metrics
 MOST_METRICS: Final = 16 << 20  # bytes
 LAST_SYNC: Final = "sync_proxy_rules_last_timestamp_seconds"
 FAILURES: Final = ("sync_proxy_rules_iptables_restore_failures_total", "sync_proxy_rules_nftables_sync_failures_total")
+FAILED_FOR_GOOD: Final = 2  # syncs: one may have met the xtables lock of somebody else, and is tried again after 30 s
 NAMESPACE: Final = "kube-system"
 NEEDED: Final = (
     Permission("delete", "pods", namespace=NAMESPACE, without="kube-proxy cannot be restarted"),
@@ -136,7 +137,7 @@ def _synced(session: Session, new: KubeProxy, place: PodPlace, port: int, limit:
         else:
             if (metrics.value(LAST_SYNC) or 0) > 0:
                 return Replaced(place)
-            if any((metrics.value(name) or 0) > 0 for name in FAILURES):
+            if sum(metrics.value(name) or 0 for name in FAILURES) >= FAILED_FOR_GOOD:
                 cause = why_not_written(connection, new, scope=scope, now=session.now()) or "its metrics count failures"
                 raise NotWrittenError(f"rules cannot be written: {cause}")
             last = "its metrics tell of no sync"

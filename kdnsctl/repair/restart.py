@@ -187,17 +187,30 @@ def _not_here(name: str, proxy: KubeProxy | None, found: InScope) -> NodeRepair:
     return NodeRepair(name, Result.REFUSED, reason, advice=by_hand(proxy, kubelet, "restart it"))
 
 
+def _ended(name: str, before: Verdict) -> NodeRepair:
+    """The answer on a node whose restart is ended before its own."""
+    why = Reason("ended", "ended while its kube-proxy was replaced: whether it is well is not known")
+    advice = f"kdnsctl analyze {name} tells"
+    return NodeRepair(name, Result.FAILED, why, before, Verdict.UNKNOWN, changed=True, via=VIA, advice=advice)
+
+
 @dataclass(slots=True)
 class Work:
-    """What the nodes of one run share. `results` has one answer for each node that was begun."""
+    """What the nodes of one run share. `results` has one answer for each node that is done.
+
+    `begun` is the answer on the node at work, should that be ended.
+    """
 
     prepared: Prepared
     session: Session
     results: dict[str, NodeRepair] = field(default_factory=dict)
     bundle: Path | None = None
+    begun: NodeRepair | None = None
 
     def report(self) -> RepairReport:
         """The report, as far as it has come."""
+        if self.begun is not None:
+            self.results.setdefault(self.begun.name, self.begun)
         failed = next((name for name, one in self.results.items() if one.result is Result.FAILED), "")
         why = f"{failed} is not well after its restart" if failed else "the command was ended before"
         for name in self.prepared.todo:
@@ -220,7 +233,9 @@ class Work:
                 advice = "--no-collect restarts it all the same"
                 self.results[name] = NodeRepair(name, Result.REFUSED, Reason("notCaptured", why), advice=advice)
                 continue
-            self.results[name] = self._one(name, known.verdict if known else Verdict.UNKNOWN)
+            before = known.verdict if known else Verdict.UNKNOWN
+            self.begun = _ended(name, before)
+            self.results[name] = self._one(name, before)
             if self.results[name].result is Result.FAILED:
                 return
 

@@ -250,9 +250,18 @@ def _staying(template: Template) -> str:
 # --- doing it ---
 
 
+def _ended(one: Leaving) -> NodeVerbosity:
+    """The answer on a node whose restoring is ended before its own."""
+    why = Reason("ended", "ended while it was put back: run it again to go on")
+    return row(one.level, Result.FAILED, why)
+
+
 @dataclass(slots=True)
 class Work:
-    """What the parts of one run share. `results` has one answer for each node that was begun."""
+    """What the parts of one run share. `results` has one answer for each node that is done.
+
+    `begun` is the answer on the node at work, should that be ended.
+    """
 
     prepared: Prepared
     session: Session
@@ -260,9 +269,12 @@ class Work:
     results: dict[str, NodeVerbosity] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     bundle: Path | None = None
+    begun: NodeVerbosity | None = None
 
     def report(self) -> VerbosityReport:
         """The report, as far as it has come."""
+        if self.begun is not None:
+            self.results.setdefault(self.begun.name, self.begun)
         stopped = Reason("stopped", "it was not begun")
         for one in (*self.prepared.runtime, *(one for each in self.prepared.templates for one in each.nodes)):
             self.results.setdefault(one.name, row(one.level, Result.NOT_TRIED, stopped))
@@ -281,6 +293,7 @@ class Work:
         for one in self.prepared.runtime:
             if one.level.raised is not None and one.level.raised.way is Way.TEMPLATE and not whole:
                 continue
+            self.begun = _ended(one)
             self.results[one.name] = self._at_runtime(one)
 
     def _back(self, step: Step) -> UndoneStep:
@@ -314,6 +327,7 @@ class Work:
         for one in nodes:
             if one.level.proxy is None:
                 continue
+            self.begun = _ended(one)
             self.results[one.name] = self._replaced(one, template)
             if self.results[one.name].result is Result.FAILED:
                 return False

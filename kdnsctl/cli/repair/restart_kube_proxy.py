@@ -74,11 +74,10 @@ def restart_kube_proxy(
     # Late: what changes a cluster is not needed for --help and TAB.
     from kdnsctl.cancel import CancelScope  # noqa: PLC0415
     from kdnsctl.changes import incidents  # noqa: PLC0415
-    from kdnsctl.cli import output, progress  # noqa: PLC0415
+    from kdnsctl.cli import progress  # noqa: PLC0415
     from kdnsctl.cli.connecting import connected  # noqa: PLC0415
     from kdnsctl.find.scope import Chosen  # noqa: PLC0415
     from kdnsctl.repair import restart as work  # noqa: PLC0415
-    from kdnsctl.repair.report import to_json  # noqa: PLC0415
     from kdnsctl.repair.session import Session, incident_of  # noqa: PLC0415
 
     now = datetime.now(UTC)
@@ -102,13 +101,24 @@ def restart_kube_proxy(
             ):
                 at = Session(cluster, incident, actor, held, reporter, lambda: datetime.now(UTC))
                 doing = work.Work(prepared, at)
-                doing.run()
+                try:
+                    doing.run()
+                except BaseException:  # whatever ended it: what was done is told
+                    _print(doing.report(), common, answer, caller_of(ctx))
+                    raise
             report = doing.report()
-    if answer.output is Form.TABLE:
-        put("\n".join(_lines(report, common, caller_of(ctx))) + "\n")
-    else:
-        output.document(caller_of(ctx).spelled_in(to_json(report)), answer.format)
+    _print(report, common, answer, caller_of(ctx))
     return report.exit_code
+
+
+def _print(report: RepairReport, common: Common, answer: Answer, caller: Caller) -> None:
+    from kdnsctl.cli import output  # noqa: PLC0415
+    from kdnsctl.repair.report import to_json  # noqa: PLC0415
+
+    if answer.output is Form.TABLE:
+        put("\n".join(_lines(report, common, caller)) + "\n")
+    else:
+        output.document(caller.spelled_in(to_json(report)), answer.format)
 
 
 def _lines(report: RepairReport, common: Common, caller: Caller) -> list[str]:

@@ -32,9 +32,7 @@ from kdnsctl.cli.verbosity.show import print_report
 from kdnsctl.model import CancelledError, KdnsctlError
 
 if TYPE_CHECKING:
-    from kdnsctl.repair.raiseplan import Prepared
     from kdnsctl.repair.raising import Work
-    from kdnsctl.repair.session import Session
     from kdnsctl.repair.verbosityreport import VerbosityReport
 
 
@@ -133,45 +131,60 @@ def raise_(
             ):
                 at = Session(cluster, incident, actor, held, reporter, lambda: datetime.now(UTC))
                 work = doing.Work(prepared, at)
-                if raising.lasts is None:
-                    work.run()
-                    report = work.report()
-                else:
-                    report = _for_a_while(work)
+                try:
+                    report = _for_good(work) if raising.lasts is None else _for_a_while(work)
+                except BaseException:  # whatever ended it: what was done is told
+                    print_report(work.report(), common, answer, caller_of(ctx))
+                    raise
     print_report(report, common, answer, caller_of(ctx))
     return report.exit_code
 
 
+def _for_good(work: Work) -> VerbosityReport:
+    work.run()
+    return work.report()
+
+
 def _for_a_while(work: Work) -> VerbosityReport:
-    """Raise, wait, and put back: also when it is interrupted, or fails, in between."""
+    """Raise, wait, and put back: also when it is interrupted, or fails, in between.
+
+    Raises the failure when all is put back. Where a lock was lost nothing is: it may be somebody else's work by now.
+    """
     from kdnsctl.cancel import INTERRUPTED  # noqa: PLC0415
     from kdnsctl.repair.raising import hold  # noqa: PLC0415
 
     prepared, scope = work.prepared, work.session.scope
+    failure: KdnsctlError | None = None
     try:
         work.run()
-        report = work.report()
-        if any(node.result.value == "raised" for node in report.nodes):
+        if any(node.result.value == "raised" for node in work.report().nodes):
             tell(f"raised until {prepared.until:%Y-%m-%d %H:%M:%SZ}; Ctrl-C puts it back now")
             why = hold(prepared, work.session.connection, scope=scope)
             tell(f"{why}: putting it back" if why else "the time is over: putting it back")
     except KeyboardInterrupt:
         tell("interrupted: putting it back")
-    except CancelledError:
-        if scope.reason is not INTERRUPTED:
+    except KdnsctlError as error:
+        if scope.reason not in (None, INTERRUPTED):
             raise
-        tell("interrupted: putting it back")
-    return _put_back(prepared, work.session, work.report())
+        failure = None if isinstance(error, CancelledError) else error
+        tell(f"{'interrupted' if failure is None else error}: putting it back")
+    report = _put_back(work)
+    if failure is not None:
+        raise failure
+    return report
 
 
-def _put_back(prepared: Prepared, at: Session, raised: VerbosityReport) -> VerbosityReport:
+def _put_back(raised: Work) -> VerbosityReport:
     """Restore the nodes that were raised; what was not raised keeps its answer."""
     from dataclasses import replace  # noqa: PLC0415
 
     from kdnsctl.cancel import CancelScope  # noqa: PLC0415
     from kdnsctl.find.scope import Chosen  # noqa: PLC0415
     from kdnsctl.repair import restoring  # noqa: PLC0415
+    from kdnsctl.repair.raising import ENDED  # noqa: PLC0415
 
+    prepared, at = raised.prepared, raised.session
+    before = raised.report()  # what was not done has its answer by now
     chosen = Chosen() if prepared.templates else Chosen(prepared.names)
     collect = prepared.options.collect
     with CancelScope() as again:  # the one before may have ended
@@ -181,11 +194,19 @@ def _put_back(prepared: Prepared, at: Session, raised: VerbosityReport) -> Verbo
                 chosen, at.connection, incident=at.incident.id, collect=collect, scope=again, now=now
             )
             work = restoring.Work(back, replace(at, scope=again), collect=collect)
-            work.run()
+            try:
+                work.run()
+            finally:
+                report = work.report()
+                ended = {name for name, one in raised.results.items() if one.reason and one.reason.code == ENDED}
+                good = {one.name: one for one in report.nodes if one.result.value != "nothingToDo" or one.name in ended}
+                raised.results |= good
+                raised.bundle = report.bundle or raised.bundle
         except (KeyboardInterrupt, KdnsctlError):
             tell("it is not all put back: run kdnsctl verbosity restore")
             raise
-        report = work.report()
-    done = {node.name: node for node in report.nodes if node.result.value != "nothingToDo"}
-    nodes = tuple(done.pop(node.name, node) for node in raised.nodes)
-    return replace(report, action="raise", nodes=(*nodes, *done.values()), bundle=report.bundle or raised.bundle)
+    known = {node.name for node in before.nodes}
+    others = (one for one in good.values() if one.name not in known)
+    after = raised.report()
+    notes = tuple(dict.fromkeys((*after.notes, *report.notes)))
+    return replace(after, nodes=(*after.nodes, *others), notes=notes)

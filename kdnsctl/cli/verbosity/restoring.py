@@ -76,7 +76,11 @@ def restore(
             ):
                 at = Session(cluster, incident, actor, held, reporter, lambda: datetime.now(UTC))
                 doing = work.Work(prepared, at, collect=not no_collect)
-                doing.run()
+                try:
+                    doing.run()
+                except BaseException:  # whatever ended it: what was done is told
+                    print_report(doing.report(), common, answer, caller_of(ctx))
+                    raise
             report = doing.report()
     print_report(report, common, answer, caller_of(ctx))
     return report.exit_code

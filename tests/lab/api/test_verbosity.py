@@ -17,12 +17,15 @@ import pytest
 
 from kdnsctl.changes.journal import Journal
 from kdnsctl.changes.proxies import ANNOTATION
+from kdnsctl.cluster import portforward
 from kdnsctl.lab.api.faults import Fault, Respond
 from kdnsctl.lab.api.server import ApiServer
 from kdnsctl.lab.controllers.manager import ControllerManager
 from kdnsctl.lab.kinds import CONFIG_MAPS, DAEMON_SETS, LEASES, NODES, PODS
 from kdnsctl.lab.replies import Refused
 from kdnsctl.lab.store import Store
+from kdnsctl.model import KdnsctlError
+from kdnsctl.repair import raising
 from tests.lab.api.fake_kubelet import Cluster, settle
 from tests.lab.api.memory_runtime import MemoryRuntime
 from tests.lab.api.test_quarantine import grant
@@ -40,6 +43,7 @@ class Proxies(dict[tuple[str, str, int], tuple[str, int]]):
     def __init__(self) -> None:
         super().__init__()
         self.profiling = True
+        self.failures: list[int] = []  # that their metrics tell of before a sync, one after the other
         self.put: list[tuple[str, str]] = []
         self._servers: dict[str, ThreadingHTTPServer] = {}
 
@@ -56,7 +60,11 @@ class Proxies(dict[tuple[str, str, int], tuple[str, int]]):
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                if self.path == "/metrics":
+                if self.path == "/metrics" and everyone.failures:
+                    failures = everyone.failures.pop(0)
+                    name = "kubeproxy_sync_proxy_rules_iptables_restore_failures_total"
+                    self._answer(200, f"{name} {failures}\n".encode())
+                elif self.path == "/metrics":
                     self._answer(200, b"kubeproxy_sync_proxy_rules_last_timestamp_seconds 1.7e9\n")
                 else:
                     self._answer(406 if everyone.profiling else 404, b"unsupported http method")
@@ -268,6 +276,39 @@ def test_for_a_while_puts_it_back_by_itself(kdnsctl: Kdnsctl, store: Store) -> N
     assert (one(ran)["result"], left(store)) == ("restored", [])
 
 
+@pytest.mark.usefixtures("profiling_on")
+def test_what_fails_while_it_is_raised_for_a_while_leaves_nothing_raised(
+    kdnsctl: Kdnsctl, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: Any, **__: Any) -> str:
+        raise KdnsctlError("the disk is full")
+
+    monkeypatch.setattr(raising, "hold", failing)
+    ran = kdnsctl(*RAISE, "--for", "10m")
+
+    assert ran.code == 1
+    assert "the disk is full: putting it back" in ran.err
+    assert (one(ran)["result"], left(store)) == ("restored", [])
+
+
+@pytest.mark.usefixtures("profiling_on")
+def test_interrupted_while_a_node_is_raised_the_answer_tells_that_it_may_be(
+    kdnsctl: Kdnsctl, store: Store, proxies: Proxies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = portforward.put
+
+    def interrupted(*words: Any, **more: Any) -> Any:
+        put(*words, **more)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(portforward, "put", interrupted)
+    ran = kdnsctl(*RAISE)
+    assert (ran.code, len(proxies.put), left(store)) == (130, 1, [NODE])
+    node = one(ran)
+    assert (node["result"], node["reason"]["code"], node["raised"]["level"]) == ("failed", "ended", 4)
+    assert "kdnsctl verbosity restore" in node["advice"]
+
+
 class Killed(BaseException):
     """The process is gone: nothing that it has ahead of it is done."""
 
@@ -362,6 +403,19 @@ def test_by_the_template_only_the_named_node_restarts(kdnsctl: Kdnsctl, store: S
     assert pods(store)[NODE] not in (before[NODE], now[NODE])
 
 
+@pytest.mark.parametrize(("failures", "result"), [([1], "raised"), ([1, 2], "failed")], ids=["once", "for good"])
+def test_rules_that_could_not_be_written_once_are_waited_for(
+    kdnsctl: Kdnsctl, proxies: Proxies, failures: list[int], result: str
+) -> None:
+    proxies.profiling = False
+    proxies.failures = failures
+    node = one(kdnsctl(*RAISE))
+    assert (node["result"], (node["reason"] or {}).get("code")) == (
+        result,
+        None if result == "raised" else "notWritten",
+    )
+
+
 def test_who_sets_the_strategy_back_stops_it_and_nobody_else_restarts(
     kdnsctl: Kdnsctl, store: Store, proxies: Proxies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -432,6 +486,23 @@ def test_who_sets_only_the_strategy_back_has_the_command_line_put_back_at_once(
     assert daemon_set(store)["spec"] == spec
     assert kdnsctl(*RESTORE).code == 0
     assert left(store) == []
+
+
+def test_a_controller_that_is_first_at_the_pod_is_noticed_without_the_watch(
+    kdnsctl: Kdnsctl, store: Store, proxies: Proxies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxies.profiling = False
+    spec = daemon_set(store)["spec"]
+
+    def replaced(*_: Any, **__: Any) -> None:
+        change_set(store, lambda found: found["spec"].update(updateStrategy=spec["updateStrategy"]))
+        raise KdnsctlError("kube-proxy's pod was replaced meanwhile by somebody else", code="drift")
+
+    monkeypatch.setattr(raising, "replace_proxy", replaced)
+    monkeypatch.setattr(raising, "drift_of", lambda _: "")  # the watch has not told yet
+    ran = kdnsctl(*RAISE)
+    assert (ran.code, one(ran)["reason"]["code"]) == (1, "drift")
+    assert daemon_set(store)["spec"] == spec
 
 
 @pytest.mark.parametrize(
@@ -510,6 +581,12 @@ def test_a_record_that_is_none_is_not_acted_on(kdnsctl: Kdnsctl, store: Store, p
     assert kdnsctl(*RAISE).code == 5
     assert kdnsctl("verbosity", "restore", NODE, "--yes", "-o", "json").code == 5
     assert proxies.put == []
+    # One that a node has been given, as by its own kubelet, keeps no other node from being put back.
+    assert kdnsctl("verbosity", "raise", "knode2", "--yes", "--no-collect", "-o", "json").code == 0
+    proxies.put.clear()
+    ran = kdnsctl(*RESTORE)
+    assert {node["name"]: node["result"] for node in document(ran)["nodes"]} == {NODE: "refused", "knode2": "restored"}
+    assert (ran.code, len(proxies.put)) == (4, 1)
 
 
 def test_the_plan_of_a_restart_says_that_the_next_kube_proxy_is_another_one(kdnsctl: Kdnsctl, store: Store) -> None:

@@ -89,7 +89,8 @@ class Slices:
 class Shell:
     """A node whose outputs are given: `tables` and `rules` one after the other, the last again and again.
 
-    A table may be an error, or a pair with why it breaks off.
+    A table may be an error, or a pair with why it breaks off. `nft` and `ipvs` are its rules of those modes,
+    None: there are none.
     """
 
     rung = "fake"
@@ -100,6 +101,8 @@ class Shell:
         *tables: bytes | KdnsctlError | tuple[bytes, Reason],
         rules: bytes | Iterable[bytes] = RULES,
         counters: Iterable[bytes] = (),
+        nft: bytes | None = None,
+        ipvs: bytes | None = None,
         during: Callable[[], None] = lambda: None,
     ) -> None:
         self.node = node
@@ -107,6 +110,8 @@ class Shell:
         self._tables = list(tables) or [TABLE]
         self._rules = [rules] if isinstance(rules, bytes) else list(rules)
         self._counters = list(counters)
+        self._nft = nft
+        self._ipvs = ipvs
         self._during = during
 
     @property
@@ -132,6 +137,11 @@ class Shell:
             output = self._rules.pop(0) if len(self._rules) > 1 else self._rules[0]
         elif fact.id == "conntrack.counters" and self._counters:
             output = self._counters.pop(0)
+        elif fact.id == "ipvs" or fact.id.startswith("nft."):
+            other = self._ipvs if fact.id == "ipvs" else self._nft
+            if other is None:
+                return self._nothing_there(fact)
+            output = other
         if isinstance(output, KdnsctlError):
             raise output
         content, broke = output if isinstance(output, tuple) else (output, None)
@@ -149,6 +159,13 @@ class Shell:
             len(content),
             0 if not broke else None,
         )
+
+    def _nothing_there(self, fact: Fact) -> Reading:
+        """As nft 1.0.6 says it, and cat."""
+        now = dt.datetime.now(dt.UTC)
+        whole = Completeness(Proof.TRAILER, Reason("commandFailed", "the command ended with exit code 1 on the node"))
+        said = b"Error: No such file or directory\nlist table ip kube-proxy\n              ^^^^^^^^^^\n"
+        return Reading(fact.id, self.node, self.rung, whole, now, now, 0.0, 0, 1, stderr=said)
 
 
 def proxy(node: str) -> KubeProxy:

@@ -48,12 +48,32 @@ FINE = Seen("dns", 2, inside=True, fresh=Tally(7, 7), tcp=Tally(4, 4), held=ALIV
         (replace(FINE, pods={}, backends=0, fresh=Tally(7, 0), tcp=Tally(4, 0)), [Result.DNS_DOWN]),
         (replace(FINE, pods={}, fresh=Tally(7, 0), tcp=Tally(4, 0)), [Result.UNKNOWN]),
         (replace(FINE, inside=False, pods=ALL_DOWN, fresh=Tally(7, 0), tcp=Tally(4, 0)), [Result.UNREACHABLE]),
+        (replace(FINE, fresh=Tally(7, 7, rcodes=((2, 7),))), [Result.SERVER_FAILS]),
+        (replace(FINE, pods={**WELL, "coredns-b": Tally(3, 3, rcodes=((0, 2), (2, 1)))}), [Result.SERVER_FAILS]),
+        (replace(FINE, fresh=Tally(7, 7, rcodes=((3, 4), (5, 3)))), [Result.ANSWERS]),
+        (
+            replace(FINE, fresh=Tally(7, 4, rcodes=((2, 4),))),
+            [Result.STALE_RULES, Result.SERVER_FAILS],
+        ),
         (replace(FINE, fresh=None), [Result.UNKNOWN]),
         (replace(FINE, fresh=Tally(0, 0, unsent=7)), [Result.UNKNOWN]),
     ],
 )
 def test_what_answers_together_mean(seen: Seen, expected: list[Result]) -> None:
     assert [finding.result for finding in judge(seen)] == expected
+
+
+def test_too_few_queries_to_meet_a_dead_pod_are_told() -> None:
+    (finding,) = judge(replace(FINE, backends=10, fresh=Tally(1, 1)))
+    assert (finding.result, "1 query meets one dead pod among 10 with" in finding.message) == (Result.ANSWERS, True)
+    assert "10%" in finding.message
+    assert "probability" not in judge(replace(FINE, backends=10, fresh=Tally(44, 44)))[0].message
+
+
+def test_a_cache_that_cannot_answer_is_no_cache_that_is_down() -> None:
+    (finding,) = judge_local("169.254.20.10:53", Tally(3, 3, rcodes=((2, 3),)), Tally(3, 3), others_answer=True)
+    assert finding.result is Result.SERVER_FAILS
+    assert "3 of 6 answers SERVFAIL" in finding.message
 
 
 def test_why_it_could_not_be_asked_is_told() -> None:

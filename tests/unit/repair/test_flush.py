@@ -29,7 +29,18 @@ from kdnsctl.repair.report import NodeRepair, Probed, RepairReport, Result
 from kdnsctl.repair.session import Session
 from tests.unit.cluster.apiserver import Server
 from tests.unit.cluster.conftest import Connect
-from tests.unit.find.scripted import NEW, OLD, RULES, STALE_RULES, STALE_TABLE, Shell, Slices, endpoint_slice, proxy
+from tests.unit.find.scripted import (
+    NEW,
+    OLD,
+    RECORDINGS,
+    RULES,
+    STALE_RULES,
+    STALE_TABLE,
+    Shell,
+    Slices,
+    endpoint_slice,
+    proxy,
+)
 
 DNS = ("kube-system/kube-dns",)
 COUNT = b"conntrack v1.4.7 (conntrack-tools): %d flow entries have been deleted.\n"
@@ -41,6 +52,17 @@ def is_stale(line: bytes) -> bool:
     return any(f"src={old} ".encode() in line.partition(b"dport=53 ")[2] for old in OLD)
 
 
+NFT = (RECORDINGS / "node" / "nft-kube-proxy.json").read_bytes()
+IPVS = b"""IP Virtual Server version 1.2.1 (size=4096)
+Prot LocalAddress:Port Scheduler Flags
+  -> RemoteAddress:Port Forward Weight ActiveConn InActConn
+UDP  0A60000A:0035 rr
+  -> 0AF40105:0035      Masq    1      0          0
+  -> 0AF40304:0035      Masq    1      0          0
+TCP  0A60000A:0035 rr
+  -> 0AF40105:0035      Masq    1      0          0
+  -> 0AF40304:0035      Masq    1      0          0
+"""
 STALE = sum(is_stale(line) for line in STALE_TABLE.splitlines())
 
 
@@ -56,10 +78,12 @@ class Node(Shell):
         table: Any = STALE_TABLE,
         *,
         rules: bytes = RULES,
+        nft: bytes | None = None,
+        ipvs: bytes | None = None,
         most: int | None = None,
         mode: bytes | None = None,
     ) -> None:
-        super().__init__(name, table, rules=rules)
+        super().__init__(name, table, rules=rules, nft=nft, ipvs=ipvs)
         self.mode = mode
         self.changes: list[tuple[str, ...]] = []
         self.most = most
@@ -257,6 +281,23 @@ def test_where_deleting_may_not_help_or_rules_are_not_proven_nothing_is_deleted(
     (answer,) = flush(node).values()
     assert (answer.result, answer.reason.code, node.changes) == (Result.REFUSED, code, [])
     assert ("ipvs mode" in answer.advice) is (code == "ipvs")
+
+
+def test_right_rules_of_a_mode_that_kube_proxy_may_have_left_prove_nothing(api: Server, flush: Flush) -> None:
+    Slices(api, endpoint_slice(NEW))
+    wrong = Node("a", nft=NFT)  # kube-proxy cannot be asked for its mode, and these lead to endpoints of long ago
+    right = Node("b", nft=NFT.replace(b"10.244.2.5", NEW[0].encode()).replace(b"10.244.3.5", NEW[1].encode()))
+    cut = Node("c", nft=NFT[: len(NFT) // 2])
+    (answer,) = flush(wrong).values()
+    assert (answer.result, answer.reason.code, wrong.changes) == (Result.REFUSED, "rulesNotRight", [])
+    (answer,) = flush(cut).values()
+    assert (answer.result, answer.reason.code, cut.changes) == (Result.REFUSED, "incomplete", [])
+    assert "nftables mode is not known" in answer.reason.message
+    balanced = Node("d", ipvs=IPVS)
+    (answer,) = flush(balanced).values()
+    assert (answer.result, answer.reason.code, balanced.changes) == (Result.REFUSED, "ipvs", [])
+    (answer,) = flush(right).values()
+    assert answer.result is Result.REPAIRED
 
 
 def test_an_endpoint_that_came_back_is_not_touched(api: Server, flush: Flush) -> None:

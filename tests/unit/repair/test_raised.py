@@ -66,6 +66,9 @@ def test_a_record_is_read_as_it_was_written() -> None:
     "change",
     [
         {"version": 2},
+        {"incident": "../../elsewhere"},
+        {"incident": "i\r\nImpersonate-User: root"},
+        {"operator": "x" * 401},
         {"level": 11},
         {"level": True},
         {"before": -1},
@@ -102,6 +105,8 @@ def test_what_is_overdue_comes_first_and_the_rest_is_counted() -> None:
             "Argo CD",
         ),
         ({"ownerReferences": [{"kind": "Network", "name": "cluster"}]}, "Network cluster"),
+        ({"managedFields": [{"manager": "octopus", "operation": "Apply"}]}, "octopus"),
+        ({"managedFields": [{"manager": "kubectl-edit", "operation": "Apply"}]}, None),
         ({"managedFields": [{"manager": "kubeadm", "operation": "Update"}]}, None),
         ({"managedFields": [{"manager": "kubectl", "operation": "Apply"}]}, None),
         ({"managedFields": [{"manager": "eks", "operation": "Update", "subresource": "status"}]}, None),
