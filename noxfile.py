@@ -27,11 +27,12 @@ GATED_ROOMS = {
 }
 GATE_PERCENT = 95
 IN_A_LAB = ("tests/lab", "tests/e2e", "tests/docs")
-WHOLE_INCIDENTS = (
-    *(f"tests/lab/test_{name}.py" for name in ("demo", "flush", "probe", "runbooks", "verbosity")),
-    "tests/docs",
+# The longest first; whatever is not named comes after them. Each has a lab of its own, or none.
+LONGEST_FIRST = (
+    *(f"tests/lab/{name}" for name in ("test_runbooks.py", "space", "test_collect_faults.py", "test_flush.py")),
+    *("tests/docs", *(f"tests/lab/test_{name}.py" for name in ("verbosity", "demo", "quarantine")), "tests/e2e"),
 )
-IN_PROCESS = ("tests/lab/api", "tests/lab/drain")  # the lab's API without a kernel: these compute, too
+AT_ONCE = 3  # parts of the tests in labs: these mostly wait, for their kernel and their processes
 FAULTS = ("tests/lab/drain/test_faults.py", "tests/lab/drain/test_killed.py", "tests/lab/test_collect_faults.py")
 
 nox.needs_version = ">=2025.5.1"
@@ -50,6 +51,14 @@ def prepare(session: nox.Session) -> None:
 
 def measured_rooms() -> list[tuple[str, tuple[str, ...]]]:
     return [(room, omit) for room, omit in GATED_ROOMS.items() if (ROOT / "kdnsctl" / room).is_dir()]
+
+
+def parts_in_labs() -> list[str]:
+    """The tests in labs, in parts that can run at the same time."""
+    lab = sorted(path for path in (ROOT / "tests" / "lab").iterdir() if (path / "__init__.py").exists())
+    modules = sorted((ROOT / "tests" / "lab").glob("test_*.py"))
+    found = [str(path.relative_to(ROOT)) for path in (*lab, *modules)]
+    return list(dict.fromkeys((*LONGEST_FIRST, *found)))
 
 
 @nox.session(venv_backend=BACKEND)
@@ -76,21 +85,18 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *session.posargs)
         return
     session.run("coverage", "erase")
-    # The tests of the lab mostly wait, for their kernel and their processes: two parts of them run beside the others,
-    # which compute. Those are the ones that cover the pure rooms, and coverage slows down what it measures.
-    apart = (*WHOLE_INCIDENTS, *IN_PROCESS)
-    rest = [*(path for path in IN_A_LAB if path not in apart), *(f"--ignore={path}" for path in apart)]
-    with concurrent.futures.ThreadPoolExecutor(max_workers=2) as beside:
-        waiting = [beside.submit(session.run, "pytest", "-q", *part, silent=True) for part in (WHOLE_INCIDENTS, rest)]
+    # Beside them run those that compute, and cover the pure rooms; coverage slows down what it measures.
+    parts = parts_in_labs()
+    with concurrent.futures.ThreadPoolExecutor(max_workers=AT_ONCE) as beside:
+        waiting = [beside.submit(session.run, "pytest", "-q", part, silent=True) for part in parts]
         try:
-            others = [f"--ignore={path}" for path in IN_A_LAB]
-            session.run("coverage", "run", "-m", "pytest", "-q", *others)
-            session.run("pytest", "-q", *IN_PROCESS)
+            session.run("coverage", "run", "-m", "pytest", "-q", *(f"--ignore={path}" for path in IN_A_LAB))
         finally:
-            session.log(f"waiting for the tests of {' and '.join(IN_A_LAB)}")
-            said = [part.result() for part in waiting]  # raises when they failed, after it has shown what they said
-    for one in said:
-        session.log(f"{' and '.join(IN_A_LAB)}: {str(one).strip().splitlines()[-1]}")
+            session.log(f"waiting for the tests of {', '.join(IN_A_LAB)}")
+            concurrent.futures.wait(waiting)
+            said = [part.result() for part in waiting]  # raises when one failed, after it has shown what it said
+    for part, one in zip(parts, said, strict=True):
+        session.log(f"{part}: {str(one).strip().splitlines()[-1]}")
     for room, omit in measured_rooms():
         omitted = [f"--omit={','.join(omit)}"] if omit else []
         session.log(f"coverage of {room}, branches included, must reach {GATE_PERCENT} %")
