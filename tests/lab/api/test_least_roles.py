@@ -95,14 +95,23 @@ CASES: Final = [
         "quarantine",
         ("quarantine", NODE, "--yes", *CAPTURE),
         0,
-        missed=(*CHANGE, *PROXY, "list pods", "list daemonsets.apps", "get pods", "create pods/eviction"),
+        missed=(
+            *CHANGE,
+            *PROXY,
+            *TRUTH,
+            *EXEC,
+            "list pods",
+            "list daemonsets.apps",
+            "get pods",
+            "create pods/eviction",
+        ),
     ),
     Case("status", ("status",), 0, missed=("list nodes",)),
     # It is still affected: refused with a Role, and without it.
-    Case("release", ("release", NODE, "--yes"), 5, before=contained, missed=(*CHANGE, *PROXY)),
+    Case("release", ("release", NODE, "--yes"), 5, before=contained, missed=(*CHANGE, *PROXY, *TRUTH, *EXEC)),
     Case("incident", ("incident", "undo", "before", "--yes"), 0, before=contained, missed=CHANGE),
     # Its rules lead to dead endpoints, so nothing is flushed.
-    Case("flush", ("flush", NODE, "--yes", *SETTLE), 5, missed=(*PROXY, *TRUTH, "get services")),
+    Case("flush", ("flush", NODE, "--yes", *SETTLE), 5, missed=(*PROXY, *TRUTH, *EXEC, "get services")),
     Case(
         "repair",
         ("repair", "restart-kube-proxy", NODE, "--yes", "--no-collect", "--timeout", "1s"),
@@ -249,11 +258,11 @@ def test_every_needed_permission_is_missed_or_known_to_be_done_without(case: Cas
 
 # Listed as needed, and done without in what is run here; or met by the code of another command, which is tried with it.
 DONE_WITHOUT: Final = {
-    "quarantine": {"watch pods", *TRUTH, *EXEC},  # a drain that waits notices later; collect
-    "release": {*TRUTH, *EXEC, "get services"},  # analyze
+    "quarantine": {"watch pods"},  # a drain that waits notices later
+    "release": {"get services"},  # of Services that are named, which release has no option for
     # Restarting judges afterwards by them; here no new kube-proxy comes that could be judged.
     "repair": {*TRUTH, *EXEC, "get services", "watch pods in kube-system", "list nodes"},
-    "flush": {"get namespaces kube-system", *EXEC},  # nothing is flushed here; analyze
+    "flush": {"get namespaces kube-system"},  # nothing is flushed here
     "verbosity": {"get pods/portforward in kube-system", "create pods/portforward in kube-system"},  # played nodes
 }
 
