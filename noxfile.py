@@ -58,6 +58,7 @@ def parts_in_labs() -> list[str]:
     lab = sorted(path for path in (ROOT / "tests" / "lab").iterdir() if (path / "__init__.py").exists())
     modules = sorted((ROOT / "tests" / "lab").glob("test_*.py"))
     found = [str(path.relative_to(ROOT)) for path in (*lab, *modules)]
+    found += [path for path in IN_A_LAB if path != "tests/lab"]
     return list(dict.fromkeys((*LONGEST_FIRST, *found)))
 
 

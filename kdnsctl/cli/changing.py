@@ -18,6 +18,7 @@ import typer
 from kdnsctl.changes.plan import DryRun
 from kdnsctl.cli import completing, confirming
 from kdnsctl.cli.ending import interruptible
+from kdnsctl.cli.noting import opened
 from kdnsctl.cli.options import Answer, Form
 from kdnsctl.cli.terminal import columns, put, tell
 from kdnsctl.model import CancelledError, ExitCode, RefusedError, UsageError
@@ -207,12 +208,7 @@ def at_work(
 def _in_incident(
     cluster: Connected, name: str, uid: str, actor: Actor, scope: CancelScope
 ) -> Iterator[tuple[Incident, CancelScope]]:
-    from kdnsctl.changes import incidents  # noqa: PLC0415
-    from kdnsctl.find.online import identity_of  # noqa: PLC0415
-
-    directory = incidents.incidents_directory(os.environ)
-    incident = incidents.open_incident(directory, name, uid, identity_of(cluster.target), actor)
-    tell(f"incident {incident.id}" + (" (new)" if incident.fresh else ""))
+    incident = opened(cluster, name, uid, actor)
     try:
         with incident.journal:
             yield incident, scope

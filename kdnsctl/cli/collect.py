@@ -171,7 +171,7 @@ def collect(
     from kdnsctl.cli import output, progress  # noqa: PLC0415
     from kdnsctl.cli.connecting import connected  # noqa: PLC0415
     from kdnsctl.cli.ending import interruptible  # noqa: PLC0415
-    from kdnsctl.cli.noting import noting  # noqa: PLC0415
+    from kdnsctl.cli.noting import grouped, noting  # noqa: PLC0415
     from kdnsctl.evidence import collect as collecting  # noqa: PLC0415
     from kdnsctl.evidence.collected import to_json  # noqa: PLC0415
     from kdnsctl.evidence.items import chosen as chosen_items  # noqa: PLC0415
@@ -206,7 +206,8 @@ def collect(
             return _planned(ctx, options, cluster, ways, scope, reporter, common, answer)
         with noting(cluster, record, "collect", scope) as noted:
             report = collecting.collect(options, cluster, ways, scope=scope, reporter=reporter, about=about)
-            noted(_by_status(report), evidence=(report.bundle, report.sums_digest))
+            found = grouped((node.name, node.status.value) for node in report.nodes)
+            noted(found, evidence=(report.bundle, report.sums_digest))
     packed = None if target is None or scope.reason is INTERRUPTED else _packed(place, target)
     for note in (*report.notes, *report.pods_left):
         tell(note)
@@ -228,13 +229,6 @@ def _default(record: Record, now: datetime) -> Path:
 
     of_incident = incidents.incidents_directory(os.environ) / incidents.checked_id(record.incident)
     return of_incident / f"evidence-{now:%Y%m%dT%H%M%SZ}"
-
-
-def _by_status(report: CollectReport) -> dict[str, list[str]]:
-    grouped: dict[str, list[str]] = {}
-    for node in report.nodes:
-        grouped.setdefault(node.status.value, []).append(node.name)
-    return grouped
 
 
 def _target(archive: Path | None, place: Path, *, resumed: bool) -> Path:

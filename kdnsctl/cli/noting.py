@@ -17,6 +17,7 @@ from kdnsctl.model import Coverage, KdnsctlError, Verdict
 
 if TYPE_CHECKING:
     from kdnsctl.cancel import CancelScope
+    from kdnsctl.changes.incidents import Actor, Incident
     from kdnsctl.cluster.transport import Connection
 
 WORTH_A_NAME = (Verdict.AFFECTED, Verdict.SUSPECT, Verdict.UNKNOWN)
@@ -45,6 +46,17 @@ def _not_noted(
     del found, coverage, evidence
 
 
+def opened(cluster: Connection, name: str, uid: str, actor: Actor) -> Incident:
+    """The incident `name` of this cluster on this machine, open for writing, and told. Raises as `open_incident`."""
+    from kdnsctl.changes import incidents  # noqa: PLC0415
+    from kdnsctl.find.online import identity_of  # noqa: PLC0415
+
+    directory = incidents.incidents_directory(os.environ)
+    incident = incidents.open_incident(directory, name, uid, identity_of(cluster.target), actor)
+    tell(f"incident {incident.id}" + (" (new)" if incident.fresh else ""))
+    return incident
+
+
 @contextlib.contextmanager
 def noting(cluster: Connection, record: Record, command: str, scope: CancelScope) -> Iterator[Note]:
     """The way to note what `command` finds, in the incident of `record`; one that does nothing where none is named.
@@ -57,14 +69,11 @@ def noting(cluster: Connection, record: Record, command: str, scope: CancelScope
         return
     from kdnsctl.changes import incidents  # noqa: PLC0415
     from kdnsctl.cluster.connection import user_agent  # noqa: PLC0415
-    from kdnsctl.find.online import identity_of  # noqa: PLC0415
 
     name, actor = incidents.checked_id(record.incident), incidents.this_actor()
     cluster.user_agent = user_agent(name)
     uid = incidents.cluster_uid(cluster, scope=scope)
-    directory = incidents.incidents_directory(os.environ)
-    incident = incidents.open_incident(directory, name, uid, identity_of(cluster.target), actor)
-    tell(f"incident {incident.id}" + (" (new)" if incident.fresh else ""))
+    incident = opened(cluster, name, uid, actor)
 
     def note(
         found: Mapping[str, Iterable[str]], coverage: Coverage | None = None, evidence: tuple[Path, str] | None = None
@@ -80,8 +89,12 @@ def noting(cluster: Connection, record: Record, command: str, scope: CancelScope
 
 def by_verdict(nodes: Iterable[tuple[str, Verdict]]) -> dict[str, list[str]]:
     """Verdict → names of its nodes, for those that need somebody's attention."""
-    grouped: dict[str, list[str]] = {}
-    for name, verdict in nodes:
-        if verdict in WORTH_A_NAME:
-            grouped.setdefault(verdict.value, []).append(name)
-    return grouped
+    return grouped((name, verdict.value) for name, verdict in nodes if verdict in WORTH_A_NAME)
+
+
+def grouped(found: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """What was found of each name → the names it was found of."""
+    names: dict[str, list[str]] = {}
+    for name, what in found:
+        names.setdefault(what, []).append(name)
+    return names

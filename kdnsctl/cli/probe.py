@@ -154,7 +154,7 @@ def probe(
     from kdnsctl.cli import output, probeview  # noqa: PLC0415
     from kdnsctl.cli.connecting import connected  # noqa: PLC0415
     from kdnsctl.cli.ending import interruptible  # noqa: PLC0415
-    from kdnsctl.cli.noting import noting  # noqa: PLC0415
+    from kdnsctl.cli.noting import grouped, noting  # noqa: PLC0415
     from kdnsctl.cli.progress import LineReporter  # noqa: PLC0415
     from kdnsctl.evidence import probing  # noqa: PLC0415
     from kdnsctl.evidence.ways import Via  # noqa: PLC0415
@@ -177,7 +177,7 @@ def probe(
     ):
         ways = ssh_ways(ssh, via, common, reporter) if from_nodes else None
         report = probing.probe(question, cluster, ways, scope=scope, reporter=reporter, watch=watch)
-        noted(_by_result(report))
+        noted(grouped((place.name or "this machine", place.result.value) for place in report.places))
     for note in (*report.notes, *report.pods_left):
         tell(note)
     if answer.output is Form.TABLE:
@@ -222,14 +222,6 @@ def _options(asking: Asking) -> Options:
         rate=asking.rate,
         queries=asking.queries,
     )
-
-
-def _by_result(report: ProbeReport) -> dict[str, list[str]]:
-    """Result → the places that have it, in words for an incident's journal."""
-    grouped: dict[str, list[str]] = {}
-    for place in report.places:
-        grouped.setdefault(place.result.value, []).append(place.name or "this machine")
-    return grouped
 
 
 def _lines(report: ProbeReport, common: Common, caller: Caller) -> list[str]:
